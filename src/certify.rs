@@ -1,0 +1,196 @@
+//! Growth certificates: what growth did to the function of a model, measured.
+//!
+//! Source and grown model read the same probe, one block in memory at a time, in f32 on the
+//! CPU, through the very blocks that training uses. An initializer's claim of exactness is
+//! checked against the result.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::layout::{LM_HEAD, WPE, WTE};
+use crate::checkpoint::{Checkpoint, HostTensor, hex};
+use crate::error::{Error, Result};
+use crate::growth::Claim;
+use crate::interrupt;
+use crate::model::weights::{from_host, load_block, load_ln_f, to_host};
+use crate::progress::{Meter, Unit};
+
+/// Largest |Δlogit| that counts as exact, relative to the largest |logit|. Added zeros change
+/// nothing, so 0 is expected; the allowance is 10³ units in the last place of f32, for
+/// initializers that are exact only in real arithmetic.
+pub const EXACT_LOGITS: f64 = 1e-4;
+
+/// Largest |Δloss| in nats that counts as approximate: a tenth of what G_stack's copies cost
+/// GPT-2 at first, by order of magnitude.
+pub const APPROXIMATE_LOSS: f64 = 0.1;
+
+/// Most tokens a probe has.
+pub const PROBE_TOKENS: usize = 128;
+
+/// Rows of the head read at a time.
+const HEAD_ROWS: usize = 4096;
+
+/// The text that models are probed with, unless another is given.
+pub const PROBE_TEXT: &str = "The harbour lay quiet in the early light, and the boats that had come in overnight rocked \
+against the quay. An old man sat mending a net; beside him, a girl of nine or ten was counting the fish into baskets. \
+\"Forty-one,\" she said, \"and not one of them as long as my arm.\" He laughed without looking up. In 1874, he told her, \
+his father had brought home a cod that weighed more than she did, and the whole street had eaten from it for three days. \
+She did not believe him, but she asked what his father had been called, and whether he had been afraid of the sea.";
+
+/// The measured effect of a growth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// What the plan claims.
+    pub claim: Claim,
+    /// Whether the claim holds; none where the weights are not finite.
+    pub holds: Option<bool>,
+    /// Tokens of the probe.
+    pub probe_tokens: usize,
+    /// SHA-256 of the probe's token ids as little-endian u32.
+    pub probe_sha256: String,
+    /// Largest |Δlogit|.
+    pub max_abs_logit_diff: f64,
+    /// Largest |logit| of the source, the scale of the former.
+    pub max_abs_logit: f64,
+    /// Mean over positions of KL(source ‖ grown), in nats.
+    pub mean_kl: f64,
+    /// Loss of the source on the probe, in nats per token.
+    pub source_loss: f64,
+    /// Loss of the grown model.
+    pub grown_loss: f64,
+    /// Fraction of positions at which both predict the same token.
+    pub top1_agreement: f64,
+}
+
+impl Certificate {
+    /// Fails where an exact claim was measured and does not hold.
+    pub fn enforce(&self) -> Result<()> {
+        if self.claim == Claim::Exact && self.holds == Some(false) {
+            return Err(Error::Certificate {
+                message: format!("exact was claimed, but logits moved by up to {:.3e} (allowed {:.3e})", self.max_abs_logit_diff, EXACT_LOGITS * self.max_abs_logit),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Measures `grown` against `source` on the token ids of a probe, at least 2 of them.
+pub fn certify(source: &Checkpoint, grown: &Checkpoint, claim: Claim, ids: &[u32]) -> Result<Certificate> {
+    let meter = Meter::new("certifying", (source.config.n_layer + grown.config.n_layer) as u64, Unit::Count);
+    let before = logits(source, ids, &meter)?;
+    let after = logits(grown, ids, &meter)?;
+    Ok(compare(claim, ids, &before, &after))
+}
+
+/// Logits `[T, V]` of a checkpoint for one sequence, with one block in memory at a time.
+pub fn logits(checkpoint: &Checkpoint, ids: &[u32], meter: &Meter) -> Result<HostTensor> {
+    let device = Device::flex();
+    let (t, d) = (ids.len(), checkpoint.config.n_embd);
+    if t > checkpoint.config.n_positions {
+        return Err(Error::usage(format!("{t} tokens exceed n_positions = {}", checkpoint.config.n_positions)));
+    }
+    let wte = checkpoint.tensor(WTE)?;
+    let mut tokens = Vec::with_capacity(t * d);
+    for &id in ids {
+        let id = id as usize;
+        tokens.extend_from_slice(wte.read_rows(id..id + 1)?.as_slice());
+    }
+    let tokens: Tensor<2> = Tensor::from_data(TensorData::new(tokens, [t, d]), &device);
+    let positions: Tensor<2> = from_host(checkpoint.tensor(WPE)?.read_rows(0..t)?, &device);
+    let mut x: Tensor<3> = (tokens + positions).unsqueeze(); // [1, T, D]
+    for layer in 0..checkpoint.config.n_layer {
+        interrupt::check("nothing was published")?;
+        x = load_block(checkpoint, layer, &device)?.forward(x);
+        meter.advance(1);
+    }
+    let hidden: Tensor<2> = load_ln_f(checkpoint, &device)?.forward(x).reshape([t, d]);
+    let head = checkpoint.tensor(if checkpoint.config.tie_word_embeddings { WTE } else { LM_HEAD })?;
+    let pieces = (0..checkpoint.config.vocab_size)
+        .step_by(HEAD_ROWS)
+        .map(|start| {
+            let rows: Tensor<2> = from_host(head.read_rows(start..(start + HEAD_ROWS).min(checkpoint.config.vocab_size))?, &device);
+            Ok(hidden.clone().matmul(rows.transpose())) // [T, rows]
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(to_host(Tensor::cat(pieces, 1)))
+}
+
+fn compare(claim: Claim, ids: &[u32], before: &HostTensor, after: &HostTensor) -> Certificate {
+    let v = before.shape()[1];
+    let largest = |pairs: &mut dyn Iterator<Item = f64>| pairs.fold(0.0, |a: f64, b| if a.is_nan() || b <= a { a } else { b });
+    let max_abs_logit = largest(&mut before.as_slice().iter().map(|&a| f64::from(a.abs())));
+    let max_abs_logit_diff = largest(&mut before.as_slice().iter().zip(after.as_slice()).map(|(&a, &b)| f64::from((a - b).abs())));
+    let rows = before.as_slice().chunks_exact(v).zip(after.as_slice().chunks_exact(v));
+    let (mut kl, mut agree, mut losses) = (0.0, 0, [0.0, 0.0]);
+    for (position, (a, b)) in rows.enumerate() {
+        let (log_p, log_q) = (log_softmax(a), log_softmax(b));
+        kl += log_p.iter().zip(&log_q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+        agree += usize::from(argmax(a) == argmax(b));
+        if let Some(&next) = ids.get(position + 1) {
+            losses[0] -= log_p[next as usize];
+            losses[1] -= log_q[next as usize];
+        }
+    }
+    let (t, predicted) = (ids.len() as f64, (ids.len() - 1) as f64);
+    let [source_loss, grown_loss] = losses.map(|loss| loss / predicted);
+    let finite = max_abs_logit.is_finite() && max_abs_logit_diff.is_finite();
+    let holds = finite.then_some(match claim {
+        Claim::None => true,
+        Claim::Approximate => (grown_loss - source_loss).abs() <= APPROXIMATE_LOSS,
+        Claim::Exact => max_abs_logit_diff <= EXACT_LOGITS * max_abs_logit,
+    });
+    let probe: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    Certificate {
+        claim,
+        holds,
+        probe_tokens: ids.len(),
+        probe_sha256: hex(&Sha256::digest(probe)),
+        max_abs_logit_diff,
+        max_abs_logit,
+        mean_kl: kl.max(0.0) / t,
+        source_loss,
+        grown_loss,
+        top1_agreement: agree as f64 / t,
+    }
+}
+
+fn log_softmax(row: &[f32]) -> Vec<f64> {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+    row.iter().map(|&x| f64::from(x - max) - total.ln()).collect()
+}
+
+fn argmax(row: &[f32]) -> usize {
+    row.iter().enumerate().fold(0, |best, (i, &x)| if x > row[best] { i } else { best })
+}
+
+/// Ids of a probe as a tensor `[1, T]`.
+pub fn probe_tensor(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+    let shape = [1, ids.len()];
+    Tensor::from_data(TensorData::new(ids, shape), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identical_logits_certify_and_a_moved_one_does_not() {
+        let a = HostTensor::new(&[2, 3], vec![0.0, 1.0, 2.0, 3.0, 1.0, 0.0]);
+        let same = compare(Claim::Exact, &[0, 1], &a, &a);
+        assert_eq!((same.holds, same.max_abs_logit_diff, same.mean_kl, same.top1_agreement), (Some(true), 0.0, 0.0, 1.0));
+        let b = HostTensor::new(&[2, 3], vec![0.0, 1.0, 2.5, 3.0, 1.0, 0.0]);
+        let moved = compare(Claim::Exact, &[0, 1], &a, &b);
+        assert_eq!(moved.holds, Some(false));
+        assert!(moved.enforce().is_err() && moved.mean_kl > 0.0);
+        assert!(compare(Claim::None, &[0, 1], &a, &b).enforce().is_ok());
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_prove_nothing() {
+        let a = HostTensor::new(&[2, 1], vec![f32::NAN, 0.0]);
+        assert_eq!(compare(Claim::Exact, &[0, 0], &a, &a).holds, None);
+    }
+}

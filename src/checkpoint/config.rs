@@ -1,0 +1,290 @@
+//! `config.json` of a GPT-2 checkpoint.
+//!
+//! Field names and defaults are those of `transformers`' `GPT2Config`. Keys this crate does
+//! not use travel along unchanged; keys that would change the arithmetic in a way this crate
+//! does not implement are refused by name, so that no number is silently wrong.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result, printable};
+
+/// Upper bounds on sizes read from outside, so that no allocation follows a hostile number.
+const MAX_LAYERS: usize = 4096;
+const MAX_WIDTH: usize = 1 << 17;
+const MAX_ROWS: usize = 1 << 24;
+
+/// The feed-forward nonlinearity, by its name in `transformers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// tanh approximation of GELU; also `gelu_pytorch_tanh` and `gelu_fast`, the same formula.
+    GeluNew,
+    /// GELU by the error function.
+    Gelu,
+    /// max(x, 0).
+    Relu,
+    /// x · sigmoid(x); also `swish`.
+    Silu,
+}
+
+impl Activation {
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Some(Self::GeluNew),
+            "gelu" => Some(Self::Gelu),
+            "relu" => Some(Self::Relu),
+            "silu" | "swish" => Some(Self::Silu),
+            _ => None,
+        }
+    }
+}
+
+/// The architecture of a checkpoint: the numbers that fix every shape and the arithmetic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gpt2Config {
+    /// Rows of `wte`.
+    pub vocab_size: usize,
+    /// Rows of `wpe`: the longest context.
+    pub n_positions: usize,
+    /// Width of the residual stream.
+    pub n_embd: usize,
+    /// Number of blocks.
+    pub n_layer: usize,
+    /// Attention heads per block; divides `n_embd`.
+    pub n_head: usize,
+    /// Width of the feed-forward layer; 4 · `n_embd` unless given.
+    pub n_inner: usize,
+    /// Feed-forward nonlinearity.
+    pub activation: Activation,
+    /// ε of every LayerNorm.
+    pub layer_norm_epsilon: f64,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+    /// Whether the head shares `wte`.
+    pub tie_word_embeddings: bool,
+    /// Every key of the file, in its order.
+    raw: Map<String, Value>,
+}
+
+impl Gpt2Config {
+    /// A GPT-2 of the given shape with `transformers`' defaults for everything else.
+    pub fn new(vocab_size: usize, n_positions: usize, n_embd: usize, n_layer: usize, n_head: usize) -> Result<Self> {
+        let raw = json!({
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "activation_function": "gelu_new",
+            "attn_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "resid_pdrop": 0.0,
+            "initializer_range": 0.02,
+            "layer_norm_epsilon": 1e-5,
+            "n_embd": n_embd,
+            "n_head": n_head,
+            "n_inner": null,
+            "n_layer": n_layer,
+            "n_positions": n_positions,
+            "vocab_size": vocab_size,
+            "tie_word_embeddings": true,
+        });
+        let Value::Object(raw) = raw else { unreachable!("json! of braces is an object") };
+        Self::from_map(raw, Path::new("config"))
+    }
+
+    /// Reads `config.json`.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        match serde_json::from_str(&text) {
+            Ok(Value::Object(raw)) => Self::from_map(raw, path),
+            Ok(_) => Err(Error::invalid(path.display(), "expected a JSON object")),
+            Err(e) => Err(Error::invalid(path.display(), format!("not valid JSON: {e}"))),
+        }
+    }
+
+    /// Checks and reads the keys of a config.
+    ///
+    /// # Errors
+    /// Names the key that is missing, of a wrong type, out of range, or not supported.
+    pub fn from_map(raw: Map<String, Value>, path: &Path) -> Result<Self> {
+        let keys = Keys { raw: &raw, path };
+        keys.refuse_other_arithmetic()?;
+        let n_embd = keys.size(&["n_embd", "hidden_size"], 768, MAX_WIDTH)?;
+        let n_head = keys.size(&["n_head", "num_attention_heads"], 12, MAX_WIDTH)?;
+        if n_embd % n_head != 0 {
+            return Err(keys.error("n_head", format!("{n_head} heads do not divide n_embd = {n_embd}")));
+        }
+        let name = keys.text("activation_function", "gelu_new")?;
+        let activation = Activation::from_name(name).ok_or_else(|| {
+            keys.error("activation_function", format!("`{}` is not supported; known are gelu_new, gelu_pytorch_tanh, gelu_fast, gelu, relu, silu, swish", printable(name)))
+        })?;
+        Ok(Self {
+            vocab_size: keys.size(&["vocab_size"], 50257, MAX_ROWS)?,
+            n_positions: keys.size(&["n_positions", "max_position_embeddings", "n_ctx"], 1024, MAX_ROWS)?,
+            n_layer: keys.size(&["n_layer", "num_hidden_layers"], 12, MAX_LAYERS)?,
+            n_inner: keys.optional_size("n_inner", MAX_WIDTH * 8)?.unwrap_or(4 * n_embd),
+            layer_norm_epsilon: keys.positive("layer_norm_epsilon", 1e-5)?,
+            initializer_range: keys.positive("initializer_range", 0.02)?,
+            tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
+            n_embd,
+            n_head,
+            activation,
+            raw,
+        })
+    }
+
+    /// The same architecture with another depth.
+    #[must_use]
+    pub fn with_n_layer(&self, n_layer: usize) -> Self {
+        let mut config = self.clone();
+        config.n_layer = n_layer;
+        let key = if self.raw.contains_key("num_hidden_layers") && !self.raw.contains_key("n_layer") {
+            "num_hidden_layers"
+        } else {
+            "n_layer"
+        };
+        config.raw.insert(key.into(), n_layer.into());
+        config
+    }
+
+    /// The bytes of `config.json`: what was read, with the current depth.
+    pub fn to_json(&self) -> String {
+        let mut raw = self.raw.clone();
+        if !raw.contains_key("architectures") {
+            raw.insert("architectures".into(), json!(["GPT2LMHeadModel"]));
+        }
+        raw.entry("model_type").or_insert_with(|| "gpt2".into());
+        serde_json::to_string_pretty(&Value::Object(raw)).expect("a JSON value serializes") + "\n"
+    }
+
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.n_embd / self.n_head
+    }
+}
+
+/// Typed access to the keys of a config, with errors that name file and key.
+struct Keys<'a> {
+    raw: &'a Map<String, Value>,
+    path: &'a Path,
+}
+
+impl Keys<'_> {
+    fn error(&self, key: &str, message: impl std::fmt::Display) -> Error {
+        Error::invalid(self.path.display(), format!("`{key}`: {message}"))
+    }
+
+    /// The key's value, with an explicit null read as absent.
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.raw.get(key).filter(|value| !value.is_null())
+    }
+
+    fn size(&self, names: &[&str], default: usize, max: usize) -> Result<usize> {
+        for name in names {
+            if let Some(size) = self.optional_size(name, max)? {
+                return Ok(size);
+            }
+        }
+        Ok(default)
+    }
+
+    fn optional_size(&self, key: &str, max: usize) -> Result<Option<usize>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
+            Some(n) if (1..=max).contains(&n) => Ok(Some(n)),
+            _ => Err(self.error(key, format!("expected an integer from 1 to {max}, found {}", printable(&value.to_string())))),
+        }
+    }
+
+    fn positive(&self, key: &str, default: f64) -> Result<f64> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        match value.as_f64() {
+            Some(x) if x.is_finite() && x > 0.0 => Ok(x),
+            _ => Err(self.error(key, format!("expected a positive number, found {}", printable(&value.to_string())))),
+        }
+    }
+
+    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| self.error(key, format!("expected true or false, found {}", printable(&value.to_string()))))
+    }
+
+    fn text(&self, key: &str, default: &'static str) -> Result<&str> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_str().ok_or_else(|| self.error(key, format!("expected a string, found {}", printable(&value.to_string()))))
+    }
+
+    /// `reorder_and_upcast_attn` is not here: it only asks for the softmax in f32, as it is.
+    fn refuse_other_arithmetic(&self) -> Result<()> {
+        let model_type = self.text("model_type", "gpt2")?;
+        if model_type != "gpt2" {
+            return Err(self.error("model_type", format!("expected `gpt2`, found `{}`", printable(model_type))));
+        }
+        for (key, expected) in [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)] {
+            if self.flag(key, expected)? != expected {
+                return Err(self.error(key, format!("only {expected} is supported; it changes the arithmetic of the model")));
+            }
+        }
+        if self.get("quantization_config").is_some() {
+            return Err(self.error("quantization_config", "quantized checkpoints are not supported"));
+        }
+        let pruned = self.get("pruned_heads").and_then(Value::as_object).is_some_and(|heads| !heads.is_empty());
+        if pruned {
+            return Err(self.error("pruned_heads", "pruned checkpoints are not supported"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(value: Value) -> Result<Gpt2Config> {
+        let Value::Object(raw) = value else { panic!("an object") };
+        Gpt2Config::from_map(raw, Path::new("config.json"))
+    }
+
+    #[test]
+    fn an_empty_config_is_gpt2_small() {
+        let config = parse(json!({})).unwrap();
+        assert_eq!((config.n_layer, config.n_embd, config.n_inner, config.vocab_size), (12, 768, 3072, 50257));
+    }
+
+    #[test]
+    fn other_arithmetic_is_refused_by_name() {
+        for (key, value) in [
+            ("scale_attn_by_inverse_layer_idx", json!(true)),
+            ("add_cross_attention", json!(true)),
+            ("scale_attn_weights", json!(false)),
+            ("activation_function", json!("mish")),
+            ("model_type", json!("llama")),
+            ("pruned_heads", json!({"0": [1]})),
+            ("quantization_config", json!({"bits": 4})),
+            ("n_layer", json!(-1)),
+            ("n_layer", json!(1_000_000_000)),
+            ("n_embd", json!("768")),
+            ("n_head", json!(7)),
+            ("layer_norm_epsilon", json!(0)),
+        ] {
+            let error = parse(json!({ key: value })).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_survive_a_round_trip() {
+        let config = parse(json!({"n_layer": 2, "summary_type": "cls_index", "task": {"a": 1}})).unwrap();
+        let text = config.with_n_layer(4).to_json();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["summary_type"], "cls_index");
+        assert_eq!(value["n_layer"], 4);
+        assert_eq!(value["task"]["a"], 1);
+    }
+
+    #[test]
+    fn the_aliases_of_transformers_are_read() {
+        let config = parse(json!({"num_hidden_layers": 3, "hidden_size": 24, "num_attention_heads": 4})).unwrap();
+        assert_eq!((config.n_layer, config.n_embd, config.n_head), (3, 24, 4));
+        assert!(config.with_n_layer(5).to_json().contains("\"num_hidden_layers\": 5"));
+    }
+}

@@ -1,0 +1,213 @@
+//! What a user may write where a model is expected.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result, printable};
+
+/// A model, as named on a command line or in a recipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelRef {
+    /// `gpt2`, `org/name`, `org/name@revision`, each optionally after `hf://`.
+    Hub {
+        /// `name` or `org/name`.
+        repo: String,
+        /// Branch, tag or commit; the default branch if absent.
+        revision: Option<String>,
+    },
+    /// A folder in the layout of `transformers`.
+    Dir(PathBuf),
+    /// A single weight file.
+    File(PathBuf),
+}
+
+impl ModelRef {
+    /// Reads a reference. A local path starts with `./`, `../`, `/` or `~/`, or ends in
+    /// `.safetensors` or `.bin`; everything else is a hub id.
+    ///
+    /// # Errors
+    /// A usage error that says which rule of hub ids or revisions the text breaks.
+    pub fn parse(text: &str) -> Result<Self> {
+        if let Some(id) = text.strip_prefix("hf://") {
+            return Self::hub(id);
+        }
+        if is_weight_file(text) {
+            return Ok(Self::File(expand_home(text)));
+        }
+        if is_local(text) {
+            let path = expand_home(text);
+            return Ok(if path.is_file() { Self::File(path) } else { Self::Dir(path) });
+        }
+        Self::hub(text)
+    }
+
+    fn hub(id: &str) -> Result<Self> {
+        let (repo, revision) = match id.split_once('@') {
+            Some((repo, revision)) => (repo, Some(revision)),
+            None => (id, None),
+        };
+        check_repo(repo)?;
+        revision.map_or(Ok(()), check_revision)?;
+        Ok(Self::Hub { repo: repo.to_owned(), revision: revision.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hub { repo, revision: None } => f.write_str(repo),
+            Self::Hub { repo, revision: Some(revision) } => write!(f, "{repo}@{revision}"),
+            Self::Dir(path) | Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+fn is_weight_file(text: &str) -> bool {
+    [".safetensors", ".bin"].iter().any(|end| text.len() > end.len() && text.ends_with(end))
+}
+
+fn is_local(text: &str) -> bool {
+    matches!(text, "." | ".." | "~") || ["./", "../", "/", "~/"].iter().any(|start| text.starts_with(start))
+}
+
+/// `~/x` under the home folder, where there is one; anything else as it is.
+pub(super) fn expand_home(text: &str) -> PathBuf {
+    let rest = if text == "~" { Some("") } else { text.strip_prefix("~/") };
+    match (rest, std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(text),
+    }
+}
+
+/// The hub's rules for repository ids. They also keep an id from naming a cache folder outside
+/// the cache, or that of another repository.
+pub(super) fn check_repo(id: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let parts: Vec<&str> = id.split('/').collect();
+    let problem = if id.is_empty() {
+        "it is empty"
+    } else if parts.len() > 2 {
+        "it has more than one `/`"
+    } else if id.len() > 96 {
+        "it is longer than 96 characters"
+    } else if parts.iter().any(|part| part.is_empty() || !part.chars().all(allowed)) {
+        "a name consists of letters, digits, `.`, `_` and `-`"
+    } else if parts.iter().any(|part| part.starts_with(['-', '.']) || part.ends_with(['-', '.'])) {
+        "a name neither begins nor ends with `-` or `.`"
+    } else if id.contains("--") || id.contains("..") {
+        "it contains `--` or `..`"
+    } else if id.ends_with(".git") {
+        "it ends in `.git`"
+    } else {
+        return Ok(());
+    };
+    Err(Error::usage(format!("`{}` is not a hub id: {problem}", printable(id)))
+        .with_hint("write org/name or org/name@revision for the hub, ./folder for a local checkpoint"))
+}
+
+/// Git's rules for names of branches and tags. They also keep a revision from naming a file
+/// outside `refs/`.
+pub(super) fn check_revision(name: &str) -> Result<()> {
+    let forbidden = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
+    let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock");
+    let bad = name.len() > 200
+        || name.starts_with('-')
+        || name.ends_with('.')
+        || name.contains("..")
+        || name.contains("@{")
+        || name.contains(forbidden)
+        || name.split('/').any(bad_part);
+    if bad {
+        return Err(Error::usage(format!("`{}` is not a revision", printable(name)))
+            .with_hint("write a branch, a tag or a commit after the `@`"));
+    }
+    Ok(())
+}
+
+/// The full name of a commit: 40 lowercase hexadecimal digits.
+pub(super) fn is_commit(text: &str) -> bool {
+    is_hex(text, 40)
+}
+
+/// Whether `text` is `digits` lowercase hexadecimal digits, and so safe as a file name.
+pub(super) fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Advice for somebody who wrote `gpt2` and has a folder of that name.
+pub(super) fn folder_hint(repo: &str) -> Option<String> {
+    let local = Path::new(repo).join("config.json").is_file();
+    local.then(|| format!("a folder of that name exists: write ./{repo}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub(repo: &str, revision: Option<&str>) -> ModelRef {
+        ModelRef::Hub { repo: repo.to_owned(), revision: revision.map(str::to_owned) }
+    }
+
+    #[test]
+    fn references_are_told_apart() {
+        for (text, expected) in [
+            ("gpt2", hub("gpt2", None)),
+            ("org/name", hub("org/name", None)),
+            ("org/name@v1.0", hub("org/name", Some("v1.0"))),
+            ("hf://org/name@refs/pr/1", hub("org/name", Some("refs/pr/1"))),
+            ("hf://org/weights.bin", hub("org/weights.bin", None)),
+            ("./gpt2", ModelRef::Dir("./gpt2".into())),
+            ("../x", ModelRef::Dir("../x".into())),
+            ("/abs/x", ModelRef::Dir("/abs/x".into())),
+            (".", ModelRef::Dir(".".into())),
+            ("w/model.safetensors", ModelRef::File("w/model.safetensors".into())),
+            ("./pytorch_model.bin", ModelRef::File("./pytorch_model.bin".into())),
+        ] {
+            assert_eq!(ModelRef::parse(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn home_is_expanded() {
+        let ModelRef::Dir(path) = ModelRef::parse("~/models/x").unwrap() else { panic!("not a folder") };
+        assert!(path.is_absolute() && path.ends_with("models/x"));
+    }
+
+    #[test]
+    fn bad_ids_and_revisions_are_usage_errors() {
+        for text in [
+            "",
+            "a/b/c",
+            "a//b",
+            "/../x@y/..@",
+            "a b",
+            "org/..",
+            "a..b",
+            "a--b",
+            "-a",
+            "a/.b",
+            "x.git",
+            "ä",
+            "a\0b",
+            "a\u{1b}[31m",
+            "hf://",
+            "hf://../x",
+            "gpt2@",
+            "gpt2@..",
+            "gpt2@a/../b",
+            "gpt2@/etc",
+            "gpt2@a b",
+            "gpt2@a\nb",
+            "gpt2@-x",
+            "gpt2@x.lock",
+            "gpt2@a@{1}",
+        ] {
+            match ModelRef::parse(text) {
+                Err(error) => assert_eq!(error.exit_code(), 2, "{text:?}"),
+                Ok(reference) => assert!(matches!(reference, ModelRef::Dir(_)), "{text:?}: {reference:?}"),
+            }
+        }
+        assert!(ModelRef::parse(&"a".repeat(97)).is_err());
+        assert!(ModelRef::parse(&format!("a@{}", "b".repeat(201))).is_err());
+    }
+}

@@ -1,0 +1,56 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use scale_ckpt::Result;
+
+use crate::commands::{completions, diff, eval, generate, grow, inspect, logits, man, methods, shared, train};
+
+
+
+const AFTER_HELP: &str = "\
+A checkpoint is a hub id (gpt2, org/name@revision), a folder (./dir) or a file (./model.safetensors).
+Results go to standard output, everything else to standard error.
+
+Exit codes: 0 done, 1 failed check or internal error, 2 usage, 3 bad recipe, checkpoint or data,
+4 hub or network, 5 disk, 6 device, 7 diverged, 8 output in use, 75 stopped by a signal.";
+
+/// Grow pretrained GPT-2 checkpoints deeper, continue training them, and measure what it bought.
+#[derive(Debug, Parser)]
+#[command(name = "scale-ckpt", version = shared::VERSION, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Grow(grow::Args),
+    Train(train::Args),
+    Eval(eval::Args),
+    Generate(generate::Args),
+    Inspect(inspect::Args),
+    Diff(diff::Args),
+    Logits(logits::Args),
+    Methods(methods::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Grow(args) => args.execute(),
+            Command::Train(args) => args.execute(),
+            Command::Eval(args) => args.execute(),
+            Command::Generate(args) => args.execute(),
+            Command::Inspect(args) => args.execute(),
+            Command::Diff(args) => args.execute(),
+            Command::Logits(args) => args.execute(),
+            Command::Methods(args) => args.execute(),
+            Command::Completions(args) => args.execute(),
+            Command::Man(args) => args.execute(),
+        }
+    }
+}
+

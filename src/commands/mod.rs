@@ -1,0 +1,14 @@
+//! One file per subcommand: its arguments and what it does with them.
+
+pub mod completions;
+pub mod diff;
+pub mod eval;
+pub mod generate;
+pub mod grow;
+pub mod inspect;
+pub mod logits;
+pub mod man;
+pub mod methods;
+pub mod shared;
+pub mod table;
+pub mod train;

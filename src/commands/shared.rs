@@ -1,0 +1,81 @@
+//! What several commands do alike: open checkpoints, print results.
+
+use std::io::Write;
+
+use scale_ckpt::Result;
+use scale_ckpt::checkpoint::Checkpoint;
+use scale_ckpt::checkpoint::hub::HubConfig;
+use scale_ckpt::data::Tokenizer;
+use scale_ckpt::error::Error;
+use scale_ckpt::model::{Gpt2, weights};
+use scale_ckpt::progress::{DownloadMeter, eprint_line};
+use serde::Serialize;
+
+/// The version with the commit it was built from, as printed and as written into artefacts.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SCALE_CKPT_COMMIT"), ")");
+
+/// Opens a checkpoint and says what of it is not used.
+pub fn open(source: &str) -> Result<Checkpoint> {
+    let checkpoint = Checkpoint::open(source, &HubConfig::from_env(), &DownloadMeter::default())?;
+    if !checkpoint.ignored.is_empty() {
+        eprint_line(&format!("warning: {source}: a GPT-2 language model has no place for {}", checkpoint.ignored.join(", ")));
+    }
+    Ok(checkpoint)
+}
+
+/// The tokenizer that belongs to a checkpoint.
+pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
+    Tokenizer::for_checkpoint(&checkpoint.dir, checkpoint.config.vocab_size)
+}
+
+/// Loads a model and warns of weights that are not finite.
+pub fn load_model(checkpoint: &Checkpoint, device: &burn::tensor::Device) -> Result<Gpt2> {
+    let model = weights::load(checkpoint, device)?;
+    let bad = weights::non_finite(&model);
+    if !bad.is_empty() {
+        eprint_line(&format!("warning: {}: values that are not finite in {}", checkpoint.origin.source, bad.join(", ")));
+    }
+    Ok(model)
+}
+
+/// Prints to standard output. A reader that has gone away is not an error.
+pub fn print(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("write", "standard output")(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as JSON.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&serde_json::to_string_pretty(value).expect("a report serializes"))
+}
+
+/// A count with thousands separated.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let first = digits.len() % 3;
+    let mut out = digits[..first].to_owned();
+    for (i, digit) in digits[first..].chars().enumerate() {
+        if i % 3 == 0 && !out.is_empty() {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Bytes in a readable unit.
+pub fn bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_separated() {
+        assert_eq!([0, 12, 999, 1000, 124_439_808].map(thousands), ["0", "12", "999", "1,000", "124,439,808"]);
+    }
+}

@@ -1,0 +1,119 @@
+//! GPT-2's byte-level BPE, through the tokenizers crate.
+
+use std::path::Path;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::hex;
+use crate::error::{Error, Result, printable};
+
+/// The token between documents.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Entries of GPT-2's own vocabulary.
+const GPT2_VOCAB: usize = 50257;
+static GPT2_TOKENIZER: &[u8] = include_bytes!("gpt2/tokenizer.json");
+
+/// A tokenizer and its identity.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    end_of_text: u32,
+    sha256: String,
+}
+
+impl Tokenizer {
+    /// The tokenizer of a checkpoint folder: `tokenizer.json`, else `vocab.json` with
+    /// `merges.txt`, else GPT-2's own if the vocabulary has room for it.
+    ///
+    /// # Errors
+    /// There is none, a file is damaged, or ids exceed `vocab_size`.
+    pub fn for_checkpoint(dir: &Path, vocab_size: usize) -> Result<Self> {
+        let (json, vocab) = (dir.join("tokenizer.json"), dir.join("vocab.json"));
+        let tokenizer = if json.is_file() {
+            Self::from_json(&read(&json)?, &json)?
+        } else if vocab.is_file() {
+            Self::from_vocab_and_merges(&vocab, &dir.join("merges.txt"))?
+        } else if vocab_size >= GPT2_VOCAB {
+            Self::gpt2()
+        } else {
+            return Err(Error::invalid(dir.display(), format!("no tokenizer there, and GPT-2's own needs vocab_size = {GPT2_VOCAB}, not {vocab_size}"))
+                .with_hint("put tokenizer.json, or vocab.json and merges.txt, beside config.json"));
+        };
+        let largest = tokenizer.inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        if largest >= vocab_size {
+            return Err(Error::invalid(dir.display(), format!("the tokenizer has ids up to {largest}, config.json says vocab_size = {vocab_size}"))
+                .with_hint("the tokenizer belongs to another checkpoint"));
+        }
+        Ok(tokenizer)
+    }
+
+    /// GPT-2's own tokenizer, embedded in the program.
+    pub fn gpt2() -> Self {
+        Self::from_json(GPT2_TOKENIZER, Path::new("the embedded tokenizer")).expect("the embedded tokenizer is sound")
+    }
+
+    fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
+        let inner = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|e| Error::invalid(path.display(), format!("not a tokenizer: {}", printable(&e.to_string()))))?;
+        let end_of_text = inner
+            .token_to_id(END_OF_TEXT)
+            .ok_or_else(|| Error::invalid(path.display(), format!("the vocabulary has no {END_OF_TEXT}")))?;
+        Ok(Self { inner, end_of_text, sha256: hex(&Sha256::digest(bytes)) })
+    }
+
+    /// Assembles the same pipeline that `GPT2TokenizerFast` builds from the two old files.
+    fn from_vocab_and_merges(vocab_path: &Path, merges_path: &Path) -> Result<Self> {
+        let invalid = |path: &Path, message: String| Error::invalid(path.display(), message);
+        let vocab: serde_json::Value = serde_json::from_slice(&read(vocab_path)?).map_err(|e| invalid(vocab_path, format!("not valid JSON: {e}")))?;
+        let text = String::from_utf8(read(merges_path)?).map_err(|e| invalid(merges_path, format!("not UTF-8: {e}")))?;
+        let merges: Vec<&str> = text.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
+        let end_of_text = vocab.get(END_OF_TEXT).cloned().ok_or_else(|| invalid(vocab_path, format!("the vocabulary has no {END_OF_TEXT}")))?;
+        let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+        let pipeline = json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": [{
+                "id": end_of_text, "content": END_OF_TEXT, "special": true,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": true,
+            }],
+            "normalizer": null,
+            "pre_tokenizer": byte_level,
+            "post_processor": byte_level,
+            "decoder": byte_level,
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+                "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false,
+                "vocab": vocab, "merges": merges,
+            },
+        });
+        Self::from_json(&serde_json::to_vec(&pipeline).expect("JSON serializes"), vocab_path)
+    }
+
+    /// Token ids of `text`; `<|endoftext|>` in it becomes the special token.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::invalid("tokenizer", e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of token ids, special tokens included; bytes that are not UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, false).map_err(|e| Error::invalid("tokenizer", e.to_string()))
+    }
+
+    /// Id of `<|endoftext|>`.
+    pub fn end_of_text(&self) -> u32 {
+        self.end_of_text
+    }
+
+    /// SHA-256 of the tokenizer file, in hex.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(Error::io("read", path))
+}

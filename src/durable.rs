@@ -1,0 +1,208 @@
+//! The one way files and folders are published: written under a temporary name beside their
+//! destination, synced, renamed, and the parent folder synced. A reader sees the old content,
+//! the new content, or nothing; never a mix.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Writes one file durably, replacing what is there.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let parent = parent_of(path);
+    let mut file = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .permissions(umask_mode(0o666))
+        .tempfile_in(&parent)
+        .map_err(Error::io("create a file in", &parent))?;
+    file.write_all(bytes).map_err(Error::io("write", path))?;
+    file.as_file().sync_all().map_err(Error::io("sync", path))?;
+    file.persist(path).map_err(|e| Error::io("rename to", path)(e.error))?;
+    sync_dir(&parent)
+}
+
+/// A folder under construction. Dropped before [`StagedDir::publish`], it is removed.
+#[derive(Debug)]
+pub struct StagedDir {
+    staging: tempfile::TempDir,
+    destination: PathBuf,
+    force: bool,
+}
+
+impl StagedDir {
+    /// Starts a folder that will become `destination`.
+    ///
+    /// # Errors
+    /// The destination exists and `force` is false, or its parent cannot be written.
+    pub fn new(destination: &Path, force: bool) -> Result<Self> {
+        refuse_existing(destination, force)?;
+        let parent = parent_of(destination);
+        fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
+        let name = destination.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let staging = tempfile::Builder::new()
+            .prefix(&format!(".{name}.tmp-"))
+            .permissions(umask_mode(0o777))
+            .tempdir_in(&parent)
+            .map_err(Error::io("create a folder in", &parent))?;
+        Ok(Self { staging, destination: destination.to_owned(), force })
+    }
+
+    /// The folder to write into.
+    pub fn path(&self) -> &Path {
+        self.staging.path()
+    }
+
+    /// Where the folder will stand.
+    pub fn destination(&self) -> &Path {
+        &self.destination
+    }
+
+    /// Creates a new file in the staging folder.
+    pub fn create(&self, name: &str) -> Result<File> {
+        let path = self.path().join(name);
+        File::create_new(&path).map_err(Error::io("create", path))
+    }
+
+    /// Writes a small file into the staging folder.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path().join(name);
+        fs::write(&path, bytes).map_err(Error::io("write", path))
+    }
+
+    /// Syncs every file, renames the folder into place, syncs the parent.
+    pub fn publish(self) -> Result<PathBuf> {
+        sync_tree(self.staging.path())?;
+        refuse_existing(&self.destination, self.force)?;
+        let Self { staging, destination, .. } = self;
+        let parent = parent_of(&destination);
+        let replaced = destination.exists();
+        if replaced {
+            // Swap in one step, so that a crash leaves either the old or the new folder.
+            exchange(staging.path(), &destination)?;
+            sync_dir(&parent)?;
+            staging.close().map_err(Error::io("remove the replaced", &destination))?;
+        } else {
+            fs::rename(staging.path(), &destination).map_err(Error::io("rename to", &destination))?;
+            let _ = staging.keep();
+            sync_dir(&parent)?;
+        }
+        Ok(destination)
+    }
+}
+
+/// Refuses a destination that exists, unless forced. What `--force` replaces must look like a
+/// checkpoint or run folder of ours or be empty, so that a slip does not delete a home folder.
+pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(destination) else { return Ok(()) };
+    if !force {
+        return Err(Error::usage(format!("{} exists already", destination.display()))
+            .with_hint("choose another --out, or replace it with --force"));
+    }
+    let recognised = metadata.is_dir()
+        && (destination.join("config.json").is_file()
+            || fs::read_dir(destination).is_ok_and(|mut entries| entries.next().is_none()));
+    if recognised {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{} is not a checkpoint folder; --force will not replace it", destination.display())))
+}
+
+/// Syncs a folder, so that renames within it survive a power cut.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
+}
+
+fn sync_tree(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(&path).and_then(|f| f.sync_all()).map_err(Error::io("sync", &path))?;
+        }
+    }
+    sync_dir(dir)
+}
+
+/// The folder that holds `path`; `.` for a bare name.
+pub fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The mode a plain `open` would give: temporary files are private by default, published
+/// files must not be.
+fn umask_mode(mode: u32) -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(umask);
+    fs::Permissions::from_mode(mode & !u32::from(umask.bits()))
+}
+
+/// Swaps two folders in one system call where the file system can, in two renames where not.
+fn exchange(staging: &Path, destination: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    if renameat_with(CWD, staging, CWD, destination, RenameFlags::EXCHANGE).is_ok() {
+        return Ok(());
+    }
+    let aside = staging.with_extension("old");
+    fs::rename(destination, &aside).map_err(Error::io("move aside", destination))?;
+    fs::rename(staging, destination).map_err(Error::io("rename to", destination))?;
+    fs::rename(&aside, staging).map_err(Error::io("move", &aside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_staged_folder_appears_only_when_published() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        let staged = StagedDir::new(&out, false).unwrap();
+        staged.write("config.json", b"{}").unwrap();
+        assert!(!out.exists());
+        staged.publish().unwrap();
+        assert_eq!(fs::read(out.join("config.json")).unwrap(), b"{}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_dropped_folder_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        drop(StagedDir::new(&root.path().join("out"), false).unwrap());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn force_replaces_a_checkpoint_but_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("diary.txt"), "dear").unwrap();
+        assert!(StagedDir::new(&out, false).is_err());
+        assert!(StagedDir::new(&out, true).is_err());
+        fs::write(out.join("config.json"), "old").unwrap();
+        let staged = StagedDir::new(&out, true).unwrap();
+        staged.write("config.json", b"new").unwrap();
+        staged.publish().unwrap();
+        assert_eq!(fs::read(out.join("config.json")).unwrap(), b"new");
+        assert!(!out.join("diary.txt").exists());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn published_files_have_the_mode_of_plain_ones() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let ours = root.path().join("ours");
+        let plain = root.path().join("plain");
+        write_file(&ours, b"x").unwrap();
+        fs::write(&plain, "x").unwrap();
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&plain));
+    }
+}

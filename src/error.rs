@@ -1,0 +1,209 @@
+//! The one error type of the library, and the exit code of each kind.
+//!
+//! A message says what is wrong and where, what was expected and what was found; a hint says
+//! what to do next. Messages are lowercase and end without a full stop.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Result of everything fallible in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. Each variant is one exit code, see [`Error::exit_code`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The command line asks for something impossible.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// A recipe, checkpoint, tokenizer or data file is not what it should be.
+    #[error("{at}: {message}")]
+    Invalid {
+        /// The file, and where it helps the line, item or tensor.
+        at: String,
+        /// What was expected and what was found.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// The hub or the network did not deliver, or a file is not cached and the network is off.
+    #[error("{what}: {message}")]
+    Hub {
+        /// Repository, file or address.
+        what: String,
+        /// What the server said or did.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// Reading or writing a file failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// A verb: `read`, `write`, `create`, ...
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The device is missing, not compiled in, or out of memory.
+    #[error("{message}")]
+    Device {
+        /// What is wrong.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// Training met a number that is not finite.
+    #[error("training diverged at step {step}: {message}")]
+    Diverged {
+        /// Optimizer step, counted from 0.
+        step: u64,
+        /// Which quantity was not finite.
+        message: String,
+    },
+    /// Another process is writing the same output.
+    #[error("{} is in use by {owner}", path.display())]
+    Locked {
+        /// The contested folder.
+        path: PathBuf,
+        /// What is known of the owner.
+        owner: String,
+    },
+    /// A growth was declared exact and measurement says otherwise.
+    #[error("the growth certificate does not hold: {message}")]
+    Certificate {
+        /// The claim and the measurement.
+        message: String,
+    },
+    /// SIGINT or SIGTERM arrived.
+    #[error("interrupted: {message}")]
+    Interrupted {
+        /// What was saved, or that nothing was.
+        message: String,
+        /// How to go on.
+        hint: Option<String>,
+    },
+}
+
+impl Error {
+    /// An [`Error::Invalid`] without a hint.
+    pub fn invalid(at: impl std::fmt::Display, message: impl Into<String>) -> Self {
+        Self::Invalid { at: at.to_string(), message: message.into(), hint: None }
+    }
+
+    /// An [`Error::Usage`] without a hint.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: None }
+    }
+
+    /// A closure for `map_err` that makes an [`Error::Io`].
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// The same error with a hint; kinds that carry none are returned unchanged.
+    #[must_use]
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
+        match &mut self {
+            Self::Usage { hint, .. }
+            | Self::Invalid { hint, .. }
+            | Self::Hub { hint, .. }
+            | Self::Device { hint, .. }
+            | Self::Interrupted { hint, .. } => *hint = Some(text.into()),
+            _ => {}
+        }
+        self
+    }
+
+    /// What to do next, if the error knows.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Usage { hint, .. }
+            | Self::Invalid { hint, .. }
+            | Self::Hub { hint, .. }
+            | Self::Device { hint, .. }
+            | Self::Interrupted { hint, .. } => hint.as_deref(),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("free some space or choose another --out; nothing was published")
+            }
+            _ => None,
+        }
+    }
+
+    /// Exit code of the process: 2 usage, 3 invalid input, 4 hub or network, 5 disk,
+    /// 6 device, 7 diverged, 8 locked, 75 interrupted and resumable, 1 everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 2,
+            Self::Invalid { .. } => 3,
+            Self::Hub { .. } => 4,
+            Self::Io { .. } => 5,
+            Self::Device { .. } => 6,
+            Self::Diverged { .. } => 7,
+            Self::Locked { .. } => 8,
+            Self::Certificate { .. } => 1,
+            Self::Interrupted { .. } => 75,
+        }
+    }
+}
+
+/// `text` with control characters escaped, for names that come from outside.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escape = c.is_control().then(|| c.escape_default());
+            let plain = escape.is_none().then_some(c);
+            escape.into_iter().flatten().chain(plain)
+        })
+        .take(200)
+        .collect()
+}
+
+/// The candidate closest to `word`, if it is close enough to be a slip of the pen.
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (edit_distance(word, candidate), candidate))
+        .filter(|&(distance, candidate)| distance <= candidate.len().max(3) / 3)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance in characters.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substitution = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substitution.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_words_are_suggested_and_far_ones_are_not() {
+        assert_eq!(did_you_mean("grad_acum", ["grad_accum", "lr"]), Some("grad_accum"));
+        assert_eq!(did_you_mean("zebra", ["grad_accum", "lr"]), None);
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("a\u{1b}[31m"), "a\\u{1b}[31m");
+    }
+}

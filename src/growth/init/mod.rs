@@ -1,0 +1,319 @@
+//! Initializers: how the values of a new block come about.
+//!
+//! One file each. A new one is a struct with its parameters, an `impl LayerInit`, a variant of
+//! [`Initializer`] and a row in [`CATALOGUE`]; the matches below show what is missing.
+
+mod blend;
+mod copy;
+mod identity;
+mod interpolate;
+mod noisy;
+mod random;
+mod scaled;
+mod zero_residual;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rand_chacha::ChaCha8Rng;
+use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use blend::Blend;
+pub use copy::Copy;
+pub use identity::Identity;
+pub use interpolate::Interpolate;
+pub use noisy::Noisy;
+pub use random::{Random, fresh as random_values};
+pub use scaled::Scaled;
+pub use zero_residual::ZeroResidual;
+
+use crate::checkpoint::layout::BlockParam;
+use crate::checkpoint::{Checkpoint, Gpt2Config, HostTensor, TensorRef};
+use crate::error::{Error, Result, did_you_mean};
+
+/// What an initializer promises about the model's function right after growth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Claim {
+    /// Nothing is promised.
+    None,
+    /// The function stays near: the loss moves by less than
+    /// [`APPROXIMATE_LOSS`](crate::certify::APPROXIMATE_LOSS).
+    Approximate,
+    /// Logits are unchanged up to float noise.
+    Exact,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Approximate => "approximate",
+            Self::Exact => "exact",
+        })
+    }
+}
+
+/// Where a new block stands, and what it can be made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// The source checkpoint.
+    pub source: &'a Checkpoint,
+    /// Architecture of the grown model.
+    pub target: &'a Gpt2Config,
+    /// The source block behind the new one.
+    pub parent: usize,
+    /// The source block that follows in the grown model; the parent itself at the top.
+    pub next: usize,
+    /// Index of the new block in the grown model.
+    pub layer: usize,
+}
+
+impl Site<'_> {
+    /// Values of `param` in source block `layer`.
+    pub fn values(&self, layer: usize, param: &BlockParam) -> Result<HostTensor> {
+        self.source.block(layer, param)?.read()
+    }
+}
+
+/// Values of a new parameter.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// The bytes of a source tensor, unchanged.
+    Stored(TensorRef),
+    /// Fresh values, rounded to the parent's element type when written.
+    Computed(HostTensor),
+}
+
+impl Values {
+    /// The values in f32.
+    pub fn into_host(self) -> Result<HostTensor> {
+        match self {
+            Self::Stored(tensor) => tensor.read(),
+            Self::Computed(tensor) => Ok(tensor),
+        }
+    }
+}
+
+/// The seam for new initializers.
+pub trait LayerInit {
+    /// What is promised of the grown model's function.
+    fn claim(&self) -> Claim {
+        Claim::None
+    }
+
+    /// Values of one parameter of the new block at `site`. `rng` is of this block and
+    /// parameter alone, so results do not depend on the order of calls.
+    fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values>;
+}
+
+/// One line per initializer: name, summary.
+pub const CATALOGUE: [(&str, &str); 8] = [
+    ("copy", "the parent's values, bit for bit"),
+    ("zero-residual", "copy with both c_proj weights and biases zero: the identity at first (LLaMA-Pro)"),
+    ("identity", "random with both c_proj weights and biases zero: the identity at first, nothing inherited"),
+    ("interpolate", "(1-coefficient) * parent + coefficient * next block; coefficient = 0.5"),
+    ("random", "GPT-2's own initialization at the new depth; std = initializer_range"),
+    ("scaled", "copy with the tensors named by `only` (c_proj) multiplied by `scale` = 0.5"),
+    ("noisy", "copy plus normal noise of `noise` = 0.01 times each tensor's own standard deviation"),
+    ("blend", "a linear combination of source blocks: weights = {\"0\" = 0.5, \"3\" = 0.5} (LiGO's depth part)"),
+];
+
+/// An initializer by name, with its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Initializer {
+    /// See [`Copy`].
+    Copy(Copy),
+    /// See [`ZeroResidual`].
+    ZeroResidual(ZeroResidual),
+    /// See [`Identity`].
+    Identity(Identity),
+    /// See [`Interpolate`].
+    Interpolate(Interpolate),
+    /// See [`Random`].
+    Random(Random),
+    /// See [`Scaled`].
+    Scaled(Scaled),
+    /// See [`Noisy`].
+    Noisy(Noisy),
+    /// See [`Blend`].
+    Blend(Blend),
+}
+
+impl Initializer {
+    /// Plain copy.
+    pub const COPY: Self = Self::Copy(Copy {});
+    /// Copy with zero output projections.
+    pub const ZERO_RESIDUAL: Self = Self::ZeroResidual(ZeroResidual {});
+
+    /// The trait object behind the name.
+    pub fn as_init(&self) -> &dyn LayerInit {
+        match self {
+            Self::Copy(init) => init,
+            Self::ZeroResidual(init) => init,
+            Self::Identity(init) => init,
+            Self::Interpolate(init) => init,
+            Self::Random(init) => init,
+            Self::Scaled(init) => init,
+            Self::Noisy(init) => init,
+            Self::Blend(init) => init,
+        }
+    }
+
+    /// The name on the command line and in files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Copy(_) => "copy",
+            Self::ZeroResidual(_) => "zero-residual",
+            Self::Identity(_) => "identity",
+            Self::Interpolate(_) => "interpolate",
+            Self::Random(_) => "random",
+            Self::Scaled(_) => "scaled",
+            Self::Noisy(_) => "noisy",
+            Self::Blend(_) => "blend",
+        }
+    }
+
+    /// Parses `name` or `name:key=value,key=value`, values as in TOML.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (name, parameters) = text.split_once(':').unwrap_or((text, ""));
+        let table = format!("init.{name} = {{ {parameters} }}");
+        #[derive(Deserialize)]
+        struct Wrapper {
+            init: Initializer,
+        }
+        if !CATALOGUE.iter().any(|row| row.0 == name) {
+            return Err(unknown(name));
+        }
+        toml::from_str::<Wrapper>(&table)
+            .map(|wrapper| wrapper.init)
+            .map_err(|e| Error::usage(format!("--init {text}: {}", e.message())).with_hint("write --init noisy:noise=0.02; `scale-ckpt methods` lists the parameters"))
+    }
+
+    /// Checks the parameters, for a source of `n_layer` blocks.
+    ///
+    /// # Errors
+    /// A number is not finite, a spread negative, or a term of a blend names no block.
+    pub fn check(&self, n_layer: usize) -> Result<()> {
+        let ok = match self {
+            Self::Copy(_) | Self::ZeroResidual(_) => true,
+            Self::Identity(Identity { std }) | Self::Random(Random { std }) => std.is_none_or(|std| std.is_finite() && std >= 0.0),
+            Self::Interpolate(Interpolate { coefficient }) => coefficient.is_finite(),
+            Self::Scaled(Scaled { scale, .. }) => scale.is_finite(),
+            Self::Noisy(Noisy { noise }) => noise.is_finite() && *noise >= 0.0,
+            Self::Blend(blend) => blend.layers(n_layer)?.iter().all(|(_, weight)| weight.is_finite()),
+        };
+        if ok { Ok(()) } else { Err(Error::usage(format!("initializer `{self}`: its numbers must be finite, and spreads not negative"))) }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "copy" => Self::COPY,
+            "zero-residual" => Self::ZERO_RESIDUAL,
+            "identity" => Self::Identity(Identity::default()),
+            "interpolate" => Self::Interpolate(Interpolate::default()),
+            "random" => Self::Random(Random::default()),
+            "scaled" => Self::Scaled(Scaled::default()),
+            "noisy" => Self::Noisy(Noisy::default()),
+            "blend" => Self::Blend(Blend { weights: BTreeMap::new() }),
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Initializer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Copy(_) | Self::ZeroResidual(_) => Ok(()),
+            Self::Identity(Identity { std }) | Self::Random(Random { std }) => std.map_or(Ok(()), |std| write!(f, " std={std}")),
+            Self::Interpolate(Interpolate { coefficient }) => write!(f, " {coefficient}"),
+            Self::Scaled(Scaled { scale, only }) => write!(f, " {}*{scale}", only.join(",")),
+            Self::Noisy(Noisy { noise }) => write!(f, " {noise}"),
+            Self::Blend(Blend { weights }) => {
+                let terms: Vec<String> = weights.iter().map(|(layer, weight)| format!("{weight}*{layer}")).collect();
+                write!(f, " {}", terms.join("+"))
+            }
+        }
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let names = CATALOGUE.map(|row| row.0);
+    let hint = did_you_mean(name, names).map_or_else(|| "`scale-ckpt methods` lists what there is".to_owned(), |best| format!("did you mean `{best}`?"));
+    Error::usage(format!("there is no initializer `{}`; known are {}", crate::error::printable(name), names.join(", "))).with_hint(hint)
+}
+
+/// Accepts `init = "copy"` and `[init.noisy] noise = 0.02`, keeping the position of errors.
+impl<'de> Deserialize<'de> for Initializer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        enum Tagged {
+            Copy(Copy),
+            ZeroResidual(ZeroResidual),
+            Identity(Identity),
+            Interpolate(Interpolate),
+            Random(Random),
+            Scaled(Scaled),
+            Noisy(Noisy),
+            Blend(Blend),
+        }
+        struct NameOrTable;
+        impl<'de> Visitor<'de> for NameOrTable {
+            type Value = Initializer;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of an initializer, or a table of one")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Initializer, E> {
+                Initializer::from_name(name).ok_or_else(|| {
+                    let error = unknown(name);
+                    E::custom(format!("{error}{}", error.hint().map(|h| format!("; {h}")).unwrap_or_default()))
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Initializer, A::Error> {
+                Ok(match Tagged::deserialize(MapAccessDeserializer::new(map))? {
+                    Tagged::Copy(init) => Initializer::Copy(init),
+                    Tagged::ZeroResidual(init) => Initializer::ZeroResidual(init),
+                    Tagged::Identity(init) => Initializer::Identity(init),
+                    Tagged::Interpolate(init) => Initializer::Interpolate(init),
+                    Tagged::Random(init) => Initializer::Random(init),
+                    Tagged::Scaled(init) => Initializer::Scaled(init),
+                    Tagged::Noisy(init) => Initializer::Noisy(init),
+                    Tagged::Blend(init) => Initializer::Blend(init),
+                })
+            }
+        }
+        deserializer.deserialize_any(NameOrTable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_names_every_initializer() {
+        for (name, _) in CATALOGUE {
+            assert_eq!(Initializer::from_name(name).map(|init| init.name()), Some(name));
+        }
+    }
+
+    #[test]
+    fn parameters_are_read_from_the_command_line() {
+        assert_eq!(Initializer::parse("noisy:noise=0.5").unwrap(), Initializer::Noisy(Noisy { noise: 0.5 }));
+        assert_eq!(Initializer::parse("interpolate").unwrap(), Initializer::Interpolate(Interpolate::default()));
+        let error = Initializer::parse("noisy:nose=0.5").unwrap_err().to_string();
+        assert!(error.contains("nose"), "{error}");
+        let error = Initializer::parse("zero-residul").unwrap_err();
+        assert!(error.hint().unwrap().contains("zero-residual"));
+        assert!(Initializer::parse("scaled:scale=nan").unwrap().check(1).is_err());
+        assert!(Initializer::parse("random:std=-1").unwrap().check(1).is_err());
+        assert!(Initializer::parse("blend").is_err());
+    }
+}

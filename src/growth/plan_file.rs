@@ -1,0 +1,117 @@
+//! Plan files: any depth plan in TOML, as slices of the source.
+//!
+//! ```toml
+//! [[slice]]                      # mergekit's passthrough: half-open ranges, in order
+//! layers = [0, 8]
+//!
+//! [[slice]]                      # again: these blocks are new
+//! layers = [4, 12]
+//! init = "zero-residual"         # for the new ones; copy unless given
+//!
+//! [[slice]]
+//! layers = [11, 12]
+//! init = { scaled = { scale = 0.5, only = ["c_proj"] } }
+//! repeat = 2                     # the slice this many times; 1 unless given
+//! ```
+//!
+//! The first place of a source block keeps it. `keep = false` makes new blocks of a slice's
+//! first places too.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::init::Initializer;
+use super::plan::{GrowthPlan, Slot};
+use crate::error::{Error, Result};
+
+/// Most blocks a plan may have.
+const MAX_LAYERS: usize = 4096;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanFile {
+    slice: Vec<Slice>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Slice {
+    layers: [usize; 2],
+    #[serde(default = "copy")]
+    init: Initializer,
+    #[serde(default = "one")]
+    repeat: usize,
+    #[serde(default = "yes")]
+    keep: bool,
+}
+
+fn copy() -> Initializer {
+    Initializer::COPY
+}
+
+fn one() -> usize {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Reads a plan for a source of `n_layer` blocks.
+pub fn load(path: &Path, n_layer: usize) -> Result<GrowthPlan> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    parse(&text, n_layer).map_err(|message| Error::invalid(path.display(), message))
+}
+
+fn parse(text: &str, n_layer: usize) -> Result<GrowthPlan, String> {
+    let file: PlanFile = toml::from_str(text).map_err(|e| e.to_string())?;
+    let mut seen = vec![false; n_layer];
+    let mut slots = Vec::new();
+    for (i, slice) in file.slice.iter().enumerate() {
+        let [start, end] = slice.layers;
+        if start >= end || end > n_layer {
+            return Err(format!("slice {}: layers = [{start}, {end}] is not a range within the source's [0, {n_layer}]", i + 1));
+        }
+        for source in (0..slice.repeat).flat_map(|_| start..end) {
+            let first = !seen[source] && slice.keep;
+            seen[source] |= first;
+            slots.push(Slot { source, init: (!first).then(|| slice.init.clone()) });
+            if slots.len() > MAX_LAYERS {
+                return Err(format!("the plan has more than {MAX_LAYERS} blocks"));
+            }
+        }
+    }
+    GrowthPlan::new(n_layer, slots).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::init::{Claim, Scaled};
+    use super::*;
+
+    #[test]
+    fn slices_repeat_and_keep_as_documented() {
+        let plan = parse("[[slice]]\nlayers = [0, 3]\n[[slice]]\nlayers = [1, 4]\ninit = \"zero-residual\"\n[[slice]]\nlayers = [3, 4]\nrepeat = 2\ninit = { scaled = { scale = 0.25 } }\n", 4).unwrap();
+        assert_eq!(plan.to_string(), "0 1 2 1* 2* 3 3* 3*");
+        let quarter = Scaled { scale: 0.25, ..Scaled::default() };
+        assert_eq!(plan.slots[7].init, Some(Initializer::Scaled(quarter)));
+    }
+
+    #[test]
+    fn a_llama_pro_plan_is_exact() {
+        let text = "[[slice]]\nlayers = [0, 2]\n[[slice]]\nlayers = [1, 2]\ninit = \"zero-residual\"\n";
+        assert_eq!(parse(text, 2).unwrap().claim(), Claim::Exact);
+    }
+
+    #[test]
+    fn mistakes_are_located() {
+        let error = parse("[[slice]]\nlayers = [0, 2]\nint = \"copy\"\n", 2).unwrap_err();
+        assert!(error.contains("line 3") && error.contains("int"), "{error}");
+        let error = parse("[[slice]]\nlayers = [0, 9]\n", 2).unwrap_err();
+        assert!(error.contains("slice 1") && error.contains("[0, 2]"), "{error}");
+        let error = parse("[[slice]]\nlayers = [0, 2]\ninit = \"zero-residul\"\n", 2).unwrap_err();
+        assert!(error.contains("did you mean `zero-residual`"), "{error}");
+        assert!(parse("[[slice]]\nlayers = [0, 2]\nrepeat = 1000000000000\n", 2).is_err());
+    }
+}

@@ -1,0 +1,34 @@
+//! SIGINT and SIGTERM, as a flag that long loops poll.
+//!
+//! The first signal asks for a stop at the next safe point; a second one ends the process at
+//! once, which every writer here survives (see [`crate::durable`]).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use crate::error::{Error, Result};
+
+static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Installs the handlers. Called once, by the binary.
+pub fn install() {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    for signal in [SIGINT, SIGTERM] {
+        // Registered first, so that it sees the flag as the previous signal left it.
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, 75, Arc::clone(&REQUESTED));
+        let _ = signal_hook::flag::register(signal, Arc::clone(&REQUESTED));
+    }
+}
+
+/// Whether a stop was asked for.
+pub fn requested() -> bool {
+    REQUESTED.load(Ordering::Relaxed)
+}
+
+/// Fails if a stop was asked for; `what` says what becomes of the work.
+pub fn check(what: &str) -> Result<()> {
+    if requested() {
+        return Err(Error::Interrupted { message: what.to_owned(), hint: None });
+    }
+    Ok(())
+}

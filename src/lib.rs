@@ -1,0 +1,21 @@
+//! Grow pretrained GPT-2 checkpoints deeper, continue training them, and measure what it bought.
+
+pub mod certify;
+pub mod checkpoint;
+pub mod data;
+pub mod device;
+pub mod durable;
+pub mod error;
+pub mod eval;
+pub mod generate;
+pub mod growth;
+pub mod inspect;
+pub mod interrupt;
+pub mod kernels;
+pub mod model;
+pub mod progress;
+pub mod recipe;
+pub mod run;
+pub mod train;
+
+pub use error::{Error, Result};

@@ -1,0 +1,267 @@
+//! Recipes: a run in TOML.
+//!
+//! Each component owns its table; a recipe composes them. Unknown keys are errors that point
+//! at the line and suggest the nearest known key.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::{Gpt2Config, hex};
+use crate::device::DeviceSpec;
+use crate::error::{Error, Result, did_you_mean, printable};
+use crate::growth::{GrowthPlan, Initializer, Method, Placement, plan_file};
+use crate::train::TrainConfig;
+
+/// A run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The run's folder.
+    pub out: PathBuf,
+    /// Seed of growth, initialization and data order.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// `cpu`, `cuda` or `cuda:N`; `--device` wins.
+    #[serde(default)]
+    pub device: DeviceSpec,
+    /// Where the model comes from.
+    pub model: ModelSource,
+    /// How it is grown before training, if it is.
+    pub grow: Option<GrowConfig>,
+    /// Text.
+    pub data: DataConfig,
+    /// Training.
+    pub train: TrainConfig,
+    /// What is measured before and after.
+    #[serde(default)]
+    pub eval: EvalConfig,
+}
+
+fn default_seed() -> u64 {
+    1337
+}
+
+/// `[model] from = "gpt2"`, or `[model.scratch]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelSource {
+    /// A checkpoint: hub id, folder or file.
+    From(String),
+    /// A fresh model.
+    Scratch(ScratchConfig),
+}
+
+/// Shape of a fresh model.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScratchConfig {
+    /// Blocks.
+    pub n_layer: usize,
+    /// Width.
+    pub n_embd: usize,
+    /// Heads.
+    pub n_head: usize,
+    /// Longest context.
+    pub n_positions: usize,
+    /// A folder with a tokenizer; GPT-2's own unless given.
+    pub tokenizer: Option<PathBuf>,
+    /// Rows of the embedding; 50257 unless given.
+    pub vocab_size: Option<usize>,
+}
+
+impl ScratchConfig {
+    /// The architecture.
+    pub fn config(&self) -> Result<Gpt2Config> {
+        Gpt2Config::new(self.vocab_size.unwrap_or(50257), self.n_positions, self.n_embd, self.n_layer, self.n_head)
+    }
+}
+
+/// How to grow: the `[grow]` table, and the flags of `grow`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrowConfig {
+    /// Blocks afterwards; not with `plan`.
+    pub to: Option<usize>,
+    /// A published method.
+    pub method: Option<String>,
+    /// Where new blocks stand; `interleave` unless given.
+    pub placement: Option<Placement>,
+    /// How they get their values; `zero-residual` unless given.
+    pub init: Option<Initializer>,
+    /// A plan file.
+    pub plan: Option<PathBuf>,
+}
+
+impl GrowConfig {
+    /// The plan for a source of `n` blocks.
+    ///
+    /// # Errors
+    /// The keys contradict each other, or `to` is not above `n`.
+    pub fn resolve(&self, n: usize) -> Result<GrowthPlan> {
+        let given = [self.method.is_some(), self.plan.is_some(), self.placement.is_some() || self.init.is_some()];
+        if given.into_iter().filter(|&g| g).count() > 1 {
+            return Err(Error::usage("method, plan, and placement with init exclude each other").with_hint("a method and a plan file each say both where and what"));
+        }
+        if let Some(path) = &self.plan {
+            let plan = plan_file::load(path, n)?;
+            return match self.to {
+                Some(to) if to != plan.n_layer() => Err(Error::usage(format!("the plan file makes {} blocks, --to says {to}", plan.n_layer()))),
+                _ => Ok(plan),
+            };
+        }
+        let to = self.to.ok_or_else(|| Error::usage("how deep? give --to N, or a plan file"))?;
+        if to <= n {
+            return Err(Error::usage(format!("--to {to} is not deeper than the source's {n} blocks")));
+        }
+        if to > 4096 {
+            return Err(Error::usage(format!("--to {to}: at most 4096 blocks are supported")));
+        }
+        if let Some(name) = &self.method {
+            return Method::by_name(name)?.plan(n, to);
+        }
+        let map = self.placement.unwrap_or(Placement::Interleave).layer_map(n, to);
+        GrowthPlan::from_map(n, &map, self.init.as_ref().unwrap_or(&Initializer::ZERO_RESIDUAL))
+    }
+}
+
+/// Text to train and validate on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Training text files.
+    pub train: Vec<PathBuf>,
+    /// Validation text files.
+    pub val: Vec<PathBuf>,
+}
+
+/// What is measured of source, grown and trained model.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Validation tokens; all unless given.
+    pub val_tokens: Option<u64>,
+    /// A HellaSwag jsonl file.
+    pub hellaswag: Option<PathBuf>,
+    /// Items of it; all unless given.
+    pub hellaswag_limit: Option<usize>,
+    /// A prompt that the trained model continues.
+    pub prompt: Option<String>,
+}
+
+/// A recipe, and the text that it was read from.
+#[derive(Clone, Debug)]
+pub struct LoadedRecipe {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The text, overrides applied.
+    pub text: String,
+    /// SHA-256 of that text, in hex.
+    pub sha256: String,
+}
+
+/// Reads a recipe; `overrides` are `table.key=value` with values as in TOML.
+///
+/// # Errors
+/// Names the line, and suggests the nearest key for an unknown one.
+pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = if overrides.is_empty() { text } else { apply(&text, overrides, path)? };
+    let recipe: Recipe = toml::from_str(&text).map_err(|e| {
+        let error = Error::invalid(path.display(), e.to_string().trim_end());
+        match suggestion(e.message()) {
+            Some(key) => error.with_hint(format!("did you mean `{key}`?")),
+            None => error,
+        }
+    })?;
+    let sha256 = hex(&Sha256::digest(text.as_bytes()));
+    Ok(LoadedRecipe { recipe, text, sha256 })
+}
+
+/// The known key nearest to the unknown one that a message of serde names.
+fn suggestion(message: &str) -> Option<String> {
+    let mut quoted = message.strip_prefix("unknown ")?.split('`').skip(1).step_by(2);
+    let word = quoted.next()?;
+    did_you_mean(word, quoted).map(str::to_owned)
+}
+
+fn apply(text: &str, overrides: &[String], path: &Path) -> Result<String> {
+    let mut root: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid(path.display(), e.to_string()))?;
+    for assignment in overrides {
+        let bad = |why: &str| Error::usage(format!("--set {}: {why}", printable(assignment))).with_hint("write --set train.lr=3e-4");
+        let (key, value) = assignment.split_once('=').ok_or_else(|| bad("no `=`"))?;
+        // A bare word is taken as a string, for shells that eat quotes.
+        let value = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v")).unwrap_or_else(|| toml::Value::String(value.to_owned()));
+        let mut keys: Vec<&str> = key.trim().split('.').collect();
+        let last = keys.pop().filter(|k| !k.is_empty()).ok_or_else(|| bad("no key"))?;
+        let mut table = &mut root;
+        for key in keys {
+            table = table.entry(key).or_insert_with(|| toml::Table::new().into()).as_table_mut().ok_or_else(|| bad("not a table"))?;
+        }
+        table.insert(last.to_owned(), value);
+    }
+    toml::to_string(&root).map_err(|e| Error::invalid(path.display(), e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+out = "runs/x"
+[model]
+from = "gpt2"
+[grow]
+to = 24
+init = "zero-residual"
+[data]
+train = ["a.txt"]
+val = ["b.txt"]
+[train]
+tokens = 1000
+batch_tokens = 64
+context = 8
+micro_batch = 2
+lr = 1e-3
+"#;
+
+    fn load_text(text: &str, overrides: &[&str]) -> Result<LoadedRecipe> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.toml");
+        std::fs::write(&path, text).unwrap();
+        load(&path, &overrides.iter().map(|&o| o.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn unknown_keys_are_located_with_a_suggestion() {
+        let error = load_text(&GOOD.replace("micro_batch", "micro_bach"), &[]).unwrap_err();
+        assert!(error.to_string().contains("line 15"), "{error}");
+        assert_eq!(error.hint(), Some("did you mean `micro_batch`?"));
+    }
+
+    #[test]
+    fn overrides_reach_nested_keys() {
+        let loaded = load_text(GOOD, &["train.lr=0.5", "grow.to=18", "device=cpu"]).unwrap();
+        assert_eq!((loaded.recipe.train.lr, loaded.recipe.grow.unwrap().to), (0.5, Some(18)));
+        assert!(load_text(GOOD, &["train.lr"]).is_err());
+        assert!(load_text(GOOD, &["train.lrr=1"]).is_err());
+    }
+
+    #[test]
+    fn a_source_and_a_scratch_model_exclude_each_other() {
+        let both = GOOD.replace("from = \"gpt2\"", "from = \"gpt2\"\nscratch = { n_layer = 1, n_embd = 8, n_head = 1, n_positions = 8 }");
+        assert!(load_text(&both, &[]).is_err());
+    }
+
+    #[test]
+    fn growth_keys_that_contradict_are_refused() {
+        let resolve = |grow: GrowConfig| grow.resolve(12);
+        assert!(resolve(GrowConfig { to: Some(12), ..Default::default() }).is_err());
+        assert!(resolve(GrowConfig { to: Some(8), ..Default::default() }).is_err());
+        assert!(resolve(GrowConfig::default()).is_err());
+        assert!(resolve(GrowConfig { to: Some(24), method: Some("g-stack".into()), init: Some(Initializer::COPY), ..Default::default() }).is_err());
+        let plan = resolve(GrowConfig { to: Some(24), ..Default::default() }).unwrap();
+        assert_eq!(plan.layer_map(), (0..24).map(|j| j / 2).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,181 @@
+//! AdamW with moments keyed by parameter name.
+//!
+//! burn's own keys its state by a random parameter identity that no weight file carries. By
+//! name, state can be saved beside the weights, read by other tools, and grown with a
+//! checkpoint. The update is that of `torch.optim.AdamW` (arXiv 1711.05101):
+//! p ← p − lr·λ·p, then p ← p − lr·m̂ / (√v̂ + ε).
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::HostTensor;
+use crate::model::weights::{Path, from_host, to_host};
+
+/// The constants of AdamW.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamW {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// ε beside the root.
+    pub epsilon: f64,
+    /// λ, applied to matrices only: biases and LayerNorm are left alone.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamW {
+    /// GPT-3's constants (arXiv 2005.14165, appendix B).
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 }
+    }
+}
+
+/// First and second moment of one parameter, flattened, and its number of updates.
+#[derive(Clone, Debug)]
+struct Moments {
+    exp_avg: Tensor<1>,
+    exp_avg_sq: Tensor<1>,
+    step: u64,
+}
+
+/// Moments on the host, as saved.
+#[derive(Clone, Debug)]
+pub struct SavedMoments {
+    /// First moment.
+    pub exp_avg: HostTensor,
+    /// Second moment.
+    pub exp_avg_sq: HostTensor,
+    /// Number of updates.
+    pub step: u64,
+}
+
+/// The optimizer.
+#[derive(Clone, Debug)]
+pub struct Optimizer {
+    constants: AdamW,
+    state: HashMap<String, Moments>,
+}
+
+impl Optimizer {
+    /// An optimizer without state.
+    pub fn new(constants: AdamW) -> Self {
+        Self { constants, state: HashMap::new() }
+    }
+
+    /// Updates every parameter that has a gradient. `scale` multiplies gradients first, as
+    /// clipping asks for.
+    pub fn step<M: Module>(&mut self, module: M, grads: GradientsParams, lr: f64, scale: f64) -> M {
+        module.map(&mut Update { optimizer: self, grads, lr, scale, path: Path::default() })
+    }
+
+    /// Moments by name, in name order, for saving.
+    pub fn saved(&self) -> Vec<(String, SavedMoments)> {
+        let mut all: Vec<_> = self
+            .state
+            .iter()
+            .map(|(name, moments)| {
+                let exp_avg = to_host(moments.exp_avg.clone());
+                let exp_avg_sq = to_host(moments.exp_avg_sq.clone());
+                (name.clone(), SavedMoments { exp_avg, exp_avg_sq, step: moments.step })
+            })
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// Puts saved moments back.
+    pub fn restore(&mut self, saved: Vec<(String, SavedMoments)>, device: &burn::tensor::Device) {
+        let moments = |saved: SavedMoments| Moments {
+            exp_avg: from_host(saved.exp_avg, device),
+            exp_avg_sq: from_host(saved.exp_avg_sq, device),
+            step: saved.step,
+        };
+        self.state = saved.into_iter().map(|(name, saved)| (name, moments(saved))).collect();
+    }
+}
+
+struct Update<'a> {
+    optimizer: &'a mut Optimizer,
+    grads: GradientsParams,
+    lr: f64,
+    scale: f64,
+    path: Path,
+}
+
+impl Update<'_> {
+    /// New values of one flattened parameter.
+    fn apply(&mut self, name: String, p: Tensor<1>, grad: Tensor<1>, decays: bool) -> Tensor<1> {
+        let AdamW { beta1, beta2, epsilon, weight_decay } = self.optimizer.constants;
+        let grad = if self.scale == 1.0 { grad } else { grad * self.scale };
+        let zeros = || Tensor::zeros(grad.dims(), &grad.device());
+        let old = self.optimizer.state.remove(&name).unwrap_or_else(|| Moments { exp_avg: zeros(), exp_avg_sq: zeros(), step: 0 });
+        let step = old.step + 1;
+        let exp_avg = old.exp_avg * beta1 + grad.clone() * (1.0 - beta1);
+        let exp_avg_sq = old.exp_avg_sq * beta2 + grad.clone() * grad * (1.0 - beta2);
+        let correction1 = 1.0 - beta1.powi(i32::try_from(step).unwrap_or(i32::MAX));
+        let correction2 = 1.0 - beta2.powi(i32::try_from(step).unwrap_or(i32::MAX));
+        let root = exp_avg_sq.clone().sqrt() / correction2.sqrt() + epsilon;
+        let decayed = if decays { p * (1.0 - self.lr * weight_decay) } else { p };
+        let new = decayed - exp_avg.clone() / root * (self.lr / correction1);
+        self.optimizer.state.insert(name, Moments { exp_avg, exp_avg_sq, step });
+        new
+    }
+}
+
+impl ModuleMapper for Update<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(grad) = self.grads.remove::<D>(param.id) else { return param };
+        let name = self.path.name();
+        param.map(|tensor| {
+            let shape = tensor.dims();
+            let n = shape.iter().product::<usize>();
+            let device = tensor.device();
+            let new = self.apply(name, tensor.inner().reshape([n]), grad.reshape([n]), D >= 2);
+            attach(new.reshape(shape), &device)
+        })
+    }
+}
+
+/// The values as a leaf that gradients are kept for, on `device`.
+fn attach<const D: usize>(values: Tensor<D>, device: &burn::tensor::Device) -> Tensor<D> {
+    let values = if device.is_autodiff() { values.autodiff() } else { values };
+    values.require_grad()
+}
+
+/// Euclidean norm over all gradients.
+pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
+    let mut visitor = SquareSum { grads, parts: Vec::new() };
+    module.visit(&mut visitor);
+    if visitor.parts.is_empty() {
+        return 0.0;
+    }
+    // One read from the device for all of them.
+    let total: f32 = Tensor::cat(visitor.parts, 0).sum().into_scalar();
+    f64::from(total).sqrt()
+}
+
+struct SquareSum<'a> {
+    grads: &'a GradientsParams,
+    parts: Vec<Tensor<1>>,
+}
+
+impl ModuleVisitor for SquareSum<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.get::<D>(param.id) {
+            self.parts.push(grad.clone().mul(grad).sum());
+        }
+    }
+}
