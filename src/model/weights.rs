@@ -43,6 +43,15 @@ pub fn init(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Gpt2> {
     })
 }
 
+/// The same values in a model of its own on `device`, which decides whether gradients are tracked.
+pub fn copy_to(model: &Gpt2, config: &Gpt2Config, device: &Device) -> Result<Gpt2> {
+    let mut named = read_all(model).into_iter();
+    fill(Gpt2::zeros(config, device), |name| match named.next() {
+        Some(next) if next.name == name => Ok(next.values),
+        _ => Err(Error::invalid(name, "not in the model")),
+    })
+}
+
 /// A parameter read back from the module tree.
 #[derive(Clone, Debug)]
 pub struct Named {
