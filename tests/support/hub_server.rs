@@ -271,7 +271,7 @@ fn route(request: &Request, repos: &BTreeMap<String, Repo>) -> Reply {
                 .header("X-Repo-Commit", &sha)
                 .header("X-Linked-Etag", &format!("\"{}\"", data.id()))
                 .header("X-Linked-Size", &data.bytes.len().to_string())
-                .header("Location", &format!("/cdn/{}", data.id())),
+                .header("Location", &format!("http://{}/cdn/{}", request.host, data.id())),
             Some(data) => content(request, data).header("X-Repo-Commit", &sha),
         },
         _ => Reply::new(404, ""),

@@ -366,7 +366,7 @@ fn find_leftover(blobs: &Path, entry: &FileEntry) -> Option<(PathBuf, File)> {
 /// Options that open neither through a symbolic link nor wait for a pipe.
 fn no_follow() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
+    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     options
 }
 

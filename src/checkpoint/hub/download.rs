@@ -87,8 +87,7 @@ impl Download<'_> {
             loop {
                 match body.feed(partial, limit).await {
                     Ok(Some(bytes)) => self.progress.advance(bytes),
-                    Ok(None) => break,
-                    Err(Fault::Network(_)) => break,
+                    Ok(None) | Err(Fault::Network(_)) => break,
                     Err(fault) => return Err(fault),
                 }
             }

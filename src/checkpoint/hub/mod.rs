@@ -16,6 +16,7 @@
 //!   size and send the token to whatever host a `Link` header names. So listings are read here.
 //! * `download_file_stream` takes a range, but shows neither status nor `Content-Range`. So it
 //!   fetches from the first byte, and what continues an interrupted file is a request of ours.
+//!   It reads an error page of any size; the time that this may take is limited here.
 //! * Without a token, the client looks for one in the environment by itself; `remote.rs` says
 //!   how it is kept from that. Its own retries are off, since they ignore `Retry-After`.
 
