@@ -64,11 +64,41 @@ pub struct Certificate {
 }
 
 impl Certificate {
+    /// The certificate in words, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let c = self;
+        let verdict = match (c.claim, c.holds) {
+            (_, None) => "not measurable: the weights are not finite".to_owned(),
+            (Claim::None, _) => "nothing claimed".to_owned(),
+            (claim, Some(true)) => format!("{claim}, as claimed"),
+            (claim, Some(false)) => format!("NOT {claim}, as was claimed"),
+        };
+        vec![
+            format!("certificate: {verdict} ({} probe tokens)", c.probe_tokens),
+            format!(
+                "  max |dlogit|  {:.3e} (logits reach {:.1})",
+                c.max_abs_logit_diff, c.max_abs_logit
+            ),
+            format!("  mean KL       {:.3e} nats", c.mean_kl),
+            format!(
+                "  loss          {:.4} -> {:.4} ({:+.4})",
+                c.source_loss,
+                c.grown_loss,
+                c.grown_loss - c.source_loss
+            ),
+            format!("  top-1 agrees  {:.1} %", 100.0 * c.top1_agreement),
+        ]
+    }
+
     /// Fails where an exact claim was measured and does not hold.
     pub fn enforce(&self) -> Result<()> {
         if self.claim == Claim::Exact && self.holds == Some(false) {
             return Err(Error::Certificate {
-                message: format!("exact was claimed, but logits moved by up to {:.3e} (allowed {:.3e})", self.max_abs_logit_diff, EXACT_LOGITS * self.max_abs_logit),
+                message: format!(
+                    "exact was claimed, but logits moved by up to {:.3e} (allowed {:.3e})",
+                    self.max_abs_logit_diff,
+                    EXACT_LOGITS * self.max_abs_logit
+                ),
             });
         }
         Ok(())
@@ -76,8 +106,17 @@ impl Certificate {
 }
 
 /// Measures `grown` against `source` on the token ids of a probe, at least 2 of them.
-pub fn certify(source: &Checkpoint, grown: &Checkpoint, claim: Claim, ids: &[u32]) -> Result<Certificate> {
-    let meter = Meter::new("certifying", (source.config.n_layer + grown.config.n_layer) as u64, Unit::Count);
+pub fn certify(
+    source: &Checkpoint,
+    grown: &Checkpoint,
+    claim: Claim,
+    ids: &[u32],
+) -> Result<Certificate> {
+    let meter = Meter::new(
+        "certifying",
+        (source.config.n_layer + grown.config.n_layer) as u64,
+        Unit::Count,
+    );
     let before = logits(source, ids, &meter)?;
     let after = logits(grown, ids, &meter)?;
     Ok(compare(claim, ids, &before, &after))
@@ -88,7 +127,10 @@ pub fn logits(checkpoint: &Checkpoint, ids: &[u32], meter: &Meter) -> Result<Hos
     let device = Device::flex();
     let (t, d) = (ids.len(), checkpoint.config.n_embd);
     if t > checkpoint.config.n_positions {
-        return Err(Error::usage(format!("{t} tokens exceed n_positions = {}", checkpoint.config.n_positions)));
+        return Err(Error::usage(format!(
+            "{t} tokens exceed n_positions = {}",
+            checkpoint.config.n_positions
+        )));
     }
     let wte = checkpoint.tensor(WTE)?;
     let mut tokens = Vec::with_capacity(t * d);
@@ -105,11 +147,18 @@ pub fn logits(checkpoint: &Checkpoint, ids: &[u32], meter: &Meter) -> Result<Hos
         meter.advance(1);
     }
     let hidden: Tensor<2> = load_ln_f(checkpoint, &device)?.forward(x).reshape([t, d]);
-    let head = checkpoint.tensor(if checkpoint.config.tie_word_embeddings { WTE } else { LM_HEAD })?;
+    let head = checkpoint.tensor(if checkpoint.config.tie_word_embeddings {
+        WTE
+    } else {
+        LM_HEAD
+    })?;
     let pieces = (0..checkpoint.config.vocab_size)
         .step_by(HEAD_ROWS)
         .map(|start| {
-            let rows: Tensor<2> = from_host(head.read_rows(start..(start + HEAD_ROWS).min(checkpoint.config.vocab_size))?, &device);
+            let rows: Tensor<2> = from_host(
+                head.read_rows(start..(start + HEAD_ROWS).min(checkpoint.config.vocab_size))?,
+                &device,
+            );
             Ok(hidden.clone().matmul(rows.transpose())) // [T, rows]
         })
         .collect::<Result<Vec<_>>>()?;
@@ -118,14 +167,29 @@ pub fn logits(checkpoint: &Checkpoint, ids: &[u32], meter: &Meter) -> Result<Hos
 
 fn compare(claim: Claim, ids: &[u32], before: &HostTensor, after: &HostTensor) -> Certificate {
     let v = before.shape()[1];
-    let largest = |pairs: &mut dyn Iterator<Item = f64>| pairs.fold(0.0, |a: f64, b| if a.is_nan() || b <= a { a } else { b });
+    let largest = |pairs: &mut dyn Iterator<Item = f64>| {
+        pairs.fold(0.0, |a: f64, b| if a.is_nan() || b <= a { a } else { b })
+    };
     let max_abs_logit = largest(&mut before.as_slice().iter().map(|&a| f64::from(a.abs())));
-    let max_abs_logit_diff = largest(&mut before.as_slice().iter().zip(after.as_slice()).map(|(&a, &b)| f64::from((a - b).abs())));
-    let rows = before.as_slice().chunks_exact(v).zip(after.as_slice().chunks_exact(v));
+    let max_abs_logit_diff = largest(
+        &mut before
+            .as_slice()
+            .iter()
+            .zip(after.as_slice())
+            .map(|(&a, &b)| f64::from((a - b).abs())),
+    );
+    let rows = before
+        .as_slice()
+        .chunks_exact(v)
+        .zip(after.as_slice().chunks_exact(v));
     let (mut kl, mut agree, mut losses) = (0.0, 0, [0.0, 0.0]);
     for (position, (a, b)) in rows.enumerate() {
         let (log_p, log_q) = (log_softmax(a), log_softmax(b));
-        kl += log_p.iter().zip(&log_q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+        kl += log_p
+            .iter()
+            .zip(&log_q)
+            .map(|(p, q)| p.exp() * (p - q))
+            .sum::<f64>();
         agree += usize::from(argmax(a) == argmax(b));
         if let Some(&next) = ids.get(position + 1) {
             losses[0] -= log_p[next as usize];
@@ -158,11 +222,15 @@ fn compare(claim: Claim, ids: &[u32], before: &HostTensor, after: &HostTensor) -
 fn log_softmax(row: &[f32]) -> Vec<f64> {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
-    row.iter().map(|&x| f64::from(x - max) - total.ln()).collect()
+    row.iter()
+        .map(|&x| f64::from(x - max) - total.ln())
+        .collect()
 }
 
 fn argmax(row: &[f32]) -> usize {
-    row.iter().enumerate().fold(0, |best, (i, &x)| if x > row[best] { i } else { best })
+    row.iter()
+        .enumerate()
+        .fold(0, |best, (i, &x)| if x > row[best] { i } else { best })
 }
 
 /// Ids of a probe as a tensor `[1, T]`.
@@ -180,7 +248,15 @@ mod tests {
     fn identical_logits_certify_and_a_moved_one_does_not() {
         let a = HostTensor::new(&[2, 3], vec![0.0, 1.0, 2.0, 3.0, 1.0, 0.0]);
         let same = compare(Claim::Exact, &[0, 1], &a, &a);
-        assert_eq!((same.holds, same.max_abs_logit_diff, same.mean_kl, same.top1_agreement), (Some(true), 0.0, 0.0, 1.0));
+        assert_eq!(
+            (
+                same.holds,
+                same.max_abs_logit_diff,
+                same.mean_kl,
+                same.top1_agreement
+            ),
+            (Some(true), 0.0, 0.0, 1.0)
+        );
         let b = HostTensor::new(&[2, 3], vec![0.0, 1.0, 2.5, 3.0, 1.0, 0.0]);
         let moved = compare(Claim::Exact, &[0, 1], &a, &b);
         assert_eq!(moved.holds, Some(false));

@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 use scale_ckpt::Result;
 
-use crate::commands::{completions, diff, eval, generate, grow, inspect, logits, man, methods, shared, train};
-
-
+use crate::commands::{
+    completions, diff, eval, generate, grow, inspect, logits, man, methods, train,
+};
 
 const AFTER_HELP: &str = "\
 A checkpoint is a hub id (gpt2, org/name@revision), a folder (./dir) or a file (./model.safetensors).
@@ -16,7 +16,7 @@ Exit codes: 0 done, 1 failed check or internal error, 2 usage, 3 bad recipe, che
 
 /// Grow pretrained GPT-2 checkpoints deeper, continue training them, and measure what it bought.
 #[derive(Debug, Parser)]
-#[command(name = "scale-ckpt", version = shared::VERSION, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "scale-ckpt", version = scale_ckpt::VERSION, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -53,4 +53,3 @@ impl Cli {
         }
     }
 }
-

@@ -36,14 +36,19 @@ impl DeviceSpec {
 /// Whether `device` is the embedded CPU backend, with or without autodiff.
 pub fn is_cpu(device: &Device) -> bool {
     // The kinds are not public; the name is that of the backend.
-    matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::Flex(_))
+    matches!(
+        device.clone().inner().as_dispatch(),
+        burn::backend::DispatchDevice::Flex(_)
+    )
 }
 
 #[cfg(not(feature = "cuda"))]
 fn open_cuda(_index: usize) -> Result<Device> {
     Err(Error::Device {
         message: "this build has no CUDA".into(),
-        hint: Some("rebuild with `cargo build --release --features cuda`, or use --device cpu".into()),
+        hint: Some(
+            "rebuild with `cargo build --release --features cuda`, or use --device cpu".into(),
+        ),
     })
 }
 
@@ -51,14 +56,27 @@ fn open_cuda(_index: usize) -> Result<Device> {
 /// where they are missing.
 #[cfg(feature = "cuda")]
 fn open_cuda(index: usize) -> Result<Device> {
-    let missing = |message: String, hint: &str| Error::Device { message, hint: Some(hint.to_owned()) };
-    for (library, package) in [("libcuda.so.1", "the NVIDIA driver"), ("libnvrtc.so", "the CUDA toolkit (NVRTC)")] {
+    let missing = |message: String, hint: &str| Error::Device {
+        message,
+        hint: Some(hint.to_owned()),
+    };
+    for (library, package) in [
+        ("libcuda.so.1", "the NVIDIA driver"),
+        ("libnvrtc.so", "the CUDA toolkit (NVRTC)"),
+    ] {
         if !library_exists(library) {
-            return Err(missing(format!("{library} was not found in the library path"), &format!("install {package}, set LD_LIBRARY_PATH, or use --device cpu")));
+            return Err(missing(
+                format!("{library} was not found in the library path"),
+                &format!("install {package}, set LD_LIBRARY_PATH, or use --device cpu"),
+            ));
         }
     }
     if !cuda_headers_exist() {
-        return Err(missing("cuda_runtime.h was not found under $CUDA_PATH, /usr/local/cuda, /opt/cuda or /usr".into(), "install the CUDA headers or set CUDA_PATH"));
+        return Err(missing(
+            "cuda_runtime.h was not found under $CUDA_PATH, /usr/local/cuda, /opt/cuda or /usr"
+                .into(),
+            "install the CUDA headers or set CUDA_PATH",
+        ));
     }
     Ok(Device::cuda(index))
 }
@@ -67,8 +85,18 @@ fn open_cuda(index: usize) -> Result<Device> {
 #[cfg(feature = "cuda")]
 fn library_exists(name: &str) -> bool {
     let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
-    let toolkit = std::env::var("CUDA_PATH").map(|root| format!("{root}/lib64")).unwrap_or_default();
-    let usual = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/cuda/lib64", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib", "/usr/lib/aarch64-linux-gnu"];
+    let toolkit = std::env::var("CUDA_PATH")
+        .map(|root| format!("{root}/lib64"))
+        .unwrap_or_default();
+    let usual = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/cuda/lib64",
+        "/usr/local/nvidia/lib64",
+        "/usr/lib/wsl/lib",
+        "/usr/lib/aarch64-linux-gnu",
+    ];
     path.split(':')
         .chain(usual)
         .chain([toolkit.as_str()])
@@ -84,7 +112,12 @@ fn cuda_headers_exist() -> bool {
     let root = std::env::var("CUDA_PATH").unwrap_or_default();
     [root.as_str(), "/usr/local/cuda", "/opt/cuda", "/usr"]
         .iter()
-        .any(|root| !root.is_empty() && std::path::Path::new(root).join("include/cuda_runtime.h").is_file())
+        .any(|root| {
+            !root.is_empty()
+                && std::path::Path::new(root)
+                    .join("include/cuda_runtime.h")
+                    .is_file()
+        })
 }
 
 impl FromStr for DeviceSpec {
@@ -94,8 +127,13 @@ impl FromStr for DeviceSpec {
         match text.split_once(':') {
             None if text == "cpu" => Ok(Self::Cpu),
             None if text == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", index)) => index.parse().map(Self::Cuda).map_err(|_| format!("`{index}` is not a GPU index; write cuda:0")),
-            _ => Err(format!("`{text}` is not a device; write cpu, cuda or cuda:N")),
+            Some(("cuda", index)) => index
+                .parse()
+                .map(Self::Cuda)
+                .map_err(|_| format!("`{index}` is not a GPU index; write cuda:0")),
+            _ => Err(format!(
+                "`{text}` is not a device; write cpu, cuda or cuda:N"
+            )),
         }
     }
 }
@@ -111,7 +149,9 @@ impl fmt::Display for DeviceSpec {
 
 impl<'de> serde::Deserialize<'de> for DeviceSpec {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

@@ -18,7 +18,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         .map_err(Error::io("create a file in", &parent))?;
     file.write_all(bytes).map_err(Error::io("write", path))?;
     file.as_file().sync_all().map_err(Error::io("sync", path))?;
-    file.persist(path).map_err(|e| Error::io("rename to", path)(e.error))?;
+    file.persist(path)
+        .map_err(|e| Error::io("rename to", path)(e.error))?;
     sync_dir(&parent)
 }
 
@@ -39,13 +40,20 @@ impl StagedDir {
         refuse_existing(destination, force)?;
         let parent = parent_of(destination);
         fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-        let name = destination.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = destination
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let staging = tempfile::Builder::new()
             .prefix(&format!(".{name}.tmp-"))
             .permissions(umask_mode(0o777))
             .tempdir_in(&parent)
             .map_err(Error::io("create a folder in", &parent))?;
-        Ok(Self { staging, destination: destination.to_owned(), force })
+        Ok(Self {
+            staging,
+            destination: destination.to_owned(),
+            force,
+        })
     }
 
     /// The folder to write into.
@@ -74,16 +82,23 @@ impl StagedDir {
     pub fn publish(self) -> Result<PathBuf> {
         sync_tree(self.staging.path())?;
         refuse_existing(&self.destination, self.force)?;
-        let Self { staging, destination, .. } = self;
+        let Self {
+            staging,
+            destination,
+            ..
+        } = self;
         let parent = parent_of(&destination);
         let replaced = destination.exists();
         if replaced {
             // Swap in one step, so that a crash leaves either the old or the new folder.
             exchange(staging.path(), &destination)?;
             sync_dir(&parent)?;
-            staging.close().map_err(Error::io("remove the replaced", &destination))?;
+            staging
+                .close()
+                .map_err(Error::io("remove the replaced", &destination))?;
         } else {
-            fs::rename(staging.path(), &destination).map_err(Error::io("rename to", &destination))?;
+            fs::rename(staging.path(), &destination)
+                .map_err(Error::io("rename to", &destination))?;
             let _ = staging.keep();
             sync_dir(&parent)?;
         }
@@ -94,10 +109,14 @@ impl StagedDir {
 /// Refuses a destination that exists, unless forced. What `--force` replaces must look like a
 /// checkpoint or run folder of ours or be empty, so that a slip does not delete a home folder.
 pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
-    let Ok(metadata) = fs::symlink_metadata(destination) else { return Ok(()) };
+    let Ok(metadata) = fs::symlink_metadata(destination) else {
+        return Ok(());
+    };
     if !force {
-        return Err(Error::usage(format!("{} exists already", destination.display()))
-            .with_hint("choose another --out, or replace it with --force"));
+        return Err(
+            Error::usage(format!("{} exists already", destination.display()))
+                .with_hint("choose another --out, or replace it with --force"),
+        );
     }
     let recognised = metadata.is_dir()
         && (destination.join("config.json").is_file()
@@ -105,12 +124,17 @@ pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
     if recognised {
         return Ok(());
     }
-    Err(Error::usage(format!("{} is not a checkpoint folder; --force will not replace it", destination.display())))
+    Err(Error::usage(format!(
+        "{} is not a checkpoint folder; --force will not replace it",
+        destination.display()
+    )))
 }
 
 /// Syncs a folder, so that renames within it survive a power cut.
 pub fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
+    File::open(dir)
+        .and_then(|d| d.sync_all())
+        .map_err(Error::io("sync", dir))
 }
 
 fn sync_tree(dir: &Path) -> Result<()> {
@@ -119,7 +143,9 @@ fn sync_tree(dir: &Path) -> Result<()> {
         if path.is_dir() {
             sync_tree(&path)?;
         } else {
-            File::open(&path).and_then(|f| f.sync_all()).map_err(Error::io("sync", &path))?;
+            File::open(&path)
+                .and_then(|f| f.sync_all())
+                .map_err(Error::io("sync", &path))?;
         }
     }
     sync_dir(dir)
@@ -139,7 +165,7 @@ fn umask_mode(mode: u32) -> fs::Permissions {
     use std::os::unix::fs::PermissionsExt;
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(umask);
-    fs::Permissions::from_mode(mode & !u32::from(umask.bits()))
+    fs::Permissions::from_mode(mode & !umask.bits())
 }
 
 /// Swaps two folders in one system call where the file system can, in two renames where not.

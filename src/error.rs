@@ -94,18 +94,29 @@ pub enum Error {
 impl Error {
     /// An [`Error::Invalid`] without a hint.
     pub fn invalid(at: impl std::fmt::Display, message: impl Into<String>) -> Self {
-        Self::Invalid { at: at.to_string(), message: message.into(), hint: None }
+        Self::Invalid {
+            at: at.to_string(),
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// An [`Error::Usage`] without a hint.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self::Usage { message: message.into(), hint: None }
+        Self::Usage {
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// A closure for `map_err` that makes an [`Error::Io`].
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 
     /// The same error with a hint; kinds that carry none are returned unchanged.
@@ -167,7 +178,10 @@ pub fn printable(text: &str) -> String {
 }
 
 /// The candidate closest to `word`, if it is close enough to be a slip of the pen.
-pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (edit_distance(word, candidate), candidate))
@@ -198,7 +212,10 @@ mod tests {
 
     #[test]
     fn close_words_are_suggested_and_far_ones_are_not() {
-        assert_eq!(did_you_mean("grad_acum", ["grad_accum", "lr"]), Some("grad_accum"));
+        assert_eq!(
+            did_you_mean("grad_acum", ["grad_accum", "lr"]),
+            Some("grad_accum")
+        );
         assert_eq!(did_you_mean("zebra", ["grad_accum", "lr"]), None);
     }
 

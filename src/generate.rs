@@ -25,7 +25,16 @@ pub struct Sampling {
 /// stops early at `stop`.
 ///
 /// A context that fills `n_positions` goes on from its newer half.
-pub fn generate(model: &Gpt2, prompt: &[u32], count: usize, stop: u32, sampling: Sampling, n_positions: usize, device: &Device, emit: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
+pub fn generate(
+    model: &Gpt2,
+    prompt: &[u32],
+    count: usize,
+    stop: u32,
+    sampling: Sampling,
+    emit: &mut dyn FnMut(u32) -> Result<()>,
+) -> Result<()> {
+    let n_positions = model.wpe.weight.val().dims()[0];
+    let device = model.wpe.weight.val().device();
     let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
     let mut cache = KvCache::new(model.h.len());
     let mut context: Vec<u32> = prompt[prompt.len().saturating_sub(n_positions)..].to_vec();
@@ -37,7 +46,7 @@ pub fn generate(model: &Gpt2, prompt: &[u32], count: usize, stop: u32, sampling:
             cache = KvCache::new(model.h.len());
             fresh.clone_from(&context);
         }
-        let logits = last_logits(model, &fresh, &mut cache, device);
+        let logits = last_logits(model, &fresh, &mut cache, &device);
         let next = choose(&logits, sampling, &mut rng);
         if next == stop {
             break;
@@ -71,7 +80,10 @@ fn choose(logits: &[f32], sampling: Sampling, rng: &mut ChaCha8Rng) -> u32 {
     // In a fixed order, so that a seed always gives the same text.
     order.sort_unstable_by(likelier);
     let max = f64::from(logits[order[0]]);
-    let weights: Vec<f64> = order.iter().map(|&i| ((f64::from(logits[i]) - max) / sampling.temperature).exp()).collect();
+    let weights: Vec<f64> = order
+        .iter()
+        .map(|&i| ((f64::from(logits[i]) - max) / sampling.temperature).exp())
+        .collect();
     let mut left = rng.random::<f64>() * weights.iter().sum::<f64>();
     for (&i, weight) in order.iter().zip(&weights) {
         left -= weight;
@@ -89,15 +101,25 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_the_likeliest() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let greedy = Sampling { temperature: 0.0, top_k: 0, seed: 0 };
+        let greedy = Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            seed: 0,
+        };
         assert_eq!(choose(&[0.0, 2.0, 2.0], greedy, &mut rng), 1);
     }
 
     #[test]
     fn top_k_bounds_the_candidates() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let sampling = Sampling { temperature: 10.0, top_k: 2, seed: 0 };
-        let drawn: std::collections::BTreeSet<u32> = (0..200).map(|_| choose(&[5.0, 1.0, 4.0, 3.0], sampling, &mut rng)).collect();
+        let sampling = Sampling {
+            temperature: 10.0,
+            top_k: 2,
+            seed: 0,
+        };
+        let drawn: std::collections::BTreeSet<u32> = (0..200)
+            .map(|_| choose(&[5.0, 1.0, 4.0, 3.0], sampling, &mut rng))
+            .collect();
         assert_eq!(drawn.into_iter().collect::<Vec<_>>(), [0, 2]);
     }
 }

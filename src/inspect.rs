@@ -36,7 +36,15 @@ impl TensorReport {
             count += 1;
         }
         let rms = (squares / count.max(1) as f64).sqrt();
-        Ok(Self { name: name.to_owned(), shape: tensor.shape.clone(), dtype: tensor.dtype, norm: squares.sqrt(), rms, max_abs, non_finite: values.as_slice().len() - count })
+        Ok(Self {
+            name: name.to_owned(),
+            shape: tensor.shape.clone(),
+            dtype: tensor.dtype,
+            norm: squares.sqrt(),
+            rms,
+            max_abs,
+            non_finite: values.as_slice().len() - count,
+        })
     }
 }
 
@@ -93,7 +101,13 @@ pub struct DiffLine {
 /// Compares every tensor of two checkpoints, by name.
 pub fn diff(a: &Checkpoint, b: &Checkpoint) -> Result<Vec<DiffLine>> {
     let (in_a, in_b) = (layout::params(&a.config), layout::params(&b.config));
-    let only_in_b = in_b.iter().filter(|p| a.tensor(&p.name).is_err()).map(|p| DiffLine { name: p.name.clone(), difference: Difference::OnlyInB });
+    let only_in_b = in_b
+        .iter()
+        .filter(|p| a.tensor(&p.name).is_err())
+        .map(|p| DiffLine {
+            name: p.name.clone(),
+            difference: Difference::OnlyInB,
+        });
     let mut lines = in_a
         .iter()
         .map(|param| {
@@ -102,7 +116,10 @@ pub fn diff(a: &Checkpoint, b: &Checkpoint) -> Result<Vec<DiffLine>> {
                 Ok(other) => difference(a.tensor(&param.name)?, other)?,
                 Err(_) => Difference::OnlyInA,
             };
-            Ok(DiffLine { name: param.name.clone(), difference })
+            Ok(DiffLine {
+                name: param.name.clone(),
+                difference,
+            })
         })
         .collect::<Result<Vec<_>>>()?;
     lines.extend(only_in_b);
@@ -111,7 +128,9 @@ pub fn diff(a: &Checkpoint, b: &Checkpoint) -> Result<Vec<DiffLine>> {
 
 fn difference(a: &TensorRef, b: &TensorRef) -> Result<Difference> {
     if a.shape != b.shape {
-        return Ok(Difference::Reshaped { shapes: [a.shape.clone(), b.shape.clone()] });
+        return Ok(Difference::Reshaped {
+            shapes: [a.shape.clone(), b.shape.clone()],
+        });
     }
     if a.dtype == b.dtype && a.read_bytes()? == b.read_bytes()? {
         return Ok(Difference::Same);
@@ -120,12 +139,21 @@ fn difference(a: &TensorRef, b: &TensorRef) -> Result<Difference> {
     let (mut max_abs, mut squares, mut norm) = (0.0_f64, 0.0, 0.0);
     for (&x, &y) in va.as_slice().iter().zip(vb.as_slice()) {
         let distance = f64::from(x) - f64::from(y);
-        max_abs = if distance.is_nan() { distance } else { max_abs.max(distance.abs()) };
+        max_abs = if distance.is_nan() {
+            distance
+        } else {
+            max_abs.max(distance.abs())
+        };
         squares += distance.powi(2);
         norm += f64::from(x).powi(2);
     }
     if max_abs == 0.0 {
-        return Ok(Difference::SameValues { dtypes: [a.dtype, b.dtype] });
+        return Ok(Difference::SameValues {
+            dtypes: [a.dtype, b.dtype],
+        });
     }
-    Ok(Difference::Changed { max_abs, relative: (squares / norm).sqrt() })
+    Ok(Difference::Changed {
+        max_abs,
+        relative: (squares / norm).sqrt(),
+    })
 }

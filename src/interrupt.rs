@@ -15,7 +15,8 @@ pub fn install() {
     use signal_hook::consts::{SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM] {
         // Registered first, so that it sees the flag as the previous signal left it.
-        let _ = signal_hook::flag::register_conditional_shutdown(signal, 75, Arc::clone(&REQUESTED));
+        let _ =
+            signal_hook::flag::register_conditional_shutdown(signal, 75, Arc::clone(&REQUESTED));
         let _ = signal_hook::flag::register(signal, Arc::clone(&REQUESTED));
     }
 }
@@ -28,7 +29,10 @@ pub fn requested() -> bool {
 /// Fails if a stop was asked for; `what` says what becomes of the work.
 pub fn check(what: &str) -> Result<()> {
     if requested() {
-        return Err(Error::Interrupted { message: what.to_owned(), hint: None });
+        return Err(Error::Interrupted {
+            message: what.to_owned(),
+            hint: None,
+        });
     }
     Ok(())
 }

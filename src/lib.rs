@@ -8,6 +8,7 @@ pub mod durable;
 pub mod error;
 pub mod eval;
 pub mod generate;
+pub mod grower;
 pub mod growth;
 pub mod inspect;
 pub mod interrupt;
@@ -19,3 +20,11 @@ pub mod run;
 pub mod train;
 
 pub use error::{Error, Result};
+
+/// Version of the program with the commit it was built from, as written into every artefact.
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("SCALE_CKPT_COMMIT"),
+    ")"
+);

@@ -34,15 +34,27 @@ impl Meter {
     /// A meter from 0 to `total`.
     pub fn new(label: &str, total: u64, unit: Unit) -> Self {
         let plain = !std::io::stderr().is_terminal() || quiet();
-        let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let target = if plain {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         let template = match unit {
-            Unit::Bytes => "{prefix} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} {msg}",
+            Unit::Bytes => {
+                "{prefix} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} {msg}"
+            }
             Unit::Count => "{prefix} {bar:24} {pos}/{len} eta {eta} {msg}",
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is sound"));
         bar.set_prefix(label.to_owned());
-        Self { bar, label: label.to_owned(), unit, plain, last_line: Mutex::new(Instant::now()) }
+        Self {
+            bar,
+            label: label.to_owned(),
+            unit,
+            plain,
+            last_line: Mutex::new(Instant::now()),
+        }
     }
 
     /// Adds to the position.
@@ -76,7 +88,9 @@ impl Meter {
         if !self.plain || quiet() {
             return;
         }
-        let Ok(mut last) = self.last_line.lock() else { return };
+        let Ok(mut last) = self.last_line.lock() else {
+            return;
+        };
         if last.elapsed() < LINE_EVERY {
             return;
         }
@@ -86,7 +100,15 @@ impl Meter {
             Unit::Bytes => format!("{}/{}", HumanBytes(done), HumanBytes(total)),
             Unit::Count => format!("{done}/{total}"),
         };
-        eprint_line(format!("{} {amount} eta {} {}", self.label, HumanDuration(self.bar.eta()), self.bar.message()).trim_end());
+        eprint_line(
+            format!(
+                "{} {amount} eta {} {}",
+                self.label,
+                HumanDuration(self.bar.eta()),
+                self.bar.message()
+            )
+            .trim_end(),
+        );
     }
 }
 
@@ -104,7 +126,8 @@ pub fn eprint_line(text: &str) {
 
 /// Whether the user asked for no progress.
 fn quiet() -> bool {
-    std::env::var("HF_HUB_DISABLE_PROGRESS_BARS").is_ok_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
+    std::env::var("HF_HUB_DISABLE_PROGRESS_BARS")
+        .is_ok_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
 }
 
 /// Downloads, as the hub client reports them.

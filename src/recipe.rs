@@ -74,7 +74,13 @@ pub struct ScratchConfig {
 impl ScratchConfig {
     /// The architecture.
     pub fn config(&self) -> Result<Gpt2Config> {
-        Gpt2Config::new(self.vocab_size.unwrap_or(50257), self.n_positions, self.n_embd, self.n_layer, self.n_head)
+        Gpt2Config::new(
+            self.vocab_size.unwrap_or(50257),
+            self.n_positions,
+            self.n_embd,
+            self.n_layer,
+            self.n_head,
+        )
     }
 }
 
@@ -100,29 +106,52 @@ impl GrowConfig {
     /// # Errors
     /// The keys contradict each other, or `to` is not above `n`.
     pub fn resolve(&self, n: usize) -> Result<GrowthPlan> {
-        let given = [self.method.is_some(), self.plan.is_some(), self.placement.is_some() || self.init.is_some()];
+        let given = [
+            self.method.is_some(),
+            self.plan.is_some(),
+            self.placement.is_some() || self.init.is_some(),
+        ];
         if given.into_iter().filter(|&g| g).count() > 1 {
-            return Err(Error::usage("method, plan, and placement with init exclude each other").with_hint("a method and a plan file each say both where and what"));
+            return Err(
+                Error::usage("method, plan, and placement with init exclude each other")
+                    .with_hint("a method and a plan file each say both where and what"),
+            );
         }
         if let Some(path) = &self.plan {
             let plan = plan_file::load(path, n)?;
             return match self.to {
-                Some(to) if to != plan.n_layer() => Err(Error::usage(format!("the plan file makes {} blocks, --to says {to}", plan.n_layer()))),
+                Some(to) if to != plan.n_layer() => Err(Error::usage(format!(
+                    "the plan file makes {} blocks, --to says {to}",
+                    plan.n_layer()
+                ))),
                 _ => Ok(plan),
             };
         }
-        let to = self.to.ok_or_else(|| Error::usage("how deep? give --to N, or a plan file"))?;
+        let to = self
+            .to
+            .ok_or_else(|| Error::usage("how deep? give --to N, or a plan file"))?;
         if to <= n {
-            return Err(Error::usage(format!("--to {to} is not deeper than the source's {n} blocks")));
+            return Err(Error::usage(format!(
+                "--to {to} is not deeper than the source's {n} blocks"
+            )));
         }
         if to > 4096 {
-            return Err(Error::usage(format!("--to {to}: at most 4096 blocks are supported")));
+            return Err(Error::usage(format!(
+                "--to {to}: at most 4096 blocks are supported"
+            )));
         }
         if let Some(name) = &self.method {
             return Method::by_name(name)?.plan(n, to);
         }
-        let map = self.placement.unwrap_or(Placement::Interleave).layer_map(n, to);
-        GrowthPlan::from_map(n, &map, self.init.as_ref().unwrap_or(&Initializer::ZERO_RESIDUAL))
+        let map = self
+            .placement
+            .unwrap_or(Placement::Interleave)
+            .layer_map(n, to);
+        GrowthPlan::from_map(
+            n,
+            &map,
+            self.init.as_ref().unwrap_or(&Initializer::ZERO_RESIDUAL),
+        )
     }
 }
 
@@ -167,7 +196,11 @@ pub struct LoadedRecipe {
 /// Names the line, and suggests the nearest key for an unknown one.
 pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let text = if overrides.is_empty() { text } else { apply(&text, overrides, path)? };
+    let text = if overrides.is_empty() {
+        text
+    } else {
+        apply(&text, overrides, path)?
+    };
     let recipe: Recipe = toml::from_str(&text).map_err(|e| {
         let error = Error::invalid(path.display(), e.to_string().trim_end());
         match suggestion(e.message()) {
@@ -176,28 +209,52 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
         }
     })?;
     let sha256 = hex(&Sha256::digest(text.as_bytes()));
-    Ok(LoadedRecipe { recipe, text, sha256 })
+    Ok(LoadedRecipe {
+        recipe,
+        text,
+        sha256,
+    })
 }
 
 /// The known key nearest to the unknown one that a message of serde names.
 fn suggestion(message: &str) -> Option<String> {
-    let mut quoted = message.strip_prefix("unknown ")?.split('`').skip(1).step_by(2);
+    let mut quoted = message
+        .strip_prefix("unknown ")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
     let word = quoted.next()?;
     did_you_mean(word, quoted).map(str::to_owned)
 }
 
 fn apply(text: &str, overrides: &[String], path: &Path) -> Result<String> {
-    let mut root: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid(path.display(), e.to_string()))?;
+    let mut root: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| Error::invalid(path.display(), e.to_string()))?;
     for assignment in overrides {
-        let bad = |why: &str| Error::usage(format!("--set {}: {why}", printable(assignment))).with_hint("write --set train.lr=3e-4");
+        let bad = |why: &str| {
+            Error::usage(format!("--set {}: {why}", printable(assignment)))
+                .with_hint("write --set train.lr=3e-4")
+        };
         let (key, value) = assignment.split_once('=').ok_or_else(|| bad("no `=`"))?;
         // A bare word is taken as a string, for shells that eat quotes.
-        let value = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v")).unwrap_or_else(|| toml::Value::String(value.to_owned()));
+        let value = format!("v = {value}")
+            .parse::<toml::Table>()
+            .ok()
+            .and_then(|mut t| t.remove("v"))
+            .unwrap_or_else(|| toml::Value::String(value.to_owned()));
         let mut keys: Vec<&str> = key.trim().split('.').collect();
-        let last = keys.pop().filter(|k| !k.is_empty()).ok_or_else(|| bad("no key"))?;
+        let last = keys
+            .pop()
+            .filter(|k| !k.is_empty())
+            .ok_or_else(|| bad("no key"))?;
         let mut table = &mut root;
         for key in keys {
-            table = table.entry(key).or_insert_with(|| toml::Table::new().into()).as_table_mut().ok_or_else(|| bad("not a table"))?;
+            table = table
+                .entry(key)
+                .or_insert_with(|| toml::Table::new().into())
+                .as_table_mut()
+                .ok_or_else(|| bad("not a table"))?;
         }
         table.insert(last.to_owned(), value);
     }
@@ -230,7 +287,10 @@ lr = 1e-3
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.toml");
         std::fs::write(&path, text).unwrap();
-        load(&path, &overrides.iter().map(|&o| o.to_owned()).collect::<Vec<_>>())
+        load(
+            &path,
+            &overrides.iter().map(|&o| o.to_owned()).collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -243,25 +303,55 @@ lr = 1e-3
     #[test]
     fn overrides_reach_nested_keys() {
         let loaded = load_text(GOOD, &["train.lr=0.5", "grow.to=18", "device=cpu"]).unwrap();
-        assert_eq!((loaded.recipe.train.lr, loaded.recipe.grow.unwrap().to), (0.5, Some(18)));
+        assert_eq!(
+            (loaded.recipe.train.lr, loaded.recipe.grow.unwrap().to),
+            (0.5, Some(18))
+        );
         assert!(load_text(GOOD, &["train.lr"]).is_err());
         assert!(load_text(GOOD, &["train.lrr=1"]).is_err());
     }
 
     #[test]
     fn a_source_and_a_scratch_model_exclude_each_other() {
-        let both = GOOD.replace("from = \"gpt2\"", "from = \"gpt2\"\nscratch = { n_layer = 1, n_embd = 8, n_head = 1, n_positions = 8 }");
+        let both = GOOD.replace(
+            "from = \"gpt2\"",
+            "from = \"gpt2\"\nscratch = { n_layer = 1, n_embd = 8, n_head = 1, n_positions = 8 }",
+        );
         assert!(load_text(&both, &[]).is_err());
     }
 
     #[test]
     fn growth_keys_that_contradict_are_refused() {
         let resolve = |grow: GrowConfig| grow.resolve(12);
-        assert!(resolve(GrowConfig { to: Some(12), ..Default::default() }).is_err());
-        assert!(resolve(GrowConfig { to: Some(8), ..Default::default() }).is_err());
+        assert!(
+            resolve(GrowConfig {
+                to: Some(12),
+                ..Default::default()
+            })
+            .is_err()
+        );
+        assert!(
+            resolve(GrowConfig {
+                to: Some(8),
+                ..Default::default()
+            })
+            .is_err()
+        );
         assert!(resolve(GrowConfig::default()).is_err());
-        assert!(resolve(GrowConfig { to: Some(24), method: Some("g-stack".into()), init: Some(Initializer::COPY), ..Default::default() }).is_err());
-        let plan = resolve(GrowConfig { to: Some(24), ..Default::default() }).unwrap();
+        assert!(
+            resolve(GrowConfig {
+                to: Some(24),
+                method: Some("g-stack".into()),
+                init: Some(Initializer::COPY),
+                ..Default::default()
+            })
+            .is_err()
+        );
+        let plan = resolve(GrowConfig {
+            to: Some(24),
+            ..Default::default()
+        })
+        .unwrap();
         assert_eq!(plan.layer_map(), (0..24).map(|j| j / 2).collect::<Vec<_>>());
     }
 }

@@ -37,8 +37,16 @@ impl RunDir {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let lock = lock(path)?;
         let metrics_path = path.join("metrics.jsonl");
-        let metrics = OpenOptions::new().create(true).append(true).open(&metrics_path).map_err(Error::io("open", metrics_path))?;
-        Ok(Self { path: path.to_owned(), metrics, _lock: lock })
+        let metrics = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&metrics_path)
+            .map_err(Error::io("open", metrics_path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            metrics,
+            _lock: lock,
+        })
     }
 
     /// The folder.
@@ -55,7 +63,9 @@ impl RunDir {
     pub fn log(&mut self, event: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(event).expect("an event serializes");
         line.push(b'\n');
-        self.metrics.write_all(&line).map_err(Error::io("write", self.path.join("metrics.jsonl")))
+        self.metrics
+            .write_all(&line)
+            .map_err(Error::io("write", self.path.join("metrics.jsonl")))
     }
 
     /// Drops events of steps after `step`, so that a resumed run logs no step twice, and a
@@ -68,12 +78,20 @@ impl RunDir {
             .map_while(std::result::Result::ok)
             .filter(|line| {
                 let event: Option<serde_json::Value> = serde_json::from_str(line).ok();
-                event.is_some_and(|event| event.get("step").and_then(serde_json::Value::as_u64).is_none_or(|s| s <= step))
+                event.is_some_and(|event| {
+                    event
+                        .get("step")
+                        .and_then(serde_json::Value::as_u64)
+                        .is_none_or(|s| s <= step)
+                })
             })
             .map(|line| line + "\n")
             .collect();
         durable::write_file(&path, kept.concat().as_bytes())?;
-        self.metrics = OpenOptions::new().append(true).open(&path).map_err(Error::io("open", path))?;
+        self.metrics = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(Error::io("open", path))?;
         Ok(())
     }
 
@@ -88,7 +106,12 @@ impl RunDir {
             .map_err(Error::io("list", &self.path))?
             .flatten()
             .filter_map(|entry| {
-                let step = entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok()?;
+                let step = entry
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix("step-")?
+                    .parse()
+                    .ok()?;
                 Some((step, entry.path()))
             })
             .collect();
@@ -107,11 +130,24 @@ impl RunDir {
 
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join(".lock");
-    let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(Error::io("open", &path))?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let owner = fs::read_to_string(&path).unwrap_or_default();
-        let owner = if owner.trim().is_empty() { "another process".to_owned() } else { crate::error::printable(owner.trim()) };
-        return Err(Error::Locked { path: dir.to_owned(), owner });
+        let owner = if owner.trim().is_empty() {
+            "another process".to_owned()
+        } else {
+            crate::error::printable(owner.trim())
+        };
+        return Err(Error::Locked {
+            path: dir.to_owned(),
+            owner,
+        });
     }
     file.set_len(0).map_err(Error::io("write", &path))?;
     writeln!(file, "process {}", std::process::id()).map_err(Error::io("write", &path))?;
@@ -129,7 +165,10 @@ mod tests {
         let _first = RunDir::open(dir.path()).unwrap();
         let error = RunDir::open(dir.path()).unwrap_err();
         assert_eq!(error.exit_code(), 8);
-        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        assert!(
+            error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
     }
 
     #[test]
@@ -144,7 +183,10 @@ mod tests {
         run.truncate_metrics(2).unwrap();
         run.log(&json!({"step": 3})).unwrap();
         let text = fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
-        assert_eq!(text, "{\"event\":\"start\"}\n{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n");
+        assert_eq!(
+            text,
+            "{\"event\":\"start\"}\n{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n"
+        );
     }
 
     #[test]
@@ -155,7 +197,12 @@ mod tests {
             fs::create_dir(run.checkpoint_path(step)).unwrap();
         }
         run.prune(2).unwrap();
-        let steps: Vec<u64> = run.checkpoints().unwrap().into_iter().map(|c| c.0).collect();
+        let steps: Vec<u64> = run
+            .checkpoints()
+            .unwrap()
+            .into_iter()
+            .map(|c| c.0)
+            .collect();
         assert_eq!(steps, [20, 3]);
     }
 }

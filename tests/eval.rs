@@ -23,7 +23,12 @@ fn cases(name: &str) -> Vec<Case> {
 fn check(tokenizer: &Tokenizer, cases: &[Case]) {
     assert!(cases.len() > 100);
     for case in cases {
-        assert_eq!(tokenizer.encode(&case.text).unwrap(), case.ids, "{:?}", case.text);
+        assert_eq!(
+            tokenizer.encode(&case.text).unwrap(),
+            case.ids,
+            "{:?}",
+            case.text
+        );
         assert_eq!(tokenizer.decode(&case.ids).unwrap(), case.text);
     }
 }
@@ -36,11 +41,17 @@ fn the_embedded_tokenizer_is_gpt2s() {
 #[test]
 fn both_file_formats_give_the_same_ids() {
     let cases = cases("cases_prose.json");
-    check(&Tokenizer::for_checkpoint(&fixture("prose-4l"), 4096).unwrap(), &cases);
+    check(
+        &Tokenizer::for_checkpoint(&fixture("prose-4l"), 4096).unwrap(),
+        &cases,
+    );
     let old = tempfile::tempdir().unwrap();
     copy_dir(&fixture("prose-4l"), old.path());
     std::fs::remove_file(old.path().join("tokenizer.json")).unwrap();
-    check(&Tokenizer::for_checkpoint(old.path(), 4096).unwrap(), &cases);
+    check(
+        &Tokenizer::for_checkpoint(old.path(), 4096).unwrap(),
+        &cases,
+    );
 }
 
 #[test]
@@ -79,16 +90,37 @@ fn hellaswag_scores_are_those_of_pytorch_item_by_item() {
     let tokenizer = Tokenizer::for_checkpoint(&dir, checkpoint.config.vocab_size).unwrap();
     let items = hellaswag::load(&fixture("hellaswag/hellaswag_val_200.jsonl"), None).unwrap();
     let model = weights::load(&checkpoint, &device).unwrap();
-    let (summary, scores) = hellaswag::score(&model, &tokenizer, &items, checkpoint.config.n_positions, &device).unwrap();
-    let expected: Expected = serde_json::from_slice(&std::fs::read(fixture("hellaswag/expected_completion.json")).unwrap()).unwrap();
+    let (summary, scores) = hellaswag::score(
+        &model,
+        &tokenizer,
+        &items,
+        checkpoint.config.n_positions,
+        &device,
+    )
+    .unwrap();
+    let expected: Expected = serde_json::from_slice(
+        &std::fs::read(fixture("hellaswag/expected_completion.json")).unwrap(),
+    )
+    .unwrap();
     assert_eq!(scores.len(), expected.items.len());
     for (i, (found, wanted)) in scores.iter().zip(&expected.items).enumerate() {
-        assert_eq!((found.label, found.tokens), (wanted.label, wanted.tokens), "item {i}");
+        assert_eq!(
+            (found.label, found.tokens),
+            (wanted.label, wanted.tokens),
+            "item {i}"
+        );
         for (a, b) in found.sum_nll.iter().zip(wanted.sum_nll) {
             assert!((a - b).abs() <= SUM_NLL, "item {i}: {a} against {b}");
         }
-        assert_eq!((found.choice(), found.choice_norm()), (wanted.answer, wanted.answer_norm), "item {i}");
+        assert_eq!(
+            (found.choice(), found.choice_norm()),
+            (wanted.answer, wanted.answer_norm),
+            "item {i}"
+        );
     }
     assert_eq!((summary.acc * 200.0).round() as usize, expected.acc);
-    assert_eq!((summary.acc_norm * 200.0).round() as usize, expected.acc_norm);
+    assert_eq!(
+        (summary.acc_norm * 200.0).round() as usize,
+        expected.acc_norm
+    );
 }

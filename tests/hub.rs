@@ -90,7 +90,10 @@ impl Client {
         assert_eq!(error.exit_code(), 4, "{error}");
         let text = format!("{error} | {}", error.hint().unwrap_or_default());
         self.assert_clean();
-        assert!(!text.contains("hf_secret") && !format!("{error:?}").contains("hf_secret"), "{text}");
+        assert!(
+            !text.contains("hf_secret") && !format!("{error:?}").contains("hf_secret"),
+            "{text}"
+        );
         text
     }
 
@@ -99,8 +102,12 @@ impl Client {
     }
 
     fn blobs(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.repo().join("blobs")) else { return Vec::new() };
-        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let Ok(entries) = fs::read_dir(self.repo().join("blobs")) else {
+            return Vec::new();
+        };
+        let mut names: Vec<_> = entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -117,11 +124,22 @@ impl Client {
     /// What must hold whatever happened: nothing outside the cache, every blob has the hash
     /// of its name, every link leads to a blob.
     fn assert_clean(&self) {
-        let outside: Vec<_> = fs::read_dir(self.root.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let outside: Vec<_> = fs::read_dir(self.root.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert!(outside.iter().all(|name| name == "hub"), "{outside:?}");
-        for name in self.blobs().iter().filter(|name| !name.ends_with(".incomplete")) {
+        for name in self
+            .blobs()
+            .iter()
+            .filter(|name| !name.ends_with(".incomplete"))
+        {
             let bytes = fs::read(self.repo().join("blobs").join(name)).unwrap();
-            let found = if name.len() == 64 { sha256(&bytes) } else { git_hash(&bytes) };
+            let found = if name.len() == 64 {
+                sha256(&bytes)
+            } else {
+                git_hash(&bytes)
+            };
             assert_eq!(*name, found);
         }
         for path in walk(&self.repo().join("snapshots")) {
@@ -134,7 +152,10 @@ impl Client {
     /// Fails unless what is fetched is [`tiny`].
     fn assert_fetched_beside(&self) -> Snapshot {
         let snapshot = self.fetch().unwrap();
-        assert_eq!(fs::read(snapshot.dir.join("model.safetensors")).unwrap(), weights());
+        assert_eq!(
+            fs::read(snapshot.dir.join("model.safetensors")).unwrap(),
+            weights()
+        );
         assert_eq!(fs::read(snapshot.dir.join("config.json")).unwrap(), CONFIG);
         snapshot
     }
@@ -142,18 +163,30 @@ impl Client {
     /// The same, where nobody else is at work: no temporary file is left.
     fn assert_fetched(&self) -> Snapshot {
         let snapshot = self.assert_fetched_beside();
-        assert!(self.blobs().iter().all(|name| !name.ends_with(".incomplete")), "{:?}", self.blobs());
+        assert!(
+            self.blobs()
+                .iter()
+                .all(|name| !name.ends_with(".incomplete")),
+            "{:?}",
+            self.blobs()
+        );
         self.assert_clean();
         snapshot
     }
 }
 
 fn walk(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
     entries
         .flat_map(|entry| {
             let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() { walk(&entry.path()) } else { vec![entry.path()] }
+            if entry.file_type().unwrap().is_dir() {
+                walk(&entry.path())
+            } else {
+                vec![entry.path()]
+            }
         })
         .collect()
 }
@@ -168,13 +201,13 @@ fn is_weights(request: &Request) -> bool {
 
 /// A server that answers every request for the bytes of the weights with `reply`.
 fn with_content(reply: impl Fn(&Request, usize, Reply) -> Reply + Send + Sync + 'static) -> Hub {
-    Hub::with(
-        NAME,
-        tiny(),
-        move |request, earlier, usual| {
-            if is_content(request) { reply(request, earlier, usual) } else { usual }
-        },
-    )
+    Hub::with(NAME, tiny(), move |request, earlier, usual| {
+        if is_content(request) {
+            reply(request, earlier, usual)
+        } else {
+            usual
+        }
+    })
 }
 
 fn with_status(status: u16, times: usize) -> Hub {
@@ -197,12 +230,24 @@ fn a_model_arrives_in_the_layout_of_huggingface_hub() {
     assert_eq!(snapshot.commit, ONE);
     assert_eq!(snapshot.revision, "main");
     assert_eq!(snapshot.dir, client.repo().join("snapshots").join(ONE));
-    assert_eq!(fs::read_to_string(client.repo().join("refs/main")).unwrap(), ONE);
+    assert_eq!(
+        fs::read_to_string(client.repo().join("refs/main")).unwrap(),
+        ONE
+    );
     let link = fs::read_link(snapshot.dir.join("model.safetensors")).unwrap();
     assert_eq!(link, Path::new("../../blobs").join(sha256(&weights())));
     let link = fs::read_link(snapshot.dir.join("config.json")).unwrap();
     assert_eq!(link, Path::new("../../blobs").join(git_hash(CONFIG)));
-    assert!(client.config.cache.join(format!(".locks/models--org--tiny/{}.lock", git_hash(CONFIG))).is_file());
+    assert!(
+        client
+            .config
+            .cache
+            .join(format!(
+                ".locks/models--org--tiny/{}.lock",
+                git_hash(CONFIG)
+            ))
+            .is_file()
+    );
 }
 
 #[test]
@@ -246,8 +291,17 @@ fn only_what_a_model_needs_is_fetched() {
     );
     let client = Client::of(&hub);
     let snapshot = client.assert_fetched();
-    let files: Vec<_> = hub.downloads().iter().filter_map(|p| Some(p.split_once("/resolve/")?.1.to_owned())).collect();
-    let wanted = ["config.json", "tokenizer.json", "merges.txt", "model.safetensors"];
+    let files: Vec<_> = hub
+        .downloads()
+        .iter()
+        .filter_map(|p| Some(p.split_once("/resolve/")?.1.to_owned()))
+        .collect();
+    let wanted = [
+        "config.json",
+        "tokenizer.json",
+        "merges.txt",
+        "model.safetensors",
+    ];
     assert_eq!(files, wanted.map(|name| format!("{ONE}/{name}")));
     assert_eq!(walk(&snapshot.dir).len(), 4);
     assert_eq!(fs::read(snapshot.dir.join("merges.txt")).unwrap(), b"");
@@ -268,20 +322,33 @@ fn shards_are_fetched() {
     );
     let mut client = Client::of(&hub);
     let snapshot = client.fetch().unwrap();
-    assert_eq!(fs::read(snapshot.dir.join("model-00002-of-00002.safetensors")).unwrap(), b"second");
+    assert_eq!(
+        fs::read(snapshot.dir.join("model-00002-of-00002.safetensors")).unwrap(),
+        b"second"
+    );
     assert_eq!(walk(&snapshot.dir).len(), 4);
     client.config.offline = true;
     assert_eq!(client.fetch().unwrap(), snapshot);
     fs::remove_file(snapshot.dir.join("model-00002-of-00002.safetensors")).unwrap();
-    assert!(client.failure().contains("model-00002-of-00002.safetensors is not in the cache"));
+    assert!(
+        client
+            .failure()
+            .contains("model-00002-of-00002.safetensors is not in the cache")
+    );
 }
 
 #[test]
 fn pickled_weights_are_fetched_where_there_are_no_others() {
-    let hub = Hub::serve(NAME, repo_with(&[("config.json", CONFIG), ("pytorch_model.bin", b"pickle")]));
+    let hub = Hub::serve(
+        NAME,
+        repo_with(&[("config.json", CONFIG), ("pytorch_model.bin", b"pickle")]),
+    );
     let client = Client::of(&hub);
     let snapshot = client.fetch().unwrap();
-    assert_eq!(fs::read(snapshot.dir.join("pytorch_model.bin")).unwrap(), b"pickle");
+    assert_eq!(
+        fs::read(snapshot.dir.join("pytorch_model.bin")).unwrap(),
+        b"pickle"
+    );
 }
 
 #[test]
@@ -289,12 +356,29 @@ fn main_may_move() {
     let hub = Hub::serve(NAME, tiny());
     let client = Client::of(&hub);
     let first = client.fetch().unwrap();
-    hub.change(NAME, |repo| repo.commit(TWO, [("config.json", CONFIG), ("model.safetensors", b"new".as_slice())]));
+    hub.change(NAME, |repo| {
+        repo.commit(
+            TWO,
+            [
+                ("config.json", CONFIG),
+                ("model.safetensors", b"new".as_slice()),
+            ],
+        )
+    });
     let second = client.fetch().unwrap();
     assert_eq!((first.commit.as_str(), second.commit.as_str()), (ONE, TWO));
-    assert_eq!(fs::read_to_string(client.repo().join("refs/main")).unwrap(), TWO);
-    assert_eq!(fs::read(first.dir.join("model.safetensors")).unwrap(), weights());
-    assert_eq!(fs::read(second.dir.join("model.safetensors")).unwrap(), b"new");
+    assert_eq!(
+        fs::read_to_string(client.repo().join("refs/main")).unwrap(),
+        TWO
+    );
+    assert_eq!(
+        fs::read(first.dir.join("model.safetensors")).unwrap(),
+        weights()
+    );
+    assert_eq!(
+        fs::read(second.dir.join("model.safetensors")).unwrap(),
+        b"new"
+    );
     client.assert_clean();
 }
 
@@ -305,10 +389,17 @@ fn revisions_are_kept_apart() {
     let hub = Hub::serve(NAME, repo);
     let client = Client::of(&hub);
     assert_eq!(client.fetch_at(Some("refs/pr/1")).unwrap().commit, ONE);
-    assert_eq!(fs::read_to_string(client.repo().join("refs/refs/pr/1")).unwrap(), ONE);
+    assert_eq!(
+        fs::read_to_string(client.repo().join("refs/refs/pr/1")).unwrap(),
+        ONE
+    );
     assert_eq!(client.fetch_at(Some(ONE)).unwrap().revision, ONE);
     assert!(!client.repo().join("refs").join(ONE).exists());
-    assert!(hub.log().iter().any(|r| r.path == "/api/models/org/tiny/revision/refs%2Fpr%2F1"));
+    assert!(
+        hub.log()
+            .iter()
+            .any(|r| r.path == "/api/models/org/tiny/revision/refs%2Fpr%2F1")
+    );
 }
 
 /// A server that gives its listing one file at a time, the next one at `host`.
@@ -321,7 +412,11 @@ fn paged(host: impl Fn(&Request) -> String + Send + Sync + 'static) -> Hub {
         if request.path.ends_with("?cursor=2") {
             return Reply::new(200, serde_json::json!([all[1]]).to_string());
         }
-        let next = format!("<http://{}{}?cursor=2>; rel=\"next\"", host(request), request.path);
+        let next = format!(
+            "<http://{}{}?cursor=2>; rel=\"next\"",
+            host(request),
+            request.path
+        );
         Reply::new(200, serde_json::json!([all[0]]).to_string()).header("Link", &next)
     })
 }
@@ -335,7 +430,9 @@ fn a_listing_in_pages_is_read_to_its_end() {
 fn a_listing_that_goes_on_at_another_host_is_refused() {
     let other = Hub::serve(NAME, tiny());
     let host = other.endpoint.trim_start_matches("http://").to_owned();
-    let failure = Client::of(&paged(move |_| host.clone())).with_token().failure();
+    let failure = Client::of(&paged(move |_| host.clone()))
+        .with_token()
+        .failure();
     assert!(failure.contains("another host"), "{failure}");
     assert!(other.log().is_empty());
 }
@@ -345,8 +442,13 @@ fn two_fetches_at_once_agree() {
     let hub = with_content(|_, _, usual| usual.hold(Duration::from_millis(50)));
     let client = Client::of(&hub);
     std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..4).map(|_| scope.spawn(|| client.fetch().unwrap())).collect();
-        let snapshots: Vec<_> = handles.into_iter().map(|handle| handle.join().unwrap()).collect();
+        let handles: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| client.fetch().unwrap()))
+            .collect();
+        let snapshots: Vec<_> = handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap())
+            .collect();
         assert!(snapshots.windows(2).all(|pair| pair[0] == pair[1]));
     });
     client.assert_fetched();
@@ -358,7 +460,13 @@ fn two_fetches_at_once_agree() {
 fn gated() -> (Hub, Client, Arc<AtomicBool>) {
     let open = Arc::<AtomicBool>::default();
     let gate = Arc::clone(&open);
-    let hub = with_content(move |_, earlier, usual| if earlier == 0 { usual.gate(150_000, &gate) } else { usual });
+    let hub = with_content(move |_, earlier, usual| {
+        if earlier == 0 {
+            usual.gate(150_000, &gate)
+        } else {
+            usual
+        }
+    });
     let mut client = Client::of(&hub);
     client.config.timeout = Duration::from_secs(30);
     (hub, client, open)
@@ -383,7 +491,12 @@ fn locks_that_do_not_lock_only_cost_time() {
         assert_eq!(first.join().unwrap(), second);
     });
     // Neither took the other's bytes.
-    let ranges: Vec<_> = hub.log().into_iter().filter(is_content).map(|r| r.range).collect();
+    let ranges: Vec<_> = hub
+        .log()
+        .into_iter()
+        .filter(is_content)
+        .map(|r| r.range)
+        .collect();
     assert_eq!(ranges, [None, None]);
     client.assert_fetched();
 }
@@ -393,7 +506,12 @@ fn a_temporary_file_that_vanishes_is_not_the_end() {
     let (hub, client, gate) = gated();
     std::thread::scope(|scope| {
         let fetch = scope.spawn(|| client.fetch());
-        let temp = || client.blobs().into_iter().find(|name| name.starts_with(&sha256(&weights())));
+        let temp = || {
+            client
+                .blobs()
+                .into_iter()
+                .find(|name| name.starts_with(&sha256(&weights())))
+        };
         wait_for(|| temp().is_some() && hub.log().iter().any(is_content));
         fs::remove_file(client.repo().join("blobs").join(temp().unwrap())).unwrap();
         gate.store(true, Ordering::Relaxed);
@@ -414,7 +532,11 @@ fn refusals_are_told_apart_and_not_repeated() {
         (418, false, "unexpected answer (418)"),
     ] {
         let hub = with_status(status, usize::MAX);
-        let client = if token { Client::of(&hub).with_token() } else { Client::of(&hub) };
+        let client = if token {
+            Client::of(&hub).with_token()
+        } else {
+            Client::of(&hub)
+        };
         let failure = client.failure();
         assert!(failure.contains(expected), "{status}: {failure}");
         assert_eq!(hub.log().len(), 1, "{status}");
@@ -423,26 +545,47 @@ fn refusals_are_told_apart_and_not_repeated() {
 
 #[test]
 fn a_refusal_of_the_bytes_is_reported_too() {
-    for (status, expected) in [(401, "private (401)"), (403, "gated"), (404, "404"), (416, "unexpected answer (416)")] {
+    for (status, expected) in [
+        (401, "private (401)"),
+        (403, "gated"),
+        (404, "404"),
+        (416, "unexpected answer (416)"),
+    ] {
         let hub = with_content(move |_, _, _| Reply::new(status, "no"));
         let failure = Client::of(&hub).failure();
-        assert!(failure.contains(expected) && failure.contains("model.safetensors"), "{status}: {failure}");
+        assert!(
+            failure.contains(expected) && failure.contains("model.safetensors"),
+            "{status}: {failure}"
+        );
     }
 }
 
 #[test]
 fn a_gated_model_asks_for_its_terms_to_be_accepted() {
-    let hub = Hub::with(NAME, tiny(), |_, _, _| Reply::new(403, "").header("X-Error-Code", "GatedRepo"));
-    assert!(Client::of(&hub).failure().contains("restricted by its owner"));
+    let hub = Hub::with(NAME, tiny(), |_, _, _| {
+        Reply::new(403, "").header("X-Error-Code", "GatedRepo")
+    });
+    assert!(
+        Client::of(&hub)
+            .failure()
+            .contains("restricted by its owner")
+    );
 }
 
 #[test]
 fn a_missing_repository_and_a_missing_revision_are_told_apart() {
     let hub = Hub::serve("org/other", tiny());
-    assert!(Client::of(&hub).failure().contains("no such repository (404)"));
+    assert!(
+        Client::of(&hub)
+            .failure()
+            .contains("no such repository (404)")
+    );
     let hub = Hub::serve(NAME, tiny());
     let error = Client::of(&hub).fetch_at(Some("v9")).unwrap_err();
-    assert_eq!(error.to_string(), "org/tiny@v9: there is no such revision (404)");
+    assert_eq!(
+        error.to_string(),
+        "org/tiny@v9: there is no such revision (404)"
+    );
     assert!(error.hint().unwrap().contains('@'));
 }
 
@@ -451,7 +594,10 @@ fn a_folder_of_the_same_name_is_pointed_out() {
     let hub = Hub::serve(NAME, tiny());
     let client = Client::of(&hub);
     let error = fetch("fixtures/gpt2-pico", None, &client.config, &NoProgress).unwrap_err();
-    assert_eq!(error.hint(), Some("a folder of that name exists: write ./fixtures/gpt2-pico"));
+    assert_eq!(
+        error.hint(),
+        Some("a folder of that name exists: write ./fixtures/gpt2-pico")
+    );
 }
 
 #[test]
@@ -464,7 +610,11 @@ fn passing_faults_are_waited_out() {
 
 #[test]
 fn lasting_faults_end() {
-    for (status, expected) in [(429, "too many requests"), (500, "the server failed (500)"), (503, "(503)")] {
+    for (status, expected) in [
+        (429, "too many requests"),
+        (500, "the server failed (500)"),
+        (503, "(503)"),
+    ] {
         let hub = with_status(status, usize::MAX);
         let failure = Client::of(&hub).failure();
         assert!(failure.contains(expected), "{failure}");
@@ -489,7 +639,10 @@ fn retry_after_is_honoured() {
 #[test]
 fn nobody_at_the_address() {
     let failure = Client::at("http://127.0.0.1:1").failure();
-    assert!(failure.contains("cannot reach http://127.0.0.1:1"), "{failure}");
+    assert!(
+        failure.contains("cannot reach http://127.0.0.1:1"),
+        "{failure}"
+    );
 }
 
 #[test]
@@ -505,9 +658,20 @@ fn an_address_that_is_none_is_a_usage_error() {
 
 #[test]
 fn a_cut_body_is_continued() {
-    let hub = with_content(|_, earlier, usual| if earlier == 0 { usual.cut(123_456) } else { usual });
+    let hub = with_content(|_, earlier, usual| {
+        if earlier == 0 {
+            usual.cut(123_456)
+        } else {
+            usual
+        }
+    });
     Client::of(&hub).assert_fetched();
-    let ranges: Vec<_> = hub.log().into_iter().filter(is_content).map(|r| r.range).collect();
+    let ranges: Vec<_> = hub
+        .log()
+        .into_iter()
+        .filter(is_content)
+        .map(|r| r.range)
+        .collect();
     assert_eq!(ranges, [None, Some("bytes=123456-".to_owned())]);
 }
 
@@ -524,7 +688,10 @@ fn a_cut_body_is_continued_by_the_next_run() {
     });
     let client = Client::of(&hub);
     assert!(client.failure().contains("(503)"));
-    let kept = client.repo().join("blobs").join(format!("{}.incomplete", sha256(&weights)));
+    let kept = client
+        .repo()
+        .join("blobs")
+        .join(format!("{}.incomplete", sha256(&weights)));
     assert_eq!(fs::read(&kept).unwrap(), weights[..100_000]);
     client.assert_fetched();
 }
@@ -533,12 +700,21 @@ fn a_cut_body_is_continued_by_the_next_run() {
 fn a_body_that_is_always_cut_is_reported() {
     let hub = with_content(|_, _, usual| usual.cut(10));
     let failure = Client::of(&hub).failure();
-    assert!(failure.contains("closed after 50 of 300000 bytes"), "{failure}");
+    assert!(
+        failure.contains("closed after 50 of 300000 bytes"),
+        "{failure}"
+    );
 }
 
 #[test]
 fn a_body_without_length_that_ends_early_is_noticed() {
-    let hub = with_content(|_, earlier, usual| if earlier == 0 { usual.unsized_body().cut(10) } else { usual });
+    let hub = with_content(|_, earlier, usual| {
+        if earlier == 0 {
+            usual.unsized_body().cut(10)
+        } else {
+            usual
+        }
+    });
     Client::of(&hub).assert_fetched();
 }
 
@@ -565,9 +741,16 @@ fn a_leftover_with_wrong_bytes_is_dropped() {
     let blobs = client.repo().join("blobs");
     for leftover in [vec![0; 1000], vec![0; 300_000], vec![0; 300_001]] {
         fs::create_dir_all(&blobs).unwrap();
-        fs::write(blobs.join(format!("{}.incomplete", sha256(&weights()))), &leftover).unwrap();
+        fs::write(
+            blobs.join(format!("{}.incomplete", sha256(&weights()))),
+            &leftover,
+        )
+        .unwrap();
         let snapshot = client.fetch().unwrap();
-        assert_eq!(fs::read(snapshot.dir.join("model.safetensors")).unwrap(), weights());
+        assert_eq!(
+            fs::read(snapshot.dir.join("model.safetensors")).unwrap(),
+            weights()
+        );
         client.assert_clean();
         fs::remove_dir_all(client.repo()).unwrap();
     }
@@ -579,7 +762,11 @@ fn a_complete_leftover_is_published_without_a_download() {
     let client = Client::of(&hub);
     let blobs = client.repo().join("blobs");
     fs::create_dir_all(&blobs).unwrap();
-    fs::write(blobs.join(format!("{}.1a2b3c4d.incomplete", sha256(&weights()))), weights()).unwrap();
+    fs::write(
+        blobs.join(format!("{}.1a2b3c4d.incomplete", sha256(&weights()))),
+        weights(),
+    )
+    .unwrap();
     client.assert_fetched();
     assert!(!hub.log().iter().any(is_content));
 }
@@ -592,24 +779,42 @@ fn a_leftover_that_is_a_link_or_in_use_is_left_alone() {
     fs::create_dir_all(&blobs).unwrap();
     let victim = client.repo().join("victim");
     fs::write(&victim, &weights()[..5000]).unwrap();
-    std::os::unix::fs::symlink(&victim, blobs.join(format!("{}.incomplete", sha256(&weights())))).unwrap();
+    std::os::unix::fs::symlink(
+        &victim,
+        blobs.join(format!("{}.incomplete", sha256(&weights()))),
+    )
+    .unwrap();
     let used = blobs.join(format!("{}.cafe.incomplete", sha256(&weights())));
     fs::write(&used, &weights()[..9000]).unwrap();
     let owner = fs::File::open(&used).unwrap();
     owner.lock().unwrap();
     let snapshot = client.fetch().unwrap();
-    assert_eq!(fs::read(snapshot.dir.join("model.safetensors")).unwrap(), weights());
+    assert_eq!(
+        fs::read(snapshot.dir.join("model.safetensors")).unwrap(),
+        weights()
+    );
     assert_eq!(fs::read(&victim).unwrap(), &weights()[..5000]);
     assert_eq!(fs::read(&used).unwrap(), &weights()[..9000]);
-    assert!(hub.log().iter().filter(|r| is_content(r)).all(|r| r.range.is_none()));
+    assert!(
+        hub.log()
+            .iter()
+            .filter(|r| is_content(r))
+            .all(|r| r.range.is_none())
+    );
 }
 
 #[test]
 fn too_many_bytes_are_refused() {
     let longer = [weights(), vec![7; 1000]].concat();
     for (reply, expected) in [
-        (Reply::new(200, longer.clone()), "announces 301000 bytes, the listing says 300000"),
-        (Reply::new(200, longer).unsized_body(), "sends more than the 300000 bytes"),
+        (
+            Reply::new(200, longer.clone()),
+            "announces 301000 bytes, the listing says 300000",
+        ),
+        (
+            Reply::new(200, longer).unsized_body(),
+            "sends more than the 300000 bytes",
+        ),
     ] {
         let hub = with_content(move |_, _, _| reply.clone());
         let client = Client::of(&hub);
@@ -624,8 +829,14 @@ fn wrong_bytes_of_the_right_size_are_refused() {
     let hub = with_content(|_, _, usual| Reply::new(200, vec![0; usual.body.len()]));
     let client = Client::of(&hub);
     let failure = client.failure();
-    assert!(failure.contains(&format!("expected {}", sha256(&weights()))), "{failure}");
-    assert!(failure.contains(&format!("has sha256 {}", sha256(&vec![0; 300_000]))), "{failure}");
+    assert!(
+        failure.contains(&format!("expected {}", sha256(&weights()))),
+        "{failure}"
+    );
+    assert!(
+        failure.contains(&format!("has sha256 {}", sha256(&vec![0; 300_000]))),
+        "{failure}"
+    );
     assert_eq!(client.blobs(), [git_hash(CONFIG)]);
     assert!(!client.repo().join("refs/main").exists());
 }
@@ -633,11 +844,18 @@ fn wrong_bytes_of_the_right_size_are_refused() {
 #[test]
 fn a_wrong_small_file_is_refused() {
     let hub = Hub::with(NAME, tiny(), |request, _, usual| {
-        if request.path.ends_with("/config.json") { Reply::new(200, vec![b' '; CONFIG.len()]) } else { usual }
+        if request.path.ends_with("/config.json") {
+            Reply::new(200, vec![b' '; CONFIG.len()])
+        } else {
+            usual
+        }
     });
     let client = Client::of(&hub);
     let failure = client.failure();
-    assert!(failure.contains("git hash") && failure.contains(&git_hash(CONFIG)), "{failure}");
+    assert!(
+        failure.contains("git hash") && failure.contains(&git_hash(CONFIG)),
+        "{failure}"
+    );
     assert_eq!(client.blobs(), Vec::<String>::new());
 }
 
@@ -677,26 +895,39 @@ fn a_silent_server_ends() {
 
 #[test]
 fn a_page_of_a_captive_portal_is_recognised() {
-    let hub = Hub::with(NAME, tiny(), |_, _, _| Reply::new(200, "\n<!DOCTYPE html><html>please log in</html>"));
+    let hub = Hub::with(NAME, tiny(), |_, _, _| {
+        Reply::new(200, "\n<!DOCTYPE html><html>please log in</html>")
+    });
     let failure = Client::of(&hub).failure();
-    assert!(failure.contains("an HTML page") && failure.contains("login"), "{failure}");
+    assert!(
+        failure.contains("an HTML page") && failure.contains("login"),
+        "{failure}"
+    );
 }
 
 #[test]
 fn answers_that_no_hub_gives_are_refused() {
-    for body in
-        ["", "{", "[]", r#"{"sha":7}"#, r#"{"sha":"../../../../etc"}"#, r#"{"sha":"11"}"#, "{\"sha\":\"\u{1b}\"}"]
-    {
-        let hub =
-            Hub::with(
-                NAME,
-                tiny(),
-                move |request, _, usual| {
-                    if request.path.contains("/revision/") { Reply::new(200, body) } else { usual }
-                },
-            );
+    for body in [
+        "",
+        "{",
+        "[]",
+        r#"{"sha":7}"#,
+        r#"{"sha":"../../../../etc"}"#,
+        r#"{"sha":"11"}"#,
+        "{\"sha\":\"\u{1b}\"}",
+    ] {
+        let hub = Hub::with(NAME, tiny(), move |request, _, usual| {
+            if request.path.contains("/revision/") {
+                Reply::new(200, body)
+            } else {
+                usual
+            }
+        });
         let failure = Client::of(&hub).failure();
-        assert!(failure.contains("not the answer of a hub") && !failure.contains('\u{1b}'), "{body}: {failure}");
+        assert!(
+            failure.contains("not the answer of a hub") && !failure.contains('\u{1b}'),
+            "{body}: {failure}"
+        );
         assert_eq!(hub.log().len(), 1, "{body}");
     }
 }
@@ -705,16 +936,27 @@ fn answers_that_no_hub_gives_are_refused() {
 fn another_commit_than_the_one_asked_for_is_refused() {
     let hub = Hub::with(NAME, tiny(), |request, _, usual| {
         let other = serde_json::json!({ "sha": TWO }).to_string();
-        if request.path.contains("/revision/") { Reply::new(200, other) } else { usual }
+        if request.path.contains("/revision/") {
+            Reply::new(200, other)
+        } else {
+            usual
+        }
     });
     let error = Client::of(&hub).fetch_at(Some(ONE)).unwrap_err();
-    assert!(error.to_string().contains("not the answer of a hub") && error.to_string().contains(TWO), "{error}");
+    assert!(
+        error.to_string().contains("not the answer of a hub") && error.to_string().contains(TWO),
+        "{error}"
+    );
 }
 
 #[test]
 fn an_endless_listing_is_refused() {
     let hub = Hub::with(NAME, tiny(), |request, _, usual| {
-        if request.path.contains("/tree/") { Reply::new(200, vec![b' '; 40 << 20]) } else { usual }
+        if request.path.contains("/tree/") {
+            Reply::new(200, vec![b' '; 40 << 20])
+        } else {
+            usual
+        }
     });
     let failure = Client::of(&hub).failure();
     assert!(failure.contains("more than 32 MiB"), "{failure}");
@@ -739,8 +981,12 @@ fn a_hash_that_is_a_path_is_not_taken() {
 fn an_etag_that_is_a_path_is_not_taken() {
     let hub = Hub::with(NAME, tiny(), |request, earlier, usual| {
         let evil = |mut reply: Reply| {
-            reply.headers.retain(|(name, _)| !name.to_ascii_lowercase().ends_with("etag"));
-            reply.header("ETag", "\"../../../../evil\"").header("X-Linked-Etag", "\"../../../../evil\"")
+            reply
+                .headers
+                .retain(|(name, _)| !name.to_ascii_lowercase().ends_with("etag"));
+            reply
+                .header("ETag", "\"../../../../evil\"")
+                .header("X-Linked-Etag", "\"../../../../evil\"")
         };
         match request.path.starts_with("/api/") {
             true => usual,
@@ -753,17 +999,34 @@ fn an_etag_that_is_a_path_is_not_taken() {
 
 #[test]
 fn shards_that_are_paths_are_not_fetched() {
-    for name in
-        ["../../../../evil.bin", "/etc/evil.bin", "a\\\\b.bin", "a\\u0000.bin", "\\u001b[31m.bin", "..", "", ".x.bin"]
-    {
+    for name in [
+        "../../../../evil.bin",
+        "/etc/evil.bin",
+        "a\\\\b.bin",
+        "a\\u0000.bin",
+        "\\u001b[31m.bin",
+        "..",
+        "",
+        ".x.bin",
+    ] {
         let index = format!(r#"{{"weight_map":{{"a":"{name}"}}}}"#);
-        let hub =
-            Hub::serve(NAME, repo_with(&[("config.json", CONFIG), ("model.safetensors.index.json", index.as_bytes())]));
+        let hub = Hub::serve(
+            NAME,
+            repo_with(&[
+                ("config.json", CONFIG),
+                ("model.safetensors.index.json", index.as_bytes()),
+            ]),
+        );
         let client = Client::of(&hub);
         let error = client.fetch().unwrap_err();
         assert_eq!(error.exit_code(), 3, "{error}");
         let text = error.to_string();
-        assert!(text.contains("not a plain file name") && !text.contains('\u{1b}') && !text.contains('\0'), "{text}");
+        assert!(
+            text.contains("not a plain file name")
+                && !text.contains('\u{1b}')
+                && !text.contains('\0'),
+            "{text}"
+        );
         client.assert_clean();
     }
 }
@@ -771,21 +1034,38 @@ fn shards_that_are_paths_are_not_fetched() {
 #[test]
 fn a_shard_that_is_not_in_the_repository_is_reported() {
     let index = br#"{"weight_map":{"a":"model-9.safetensors"}}"#;
-    let hub = Hub::serve(NAME, repo_with(&[("config.json", CONFIG), ("model.safetensors.index.json", index)]));
+    let hub = Hub::serve(
+        NAME,
+        repo_with(&[
+            ("config.json", CONFIG),
+            ("model.safetensors.index.json", index),
+        ]),
+    );
     let error = Client::of(&hub).fetch().unwrap_err();
-    assert!(error.to_string().contains("`model-9.safetensors` is not in the repository"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("`model-9.safetensors` is not in the repository"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_repository_that_is_no_model_is_refused_before_anything_is_fetched() {
     for (files, expected) in [
         (&[("README.md", b"".as_slice())][..], "no config.json"),
-        (&[("config.json", CONFIG), ("tf_model.h5", b"h5")][..], "neither model.safetensors"),
+        (
+            &[("config.json", CONFIG), ("tf_model.h5", b"h5")][..],
+            "neither model.safetensors",
+        ),
     ] {
         let hub = Hub::serve(NAME, repo_with(files));
         let error = Client::of(&hub).fetch().unwrap_err();
         assert_eq!(error.exit_code(), 3);
-        assert!(error.to_string().contains(expected) && error.hint().is_some(), "{error}");
+        assert!(
+            error.to_string().contains(expected) && error.hint().is_some(),
+            "{error}"
+        );
         assert!(hub.downloads().is_empty());
     }
 }
@@ -794,7 +1074,11 @@ fn a_repository_that_is_no_model_is_refused_before_anything_is_fetched() {
 fn a_file_larger_than_the_disk_is_refused_before_it_is_fetched() {
     let hub = Hub::with(NAME, tiny(), |request, _, usual| {
         let body = String::from_utf8_lossy(&usual.body).replace("300000", "9000000000000000000");
-        if request.path.contains("/tree/") { Reply::new(200, body) } else { usual }
+        if request.path.contains("/tree/") {
+            Reply::new(200, body)
+        } else {
+            usual
+        }
     });
     let error = Client::of(&hub).fetch().unwrap_err();
     assert_eq!(error.exit_code(), 5, "{error}");
@@ -806,19 +1090,33 @@ fn a_file_larger_than_the_disk_is_refused_before_it_is_fetched() {
 #[test]
 fn the_token_goes_to_the_hub_and_to_nobody_else() {
     // The other host redirects to itself once more, where reqwest would send the token again.
-    let cdn = Hub::with(NAME, tiny(), |request, _, usual| match request.path.strip_prefix("/first") {
-        Some(rest) => Reply::new(302, "").header("Location", rest),
-        None => usual,
+    let cdn = Hub::with(NAME, tiny(), |request, _, usual| {
+        match request.path.strip_prefix("/first") {
+            Some(rest) => Reply::new(302, "").header("Location", rest),
+            None => usual,
+        }
     });
     let elsewhere = cdn.endpoint.clone();
     let hub = Hub::with(NAME, tiny(), move |request, _, usual| {
         let location = format!("{elsewhere}/first/cdn/{}", sha256(&weights()));
-        if is_weights(request) { Reply::new(302, "").header("Location", &location) } else { usual }
+        if is_weights(request) {
+            Reply::new(302, "").header("Location", &location)
+        } else {
+            usual
+        }
     });
     Client::of(&hub).with_token().assert_fetched();
-    assert!(hub.log().iter().all(|request| request.auth.as_deref() == Some("Bearer hf_secret")));
+    assert!(
+        hub.log()
+            .iter()
+            .all(|request| request.auth.as_deref() == Some("Bearer hf_secret"))
+    );
     assert!(cdn.log().len() >= 2);
-    assert!(cdn.log().iter().all(|request| request.auth.is_none()), "{:?}", cdn.log());
+    assert!(
+        cdn.log().iter().all(|request| request.auth.is_none()),
+        "{:?}",
+        cdn.log()
+    );
 }
 
 #[test]
@@ -849,9 +1147,13 @@ fn a_redirect_to_nowhere_ends() {
 
 #[test]
 fn a_renamed_repository_is_followed() {
-    let hub = Hub::with("org/new", tiny(), |request, _, usual| match request.path.contains("org/tiny") {
-        true => Reply::new(307, "").header("Location", &request.path.replace("org/tiny", "org/new")),
-        false => usual,
+    let hub = Hub::with("org/new", tiny(), |request, _, usual| {
+        match request.path.contains("org/tiny") {
+            true => {
+                Reply::new(307, "").header("Location", &request.path.replace("org/tiny", "org/new"))
+            }
+            false => usual,
+        }
     });
     Client::of(&hub).with_token().assert_fetched();
 }
@@ -868,7 +1170,11 @@ fn without_xet_no_file_is_asked_for_twice() {
 #[test]
 fn an_xet_route_that_fails_is_not_the_end() {
     let hub = Hub::with(NAME, tiny(), |request, _, usual| {
-        if request.method == "HEAD" { usual.header("X-Xet-Hash", &sha256(b"x")) } else { usual }
+        if request.method == "HEAD" {
+            usual.header("X-Xet-Hash", &sha256(b"x"))
+        } else {
+            usual
+        }
     });
     Client::of(&hub).assert_fetched();
     assert!(hub.log().iter().any(|r| r.path.contains("xet-read-token")));
@@ -881,7 +1187,10 @@ struct Notes(Mutex<Vec<String>>);
 
 impl Progress for Notes {
     fn start(&self, file: &str, size: u64, already: u64) {
-        self.0.lock().unwrap().push(format!("{file} {already}/{size}"));
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("{file} {already}/{size}"));
     }
     fn advance(&self, bytes: u64) {
         assert!(bytes > 0);
@@ -910,14 +1219,20 @@ fn offline_says_what_is_missing() {
     let mut client = Client::of(&hub);
     client.config.offline = true;
     let failure = client.failure();
-    assert!(failure.contains("it is not in the cache") && failure.contains("HF_HUB_OFFLINE"), "{failure}");
+    assert!(
+        failure.contains("it is not in the cache") && failure.contains("HF_HUB_OFFLINE"),
+        "{failure}"
+    );
     client.config.offline = false;
     let snapshot = client.assert_fetched();
     client.config.offline = true;
     assert_eq!(client.fetch_at(Some("v2")).unwrap_err().exit_code(), 4);
     fs::remove_file(client.repo().join("blobs").join(sha256(&weights()))).unwrap();
     let error = client.fetch().unwrap_err().to_string();
-    assert!(error.contains("model.safetensors is not in the cache"), "{error}");
+    assert!(
+        error.contains("model.safetensors is not in the cache"),
+        "{error}"
+    );
     fs::write(snapshot.dir.join("config.json"), "damaged").unwrap();
     let error = client.fetch().unwrap_err().to_string();
     assert!(error.contains("config.json is not in the cache"), "{error}");
@@ -933,7 +1248,11 @@ fn a_cache_made_by_python_is_used_offline() {
     fs::create_dir_all(client.repo().join("blobs")).unwrap();
     fs::write(client.repo().join("refs/main"), format!("{TWO}\n")).unwrap();
     fs::write(client.repo().join("blobs").join(git_hash(CONFIG)), CONFIG).unwrap();
-    std::os::unix::fs::symlink(Path::new("../../blobs").join(git_hash(CONFIG)), dir.join("config.json")).unwrap();
+    std::os::unix::fs::symlink(
+        Path::new("../../blobs").join(git_hash(CONFIG)),
+        dir.join("config.json"),
+    )
+    .unwrap();
     fs::write(dir.join("pytorch_model.bin"), "pickle").unwrap();
     assert_eq!(client.fetch().unwrap().commit, TWO);
 }
@@ -947,7 +1266,10 @@ fn an_unreachable_hub_falls_back_to_the_cache() {
     let notes = Notes::default();
     assert_eq!(fetch(NAME, None, &client.config, &notes).unwrap(), online);
     let notes = notes.0.into_inner().unwrap();
-    assert!(notes[0].contains("cannot reach") && notes[0].contains(ONE), "{notes:?}");
+    assert!(
+        notes[0].contains("cannot reach") && notes[0].contains(ONE),
+        "{notes:?}"
+    );
 }
 
 #[test]
@@ -1013,7 +1335,10 @@ fn progress_is_told_where_a_file_begins() {
     assert!(client.failure().contains("5000 of 300000"));
     let notes = Notes::default();
     fetch(NAME, None, &client.config, &notes).unwrap();
-    assert_eq!(notes.0.into_inner().unwrap(), ["model.safetensors 5000/300000"]);
+    assert_eq!(
+        notes.0.into_inner().unwrap(),
+        ["model.safetensors 5000/300000"]
+    );
 }
 
 // Signals.
@@ -1022,7 +1347,10 @@ fn progress_is_told_where_a_file_begins() {
 #[test]
 #[ignore = "a helper of other tests"]
 fn fetch_in_a_child() {
-    let (Ok(endpoint), Ok(cache)) = (std::env::var("TEST_HUB_ENDPOINT"), std::env::var("TEST_HUB_CACHE")) else {
+    let (Ok(endpoint), Ok(cache)) = (
+        std::env::var("TEST_HUB_ENDPOINT"),
+        std::env::var("TEST_HUB_CACHE"),
+    ) else {
         return;
     };
     scale_ckpt::interrupt::install();
@@ -1057,9 +1385,13 @@ impl Fetcher {
 }
 
 fn slow_hub() -> Hub {
-    with_content(
-        |_, earlier, usual| if earlier == 0 { usual.cut(100_000).hold(Duration::from_secs(20)) } else { usual },
-    )
+    with_content(|_, earlier, usual| {
+        if earlier == 0 {
+            usual.cut(100_000).hold(Duration::from_secs(20))
+        } else {
+            usual
+        }
+    })
 }
 
 #[test]
@@ -1070,9 +1402,16 @@ fn a_signal_ends_the_download_and_keeps_what_arrived() {
     let start = Instant::now();
     assert_eq!(child.signal(rustix::process::Signal::TERM).code(), Some(75));
     assert!(start.elapsed() < Duration::from_secs(2));
-    assert!(client.blobs().contains(&format!("{}.incomplete", sha256(&weights()))));
+    assert!(
+        client
+            .blobs()
+            .contains(&format!("{}.incomplete", sha256(&weights())))
+    );
     client.assert_fetched();
-    assert_eq!(hub.log().last().unwrap().range.as_deref(), Some("bytes=100000-"));
+    assert_eq!(
+        hub.log().last().unwrap().range.as_deref(),
+        Some("bytes=100000-")
+    );
 }
 
 #[test]
@@ -1081,7 +1420,10 @@ fn after_a_kill_the_next_run_goes_on() {
     let client = Client::of(&hub);
     Fetcher::start(&hub, &client).signal(rustix::process::Signal::KILL);
     client.assert_fetched();
-    assert_eq!(hub.log().last().unwrap().range.as_deref(), Some("bytes=100000-"));
+    assert_eq!(
+        hub.log().last().unwrap().range.as_deref(),
+        Some("bytes=100000-")
+    );
 }
 
 // Settings.
@@ -1093,51 +1435,135 @@ fn variables_are_read_as_huggingface_hub_reads_them() {
     fs::write(&file, "hf_from_file\n").unwrap();
     fs::create_dir(root.path().join("home")).unwrap();
     fs::write(root.path().join("home/token"), " hf_stored ").unwrap();
-    let (file, home) = (file.to_str().unwrap(), root.path().join("home").display().to_string());
+    let (file, home) = (
+        file.to_str().unwrap(),
+        root.path().join("home").display().to_string(),
+    );
     let read = |vars: &[(&str, &str)]| {
-        let vars: Vec<(String, String)> = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        HubConfig::from_vars(move |name| vars.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()))
+        let vars: Vec<(String, String)> = vars
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        HubConfig::from_vars(move |name| {
+            vars.iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.clone())
+        })
     };
     let cache = |vars: &[(&str, &str)]| read(vars).unwrap().cache.display().to_string();
     let token = |vars: &[(&str, &str)]| read(vars).unwrap().token;
     let secret = |text: &str| Some(Token::new(text).unwrap());
 
     assert_eq!(cache(&[("HOME", "/h")]), "/h/.cache/huggingface/hub");
-    assert_eq!(cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
-    assert_eq!(cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/hf")]), "/hf/hub");
-    assert_eq!(cache(&[("HF_HOME", "/hf"), ("HUGGINGFACE_HUB_CACHE", "/old")]), "/old");
-    assert_eq!(cache(&[("HF_HOME", "/hf"), ("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HUB_CACHE", "/new")]), "/new");
-    assert_eq!(cache(&[("HF_HOME", ""), ("HOME", "/h")]), "/h/.cache/huggingface/hub");
+    assert_eq!(
+        cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]),
+        "/x/huggingface/hub"
+    );
+    assert_eq!(
+        cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/hf")]),
+        "/hf/hub"
+    );
+    assert_eq!(
+        cache(&[("HF_HOME", "/hf"), ("HUGGINGFACE_HUB_CACHE", "/old")]),
+        "/old"
+    );
+    assert_eq!(
+        cache(&[
+            ("HF_HOME", "/hf"),
+            ("HUGGINGFACE_HUB_CACHE", "/old"),
+            ("HF_HUB_CACHE", "/new")
+        ]),
+        "/new"
+    );
+    assert_eq!(
+        cache(&[("HF_HOME", ""), ("HOME", "/h")]),
+        "/h/.cache/huggingface/hub"
+    );
     assert_eq!(read(&[]).unwrap_err().exit_code(), 2);
 
     assert_eq!(token(&[("HF_HOME", "/hf")]), None);
     assert_eq!(token(&[("HF_HOME", &home)]), secret("hf_stored"));
-    assert_eq!(token(&[("HF_HOME", &home), ("HF_TOKEN_PATH", file)]), secret("hf_from_file"));
-    assert_eq!(token(&[("HF_HOME", &home), ("HF_TOKEN_PATH", file), ("HF_TOKEN", "hf_var")]), secret("hf_var"));
-    assert_eq!(token(&[("HF_HOME", &home), ("HF_TOKEN", "hf_var"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
-    let debug = format!("{:?}", read(&[("HF_HOME", "/hf"), ("HF_TOKEN_PATH", file)]).unwrap());
-    assert!(debug.contains("hidden") && !debug.contains("hf_from_file"), "{debug}");
+    assert_eq!(
+        token(&[("HF_HOME", &home), ("HF_TOKEN_PATH", file)]),
+        secret("hf_from_file")
+    );
+    assert_eq!(
+        token(&[
+            ("HF_HOME", &home),
+            ("HF_TOKEN_PATH", file),
+            ("HF_TOKEN", "hf_var")
+        ]),
+        secret("hf_var")
+    );
+    assert_eq!(
+        token(&[
+            ("HF_HOME", &home),
+            ("HF_TOKEN", "hf_var"),
+            ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+        ]),
+        None
+    );
+    let debug = format!(
+        "{:?}",
+        read(&[("HF_HOME", "/hf"), ("HF_TOKEN_PATH", file)]).unwrap()
+    );
+    assert!(
+        debug.contains("hidden") && !debug.contains("hf_from_file"),
+        "{debug}"
+    );
     let error = read(&[("HF_HOME", "/hf"), ("HF_TOKEN", "hf_a\nb")]).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hf_a"));
 
-    for (value, expected) in
-        [("1", true), ("true", true), ("Yes", true), ("ON", true), ("0", false), ("", false), ("2", false)]
-    {
-        assert_eq!(read(&[("HF_HOME", "/hf"), ("HF_HUB_OFFLINE", value)]).unwrap().offline, expected, "{value}");
-        assert_eq!(read(&[("HF_HOME", "/hf"), ("TRANSFORMERS_OFFLINE", value)]).unwrap().offline, expected, "{value}");
+    for (value, expected) in [
+        ("1", true),
+        ("true", true),
+        ("Yes", true),
+        ("ON", true),
+        ("0", false),
+        ("", false),
+        ("2", false),
+    ] {
         assert_eq!(
-            read(&[("HF_HOME", "/hf"), ("HF_HUB_DISABLE_PROGRESS_BARS", value)]).unwrap().progress_bars,
+            read(&[("HF_HOME", "/hf"), ("HF_HUB_OFFLINE", value)])
+                .unwrap()
+                .offline,
+            expected,
+            "{value}"
+        );
+        assert_eq!(
+            read(&[("HF_HOME", "/hf"), ("TRANSFORMERS_OFFLINE", value)])
+                .unwrap()
+                .offline,
+            expected,
+            "{value}"
+        );
+        assert_eq!(
+            read(&[("HF_HOME", "/hf"), ("HF_HUB_DISABLE_PROGRESS_BARS", value)])
+                .unwrap()
+                .progress_bars,
             !expected
         );
     }
-    let timeout = |value: &str| read(&[("HF_HOME", "/hf"), ("HF_HUB_DOWNLOAD_TIMEOUT", value)]).map(|c| c.timeout);
+    let timeout = |value: &str| {
+        read(&[("HF_HOME", "/hf"), ("HF_HUB_DOWNLOAD_TIMEOUT", value)]).map(|c| c.timeout)
+    };
     assert_eq!(timeout("").unwrap(), Duration::from_secs(10));
     assert_eq!(timeout("2.5").unwrap(), Duration::from_millis(2500));
     for bad in ["0", "-1", "ten", "NaN", "inf", "1e99"] {
         assert_eq!(timeout(bad).unwrap_err().exit_code(), 2, "{bad}");
     }
-    let listing = read(&[("HF_HOME", "/hf"), ("HF_HUB_ETAG_TIMEOUT", "3")]).unwrap().listing_timeout;
+    let listing = read(&[("HF_HOME", "/hf"), ("HF_HUB_ETAG_TIMEOUT", "3")])
+        .unwrap()
+        .listing_timeout;
     assert_eq!(listing, Duration::from_secs(3));
-    assert_eq!(read(&[("HF_HOME", "/hf")]).unwrap().endpoint, "https://huggingface.co");
-    assert_eq!(read(&[("HF_HOME", "/hf"), ("HF_ENDPOINT", "https://m")]).unwrap().endpoint, "https://m");
+    assert_eq!(
+        read(&[("HF_HOME", "/hf")]).unwrap().endpoint,
+        "https://huggingface.co"
+    );
+    assert_eq!(
+        read(&[("HF_HOME", "/hf"), ("HF_ENDPOINT", "https://m")])
+            .unwrap()
+            .endpoint,
+        "https://m"
+    );
 }

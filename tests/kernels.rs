@@ -17,13 +17,26 @@ fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
 }
 
 /// Compares values, and the gradients of the inputs under a random cotangent.
-fn compare<const D: usize>(what: &str, inputs: &[Tensor<1>], fused: impl Fn(&[Tensor<1>]) -> Tensor<D>, plain: impl Fn(&[Tensor<1>]) -> Tensor<D>) {
+fn compare<const D: usize>(
+    what: &str,
+    inputs: &[Tensor<1>],
+    fused: impl Fn(&[Tensor<1>]) -> Tensor<D>,
+    plain: impl Fn(&[Tensor<1>]) -> Tensor<D>,
+) {
     let run = |f: &dyn Fn(&[Tensor<1>]) -> Tensor<D>, cotangent: Option<Tensor<D>>| {
-        let inputs: Vec<Tensor<1>> = inputs.iter().map(|t| t.clone().detach().require_grad()).collect();
+        let inputs: Vec<Tensor<1>> = inputs
+            .iter()
+            .map(|t| t.clone().detach().require_grad())
+            .collect();
         let out = f(&inputs);
-        let cotangent = cotangent.unwrap_or_else(|| Tensor::random(out.shape(), Distribution::Normal(0.0, 1.0), &out.device()));
+        let cotangent = cotangent.unwrap_or_else(|| {
+            Tensor::random(out.shape(), Distribution::Normal(0.0, 1.0), &out.device())
+        });
         let grads = (out.clone() * cotangent.clone()).sum().backward();
-        let grads: Vec<_> = inputs.iter().map(|input| to_host(input.grad(&grads).unwrap())).collect();
+        let grads: Vec<_> = inputs
+            .iter()
+            .map(|input| to_host(input.grad(&grads).unwrap()))
+            .collect();
         (to_host(out.inner()), grads, cotangent)
     };
     let (out, grads, cotangent) = run(&fused, None);
@@ -35,7 +48,11 @@ fn compare<const D: usize>(what: &str, inputs: &[Tensor<1>], fused: impl Fn(&[Te
     };
     check(what.to_owned(), out.as_slice(), wanted.as_slice());
     for (i, (found, wanted)) in grads.iter().zip(&wanted_grads).enumerate() {
-        check(format!("{what}, gradient {i}"), found.as_slice(), wanted.as_slice());
+        check(
+            format!("{what}, gradient {i}"),
+            found.as_slice(),
+            wanted.as_slice(),
+        );
     }
 }
 
@@ -45,7 +62,12 @@ fn gelu() {
     device.seed(1);
     for n in [1, 17, 40_000] {
         let x = random([n], &device);
-        compare("gelu", &[x], |x| kernels::gelu_new(x[0].clone().reshape([1, 1, n])), |x| plain::gelu_new(x[0].clone().reshape([1, 1, n])));
+        compare(
+            "gelu",
+            &[x],
+            |x| kernels::gelu_new(x[0].clone().reshape([1, 1, n])),
+            |x| plain::gelu_new(x[0].clone().reshape([1, 1, n])),
+        );
     }
 }
 
@@ -54,9 +76,24 @@ fn layer_norm() {
     let device = Device::flex().autodiff();
     device.seed(2);
     for (b, t, d) in [(1, 1, 3), (2, 7, 32), (3, 50, 240), (1, 9, 1601)] {
-        let inputs = [random([b * t * d], &device), random([d], &device), random([d], &device)];
+        let inputs = [
+            random([b * t * d], &device),
+            random([d], &device),
+            random([d], &device),
+        ];
         let shape = |x: &[Tensor<1>]| (x[0].clone().reshape([b, t, d]), x[1].clone(), x[2].clone());
-        compare("layer_norm", &inputs, |x| { let (x, w, b) = shape(x); kernels::layer_norm(x, w, b, 1e-5) }, |x| { let (x, w, b) = shape(x); plain::layer_norm(x, w, b, 1e-5) });
+        compare(
+            "layer_norm",
+            &inputs,
+            |x| {
+                let (x, w, b) = shape(x);
+                kernels::layer_norm(x, w, b, 1e-5)
+            },
+            |x| {
+                let (x, w, b) = shape(x);
+                plain::layer_norm(x, w, b, 1e-5)
+            },
+        );
     }
 }
 
@@ -65,9 +102,20 @@ fn causal_softmax() {
     let device = Device::flex().autodiff();
     device.seed(3);
     // U > T is a cache of U - T tokens.
-    for (b, h, t, u) in [(1, 1, 1, 1), (2, 3, 19, 19), (1, 2, 1, 33), (2, 2, 5, 21), (1, 1, 130, 130)] {
+    for (b, h, t, u) in [
+        (1, 1, 1, 1),
+        (2, 3, 19, 19),
+        (1, 2, 1, 33),
+        (2, 2, 5, 21),
+        (1, 1, 130, 130),
+    ] {
         let x = random([b * h * t * u], &device);
-        compare("causal_softmax", &[x], |x| kernels::causal_softmax(x[0].clone().reshape([b, h, t, u]), 0.3), |x| plain::causal_softmax(x[0].clone().reshape([b, h, t, u]), 0.3));
+        compare(
+            "causal_softmax",
+            &[x],
+            |x| kernels::causal_softmax(x[0].clone().reshape([b, h, t, u]), 0.3),
+            |x| plain::causal_softmax(x[0].clone().reshape([b, h, t, u]), 0.3),
+        );
     }
 }
 
@@ -76,19 +124,37 @@ fn linear_cross_entropy() {
     let device = Device::flex().autodiff();
     device.seed(4);
     // The last two are longer than one chunk of logits.
-    for (n, d, v) in [(1, 4, 5), (33, 16, 100), (kernels::LOGIT_ROWS + 1, 8, 50), (3 * kernels::LOGIT_ROWS, 8, 50)] {
+    for (n, d, v) in [
+        (1, 4, 5),
+        (33, 16, 100),
+        (kernels::LOGIT_ROWS + 1, 8, 50),
+        (3 * kernels::LOGIT_ROWS, 8, 50),
+    ] {
         let inputs = [random([n * d], &device), random([v * d], &device)];
         let targets: Vec<i64> = (0..n).map(|i| ((i * 7919) % v) as i64).collect();
         let targets: Tensor<1, Int> = Tensor::from_data(TensorData::new(targets, [n]), &device);
         let shape = |x: &[Tensor<1>]| (x[0].clone().reshape([n, d]), x[1].clone().reshape([v, d]));
-        let of = |x: &[Tensor<1>], f: fn(Tensor<2>, Tensor<2>, Tensor<1, Int>) -> Tensor<1>| { let (h, w) = shape(x); f(h, w, targets.clone()) };
-        compare("linear_cross_entropy", &inputs, |x| of(x, kernels::linear_cross_entropy), |x| of(x, plain::linear_cross_entropy));
+        let of = |x: &[Tensor<1>], f: fn(Tensor<2>, Tensor<2>, Tensor<1, Int>) -> Tensor<1>| {
+            let (h, w) = shape(x);
+            f(h, w, targets.clone())
+        };
+        compare(
+            "linear_cross_entropy",
+            &inputs,
+            |x| of(x, kernels::linear_cross_entropy),
+            |x| of(x, plain::linear_cross_entropy),
+        );
         let (h, w) = shape(&inputs);
         let nll = kernels::token_nll(h.inner(), w.inner(), targets.clone().inner());
         let mean = nll.mean().into_scalar::<f32>();
         let (h, w) = shape(&inputs);
-        let loss = kernels::linear_cross_entropy(h, w, targets.clone()).inner().into_scalar::<f32>();
-        assert!((mean - loss).abs() <= 1e-5 * loss.abs(), "{mean} against {loss}");
+        let loss = kernels::linear_cross_entropy(h, w, targets.clone())
+            .inner()
+            .into_scalar::<f32>();
+        assert!(
+            (mean - loss).abs() <= 1e-5 * loss.abs(),
+            "{mean} against {loss}"
+        );
     }
 }
 
@@ -97,10 +163,19 @@ fn linear_cross_entropy() {
 fn nan_is_not_swallowed() {
     let device = Device::flex();
     let nan: Tensor<3> = Tensor::full([1, 1, 20], f32::NAN, &device);
-    assert!(to_host(kernels::gelu_new(nan.clone())).as_slice().iter().all(|x| x.is_nan()));
+    assert!(
+        to_host(kernels::gelu_new(nan.clone()))
+            .as_slice()
+            .iter()
+            .all(|x| x.is_nan())
+    );
     let hidden: Tensor<2> = Tensor::full([2, 20], f32::NAN, &device);
     let targets: Tensor<1, Int> = Tensor::from_data([0, 1], &device);
-    assert!(kernels::linear_cross_entropy(hidden.clone(), Tensor::ones([5, 20], &device), targets).into_scalar::<f32>().is_nan());
+    assert!(
+        kernels::linear_cross_entropy(hidden.clone(), Tensor::ones([5, 20], &device), targets)
+            .into_scalar::<f32>()
+            .is_nan()
+    );
     let scores: Tensor<4> = Tensor::full([1, 1, 2, 2], f32::NAN, &device);
     assert!(to_host(kernels::causal_softmax(scores, 1.0)).as_slice()[0].is_nan());
 }

@@ -15,17 +15,33 @@ const LAYERS: &[&[&str]] = &[
     &["model", "run"],
     &["data"],
     &["train", "eval", "generate", "inspect", "certify"],
-    &["recipe"],
+    &["grower", "recipe"],
 ];
 
 /// Modules that work on the host alone.
-const WITHOUT_BURN: &[&str] = &["error", "interrupt", "durable", "checkpoint", "growth", "inspect", "recipe", "run", "progress"];
+const WITHOUT_BURN: &[&str] = &[
+    "error",
+    "interrupt",
+    "durable",
+    "checkpoint",
+    "growth",
+    "inspect",
+    "recipe",
+    "run",
+    "progress",
+];
 
 fn files_under(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_owned()];
     }
-    fs::read_dir(path).into_iter().flatten().flatten().flat_map(|entry| files_under(&entry.path())).filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
+    fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flat_map(|entry| files_under(&entry.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "rs"))
+        .collect()
 }
 
 fn sources(module: &str) -> Vec<PathBuf> {
@@ -38,7 +54,11 @@ fn sources(module: &str) -> Vec<PathBuf> {
 
 fn code_lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
-    text.lines().map(str::trim).filter(|line| !line.starts_with("//")).map(str::to_owned).collect()
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with("//"))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn level(module: &str) -> Option<usize> {
@@ -47,14 +67,25 @@ fn level(module: &str) -> Option<usize> {
 
 #[test]
 fn imports_point_downward() {
-    for (height, module) in LAYERS.iter().enumerate().flat_map(|(h, row)| row.iter().map(move |m| (h, *m))) {
+    for (height, module) in LAYERS
+        .iter()
+        .enumerate()
+        .flat_map(|(h, row)| row.iter().map(move |m| (h, *m)))
+    {
         for file in sources(module) {
             for line in code_lines(&file) {
                 for (at, _) in line.match_indices("crate::") {
                     let rest = &line[at + "crate::".len()..];
-                    let used: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                    let used: String = rest
+                        .chars()
+                        .take_while(|c| c.is_alphanumeric() || *c == '_')
+                        .collect();
                     let Some(other) = level(&used) else { continue };
-                    assert!(other < height || used == module, "{}: {module} uses {used}: {line}", file.display());
+                    assert!(
+                        other < height || used == module,
+                        "{}: {module} uses {used}: {line}",
+                        file.display()
+                    );
                 }
             }
         }
@@ -64,7 +95,10 @@ fn imports_point_downward() {
 #[test]
 fn every_module_has_its_place() {
     let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
-    for module in lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')) {
+    for module in lib
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+    {
         assert!(level(module).is_some(), "{module} is not in LAYERS");
     }
 }
@@ -74,7 +108,13 @@ fn the_host_side_knows_no_burn() {
     for module in WITHOUT_BURN {
         for file in sources(module) {
             // The restriction is on code; `device` names burn and is not in the list.
-            assert!(code_lines(&file).iter().all(|line| !line.contains("burn::")), "{}", file.display());
+            assert!(
+                code_lines(&file)
+                    .iter()
+                    .all(|line| !line.contains("burn::")),
+                "{}",
+                file.display()
+            );
         }
     }
 }

@@ -48,12 +48,26 @@ fn forward_matches_transformers() {
 #[test]
 fn every_format_and_config_gives_the_stored_logits() {
     let device = Device::flex();
-    for variant in ["untied", "bf16", "f16", "sharded", "pytorch-bin", "pytorch-bin-2019", "noprefix-buffers", "odd"] {
+    for variant in [
+        "untied",
+        "bf16",
+        "f16",
+        "sharded",
+        "pytorch-bin",
+        "pytorch-bin-2019",
+        "noprefix-buffers",
+        "odd",
+    ] {
         let dir = fixture("gpt2-variants").join(variant);
         let model = weights::load(&Checkpoint::open_dir(&dir).unwrap(), &device).unwrap();
         let expected = Expected::load(&dir.join("expected.safetensors"));
         let logits = model.logits(ids(&expected, "input_ids", &device));
-        assert_close(variant, &host(logits), expected.values("logits"), 2.0 * LOGITS);
+        assert_close(
+            variant,
+            &host(logits),
+            expected.values("logits"),
+            2.0 * LOGITS,
+        );
     }
 }
 
@@ -66,10 +80,19 @@ fn cached_forward_equals_the_whole() {
     let mut cache = KvCache::new(model.h.len());
     let mut pieces = Vec::new();
     for (start, end) in [(0, 5), (5, 6), (6, 30), (30, t)] {
-        pieces.push(model.head_logits(model.hidden_cached(all.clone().slice([0..b, start..end]), &mut cache)));
+        pieces.push(
+            model.head_logits(
+                model.hidden_cached(all.clone().slice([0..b, start..end]), &mut cache),
+            ),
+        );
     }
     assert_eq!(cache.len(), t);
-    assert_close("cached logits", &host(Tensor::cat(pieces, 1)), expected.values("logits"), LOGITS);
+    assert_close(
+        "cached logits",
+        &host(Tensor::cat(pieces, 1)),
+        expected.values("logits"),
+        LOGITS,
+    );
 }
 
 struct Grads<'a> {
@@ -88,7 +111,10 @@ impl ModuleVisitor for Grads<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let grad = self.grads.get::<D>(param.id).expect("every parameter has a gradient");
+        let grad = self
+            .grads
+            .get::<D>(param.id)
+            .expect("every parameter has a gradient");
         self.found.push((self.path.join("."), host(grad)));
     }
 }
@@ -97,14 +123,31 @@ impl ModuleVisitor for Grads<'_> {
 fn gradients_match_pytorch() {
     let device = Device::flex().autodiff();
     let (model, expected) = pico(&device);
-    let loss = model.loss(ids(&expected, "input_ids", &device), ids(&expected, "targets", &device));
-    assert_close("loss", &host(loss.clone().inner()), expected.values("loss"), LOSSES);
+    let loss = model.loss(
+        ids(&expected, "input_ids", &device),
+        ids(&expected, "targets", &device),
+    );
+    assert_close(
+        "loss",
+        &host(loss.clone().inner()),
+        expected.values("loss"),
+        LOSSES,
+    );
     let grads = GradientsParams::from_grads(loss.backward(), &model);
-    let mut visitor = Grads { path: vec![], grads: &grads, found: vec![] };
+    let mut visitor = Grads {
+        path: vec![],
+        grads: &grads,
+        found: vec![],
+    };
     model.visit(&mut visitor);
     assert_eq!(visitor.found.len(), 28);
     for (name, found) in visitor.found {
-        assert_close(&name, &found, expected.values(&format!("grad.{name}")), GRADIENTS);
+        assert_close(
+            &name,
+            &found,
+            expected.values(&format!("grad.{name}")),
+            GRADIENTS,
+        );
     }
 }
 
@@ -112,10 +155,18 @@ fn gradients_match_pytorch() {
 fn ten_steps_of_adamw_match_pytorch() {
     let device = Device::flex().autodiff();
     let (mut model, expected) = pico(&device);
-    let mut optimizer = Optimizer::new(AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 });
+    let mut optimizer = Optimizer::new(AdamW {
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+    });
     let (mut losses, mut norms) = (vec![], vec![]);
     for _ in 0..10 {
-        let loss = model.loss(ids(&expected, "input_ids", &device), ids(&expected, "targets", &device));
+        let loss = model.loss(
+            ids(&expected, "input_ids", &device),
+            ids(&expected, "targets", &device),
+        );
         losses.push(loss.clone().inner().into_scalar::<f32>());
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         let norm = global_norm(&model, &grads);
@@ -125,7 +176,10 @@ fn ten_steps_of_adamw_match_pytorch() {
     assert_close("losses", &losses, expected.values("losses"), LOSSES);
     assert_close("norms", &norms, expected.values("norms"), 3.0 * LOSSES);
     for named in weights::read_all(&model) {
-        let (mut found, mut wanted) = (named.values.as_slice().to_vec(), expected.values(&format!("final.{}", named.name)).to_vec());
+        let (mut found, mut wanted) = (
+            named.values.as_slice().to_vec(),
+            expected.values(&format!("final.{}", named.name)).to_vec(),
+        );
         if named.name.ends_with("attn.c_attn.bias") {
             // The gradient of the key bias is 0 in exact arithmetic: softmax does not see a
             // shift. Adam turns its rounding noise into steps, in PyTorch as here.
@@ -153,8 +207,21 @@ fn every_parameter_has_an_identity_of_its_own_and_trains() {
     let source = Checkpoint::open_dir(&fixture("gpt2-pico")).unwrap();
     let out = tempfile::tempdir().unwrap();
     let grown = out.path().join("grown");
-    let plan = scale_ckpt::growth::GrowthPlan::from_map(2, &[0, 0, 1, 1], &scale_ckpt::growth::Initializer::COPY).unwrap();
-    scale_ckpt::growth::write(&source, &plan, 1, &grown).unwrap();
+    let plan = scale_ckpt::growth::GrowthPlan::from_map(
+        2,
+        &[0, 0, 1, 1],
+        &scale_ckpt::growth::Initializer::COPY,
+    )
+    .unwrap();
+    let grower = scale_ckpt::grower::Grower {
+        source: &source,
+        plan: &plan,
+        seed: 1,
+        probe: None,
+        max_shard_bytes: u64::MAX,
+        force: false,
+    };
+    grower.run(&grown).unwrap();
     let model = weights::load(&Checkpoint::open_dir(&grown).unwrap(), &device).unwrap();
     let mut ids_seen = Ids(vec![]);
     model.visit(&mut ids_seen);
@@ -166,7 +233,10 @@ fn every_parameter_has_an_identity_of_its_own_and_trains() {
 
     let expected = Expected::load(&fixture("gpt2-pico/expected.safetensors"));
     let before = weights::read_all(&model);
-    let loss = model.loss(ids(&expected, "input_ids", &device), ids(&expected, "targets", &device));
+    let loss = model.loss(
+        ids(&expected, "input_ids", &device),
+        ids(&expected, "targets", &device),
+    );
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let after = weights::read_all(&Optimizer::new(AdamW::default()).step(model, grads, 1e-3, 1.0));
     for (before, after) in before.iter().zip(&after) {

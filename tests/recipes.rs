@@ -13,16 +13,26 @@ fn every_shipped_recipe_is_sound() {
         if path.extension().is_none_or(|e| e != "toml") {
             continue;
         }
-        let recipe = recipe::load(&path, &[]).unwrap_or_else(|e| panic!("{e}")).recipe;
+        let recipe = recipe::load(&path, &[])
+            .unwrap_or_else(|e| panic!("{e}"))
+            .recipe;
         let (n_positions, n_layer) = match &recipe.model {
             ModelSource::From(name) if name == "gpt2" => (1024, 12),
             ModelSource::From(name) => {
-                let config = scale_ckpt::checkpoint::Gpt2Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name).join("config.json")).unwrap();
+                let config = scale_ckpt::checkpoint::Gpt2Config::load(
+                    &Path::new(env!("CARGO_MANIFEST_DIR"))
+                        .join(name)
+                        .join("config.json"),
+                )
+                .unwrap();
                 (config.n_positions, config.n_layer)
             }
             ModelSource::Scratch(scratch) => (scratch.n_positions, scratch.n_layer),
         };
-        recipe.train.check(n_positions).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        recipe
+            .train
+            .check(n_positions)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         if let Some(grow) = &recipe.grow {
             grow.resolve(n_layer).unwrap();
         }

@@ -69,7 +69,13 @@ pub struct Gpt2Config {
 
 impl Gpt2Config {
     /// A GPT-2 of the given shape with `transformers`' defaults for everything else.
-    pub fn new(vocab_size: usize, n_positions: usize, n_embd: usize, n_layer: usize, n_head: usize) -> Result<Self> {
+    pub fn new(
+        vocab_size: usize,
+        n_positions: usize,
+        n_embd: usize,
+        n_layer: usize,
+        n_head: usize,
+    ) -> Result<Self> {
         let raw = json!({
             "architectures": ["GPT2LMHeadModel"],
             "model_type": "gpt2",
@@ -87,7 +93,9 @@ impl Gpt2Config {
             "vocab_size": vocab_size,
             "tie_word_embeddings": true,
         });
-        let Value::Object(raw) = raw else { unreachable!("json! of braces is an object") };
+        let Value::Object(raw) = raw else {
+            unreachable!("json! of braces is an object")
+        };
         Self::from_map(raw, Path::new("config"))
     }
 
@@ -97,7 +105,10 @@ impl Gpt2Config {
         match serde_json::from_str(&text) {
             Ok(Value::Object(raw)) => Self::from_map(raw, path),
             Ok(_) => Err(Error::invalid(path.display(), "expected a JSON object")),
-            Err(e) => Err(Error::invalid(path.display(), format!("not valid JSON: {e}"))),
+            Err(e) => Err(Error::invalid(
+                path.display(),
+                format!("not valid JSON: {e}"),
+            )),
         }
     }
 
@@ -111,7 +122,10 @@ impl Gpt2Config {
         let n_embd = keys.size(&["n_embd", "hidden_size"], 768, MAX_WIDTH)?;
         let n_head = keys.size(&["n_head", "num_attention_heads"], 12, MAX_WIDTH)?;
         if n_embd % n_head != 0 {
-            return Err(keys.error("n_head", format!("{n_head} heads do not divide n_embd = {n_embd}")));
+            return Err(keys.error(
+                "n_head",
+                format!("{n_head} heads do not divide n_embd = {n_embd}"),
+            ));
         }
         let name = keys.text("activation_function", "gelu_new")?;
         let activation = Activation::from_name(name).ok_or_else(|| {
@@ -119,9 +133,15 @@ impl Gpt2Config {
         })?;
         Ok(Self {
             vocab_size: keys.size(&["vocab_size"], 50257, MAX_ROWS)?,
-            n_positions: keys.size(&["n_positions", "max_position_embeddings", "n_ctx"], 1024, MAX_ROWS)?,
+            n_positions: keys.size(
+                &["n_positions", "max_position_embeddings", "n_ctx"],
+                1024,
+                MAX_ROWS,
+            )?,
             n_layer: keys.size(&["n_layer", "num_hidden_layers"], 12, MAX_LAYERS)?,
-            n_inner: keys.optional_size("n_inner", MAX_WIDTH * 8)?.unwrap_or(4 * n_embd),
+            n_inner: keys
+                .optional_size("n_inner", MAX_WIDTH * 8)?
+                .unwrap_or(4 * n_embd),
             layer_norm_epsilon: keys.positive("layer_norm_epsilon", 1e-5)?,
             initializer_range: keys.positive("initializer_range", 0.02)?,
             tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
@@ -137,7 +157,8 @@ impl Gpt2Config {
     pub fn with_n_layer(&self, n_layer: usize) -> Self {
         let mut config = self.clone();
         config.n_layer = n_layer;
-        let key = if self.raw.contains_key("num_hidden_layers") && !self.raw.contains_key("n_layer") {
+        let key = if self.raw.contains_key("num_hidden_layers") && !self.raw.contains_key("n_layer")
+        {
             "num_hidden_layers"
         } else {
             "n_layer"
@@ -188,46 +209,95 @@ impl Keys<'_> {
     }
 
     fn optional_size(&self, key: &str, max: usize) -> Result<Option<usize>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
         match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
             Some(n) if (1..=max).contains(&n) => Ok(Some(n)),
-            _ => Err(self.error(key, format!("expected an integer from 1 to {max}, found {}", printable(&value.to_string())))),
+            _ => Err(self.error(
+                key,
+                format!(
+                    "expected an integer from 1 to {max}, found {}",
+                    printable(&value.to_string())
+                ),
+            )),
         }
     }
 
     fn positive(&self, key: &str, default: f64) -> Result<f64> {
-        let Some(value) = self.get(key) else { return Ok(default) };
+        let Some(value) = self.get(key) else {
+            return Ok(default);
+        };
         match value.as_f64() {
             Some(x) if x.is_finite() && x > 0.0 => Ok(x),
-            _ => Err(self.error(key, format!("expected a positive number, found {}", printable(&value.to_string())))),
+            _ => Err(self.error(
+                key,
+                format!(
+                    "expected a positive number, found {}",
+                    printable(&value.to_string())
+                ),
+            )),
         }
     }
 
     fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        value.as_bool().ok_or_else(|| self.error(key, format!("expected true or false, found {}", printable(&value.to_string()))))
+        let Some(value) = self.get(key) else {
+            return Ok(default);
+        };
+        value.as_bool().ok_or_else(|| {
+            self.error(
+                key,
+                format!(
+                    "expected true or false, found {}",
+                    printable(&value.to_string())
+                ),
+            )
+        })
     }
 
     fn text(&self, key: &str, default: &'static str) -> Result<&str> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        value.as_str().ok_or_else(|| self.error(key, format!("expected a string, found {}", printable(&value.to_string()))))
+        let Some(value) = self.get(key) else {
+            return Ok(default);
+        };
+        value.as_str().ok_or_else(|| {
+            self.error(
+                key,
+                format!("expected a string, found {}", printable(&value.to_string())),
+            )
+        })
     }
 
     /// `reorder_and_upcast_attn` is not here: it only asks for the softmax in f32, as it is.
     fn refuse_other_arithmetic(&self) -> Result<()> {
         let model_type = self.text("model_type", "gpt2")?;
         if model_type != "gpt2" {
-            return Err(self.error("model_type", format!("expected `gpt2`, found `{}`", printable(model_type))));
+            return Err(self.error(
+                "model_type",
+                format!("expected `gpt2`, found `{}`", printable(model_type)),
+            ));
         }
-        for (key, expected) in [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)] {
+        for (key, expected) in [
+            ("scale_attn_weights", true),
+            ("scale_attn_by_inverse_layer_idx", false),
+            ("add_cross_attention", false),
+        ] {
             if self.flag(key, expected)? != expected {
-                return Err(self.error(key, format!("only {expected} is supported; it changes the arithmetic of the model")));
+                return Err(self.error(
+                    key,
+                    format!("only {expected} is supported; it changes the arithmetic of the model"),
+                ));
             }
         }
         if self.get("quantization_config").is_some() {
-            return Err(self.error("quantization_config", "quantized checkpoints are not supported"));
+            return Err(self.error(
+                "quantization_config",
+                "quantized checkpoints are not supported",
+            ));
         }
-        let pruned = self.get("pruned_heads").and_then(Value::as_object).is_some_and(|heads| !heads.is_empty());
+        let pruned = self
+            .get("pruned_heads")
+            .and_then(Value::as_object)
+            .is_some_and(|heads| !heads.is_empty());
         if pruned {
             return Err(self.error("pruned_heads", "pruned checkpoints are not supported"));
         }
@@ -240,14 +310,24 @@ mod tests {
     use super::*;
 
     fn parse(value: Value) -> Result<Gpt2Config> {
-        let Value::Object(raw) = value else { panic!("an object") };
+        let Value::Object(raw) = value else {
+            panic!("an object")
+        };
         Gpt2Config::from_map(raw, Path::new("config.json"))
     }
 
     #[test]
     fn an_empty_config_is_gpt2_small() {
         let config = parse(json!({})).unwrap();
-        assert_eq!((config.n_layer, config.n_embd, config.n_inner, config.vocab_size), (12, 768, 3072, 50257));
+        assert_eq!(
+            (
+                config.n_layer,
+                config.n_embd,
+                config.n_inner,
+                config.vocab_size
+            ),
+            (12, 768, 3072, 50257)
+        );
     }
 
     #[test]
@@ -273,7 +353,8 @@ mod tests {
 
     #[test]
     fn unknown_keys_survive_a_round_trip() {
-        let config = parse(json!({"n_layer": 2, "summary_type": "cls_index", "task": {"a": 1}})).unwrap();
+        let config =
+            parse(json!({"n_layer": 2, "summary_type": "cls_index", "task": {"a": 1}})).unwrap();
         let text = config.with_n_layer(4).to_json();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["summary_type"], "cls_index");
@@ -283,8 +364,15 @@ mod tests {
 
     #[test]
     fn the_aliases_of_transformers_are_read() {
-        let config = parse(json!({"num_hidden_layers": 3, "hidden_size": 24, "num_attention_heads": 4})).unwrap();
+        let config =
+            parse(json!({"num_hidden_layers": 3, "hidden_size": 24, "num_attention_heads": 4}))
+                .unwrap();
         assert_eq!((config.n_layer, config.n_embd, config.n_head), (3, 24, 4));
-        assert!(config.with_n_layer(5).to_json().contains("\"num_hidden_layers\": 5"));
+        assert!(
+            config
+                .with_n_layer(5)
+                .to_json()
+                .contains("\"num_hidden_layers\": 5")
+        );
     }
 }

@@ -84,13 +84,21 @@ pub const BLOCK: [BlockParam; 12] = [
     param("ln_1.bias", &[Dim::D], Fresh::Zeros),
     param("attn.c_attn.weight", &[Dim::D, Dim::D3], Fresh::Normal),
     param("attn.c_attn.bias", &[Dim::D3], Fresh::Zeros),
-    param("attn.c_proj.weight", &[Dim::D, Dim::D], Fresh::ResidualNormal),
+    param(
+        "attn.c_proj.weight",
+        &[Dim::D, Dim::D],
+        Fresh::ResidualNormal,
+    ),
     param("attn.c_proj.bias", &[Dim::D], Fresh::Zeros),
     param("ln_2.weight", &[Dim::D], Fresh::Ones),
     param("ln_2.bias", &[Dim::D], Fresh::Zeros),
     param("mlp.c_fc.weight", &[Dim::D, Dim::F], Fresh::Normal),
     param("mlp.c_fc.bias", &[Dim::F], Fresh::Zeros),
-    param("mlp.c_proj.weight", &[Dim::F, Dim::D], Fresh::ResidualNormal),
+    param(
+        "mlp.c_proj.weight",
+        &[Dim::F, Dim::D],
+        Fresh::ResidualNormal,
+    ),
     param("mlp.c_proj.bias", &[Dim::D], Fresh::Zeros),
 ];
 
@@ -115,13 +123,21 @@ impl Param {
 /// Every parameter of a model, in file order. A tied head is not a parameter.
 pub fn params(config: &Gpt2Config) -> Vec<Param> {
     let d = config.n_embd;
-    let plain = |name: &str, shape: Vec<usize>, fresh| Param { name: name.to_owned(), shape, fresh };
+    let plain = |name: &str, shape: Vec<usize>, fresh| Param {
+        name: name.to_owned(),
+        shape,
+        fresh,
+    };
     let mut all = vec![
         plain(WTE, vec![config.vocab_size, d], Fresh::Normal),
         plain(WPE, vec![config.n_positions, d], Fresh::Normal),
     ];
     for layer in 0..config.n_layer {
-        all.extend(BLOCK.iter().map(|p| Param { name: p.full_name(layer), shape: p.shape(config), fresh: p.fresh }));
+        all.extend(BLOCK.iter().map(|p| Param {
+            name: p.full_name(layer),
+            shape: p.shape(config),
+            fresh: p.fresh,
+        }));
     }
     all.push(plain(LN_F_WEIGHT, vec![d], Fresh::Ones));
     all.push(plain(LN_F_BIAS, vec![d], Fresh::Zeros));
@@ -138,7 +154,10 @@ pub fn parameter_count(config: &Gpt2Config) -> u64 {
 
 /// Number of parameters of one block.
 pub fn block_parameter_count(config: &Gpt2Config) -> u64 {
-    BLOCK.iter().map(|p| p.shape(config).iter().product::<usize>() as u64).sum()
+    BLOCK
+        .iter()
+        .map(|p| p.shape(config).iter().product::<usize>() as u64)
+        .sum()
 }
 
 /// The causal-mask buffers that old checkpoints carry; they hold nothing learned.

@@ -74,7 +74,8 @@ impl Checkpoint {
     pub fn open_dir(dir: &Path) -> Result<Self> {
         let config_path = dir.join("config.json");
         if !config_path.is_file() {
-            return Err(Error::invalid(dir.display(), "no config.json there").with_hint("a checkpoint is a folder with config.json and model.safetensors"));
+            return Err(Error::invalid(dir.display(), "no config.json there")
+                .with_hint("a checkpoint is a folder with config.json and model.safetensors"));
         }
         let config = Gpt2Config::load(&config_path)?;
         Self::with_weights(dir, config, find_weights(dir)?)
@@ -85,7 +86,8 @@ impl Checkpoint {
         let dir = crate::durable::parent_of(file);
         let config_path = dir.join("config.json");
         if !config_path.is_file() {
-            return Err(Error::invalid(file.display(), "no config.json beside it").with_hint("a weight file needs the config.json of its model in the same folder"));
+            return Err(Error::invalid(file.display(), "no config.json beside it")
+                .with_hint("a weight file needs the config.json of its model in the same folder"));
         }
         let config = Gpt2Config::load(&config_path)?;
         Self::with_weights(&dir, config, vec![file.to_owned()])
@@ -98,15 +100,32 @@ impl Checkpoint {
             for (name, entry) in open_weights(path)? {
                 let (bare, had_prefix) = layout::strip_prefix(&name);
                 prefixed |= had_prefix;
-                if found.insert(bare.to_owned(), (entry, path.clone())).is_some() {
-                    return Err(Error::invalid(path.display(), format!("tensor `{}` occurs twice", printable(bare))));
+                if found
+                    .insert(bare.to_owned(), (entry, path.clone()))
+                    .is_some()
+                {
+                    return Err(Error::invalid(
+                        path.display(),
+                        format!("tensor `{}` occurs twice", printable(bare)),
+                    ));
                 }
             }
         }
         let tensors = take_params(&config, &mut found, dir)?;
         let ignored = leftovers(&config, found)?;
-        let origin = Origin { source: dir.display().to_string(), commit: None };
-        Ok(Self { config, origin, dir: dir.to_owned(), ignored, weight_files, tensors, prefixed })
+        let origin = Origin {
+            source: dir.display().to_string(),
+            commit: None,
+        };
+        Ok(Self {
+            config,
+            origin,
+            dir: dir.to_owned(),
+            ignored,
+            weight_files,
+            tensors,
+            prefixed,
+        })
     }
 
     /// The tensor of that name, without prefix.
@@ -114,7 +133,12 @@ impl Checkpoint {
     /// # Errors
     /// There is none: the name is not in the layout of this config.
     pub fn tensor(&self, name: &str) -> Result<&TensorRef> {
-        self.tensors.get(name).ok_or_else(|| Error::invalid(self.dir.display(), format!("tensor `{}` is missing", printable(name))))
+        self.tensors.get(name).ok_or_else(|| {
+            Error::invalid(
+                self.dir.display(),
+                format!("tensor `{}` is missing", printable(name)),
+            )
+        })
     }
 
     /// Parameter `param` of block `layer`.
@@ -124,7 +148,11 @@ impl Checkpoint {
 
     /// The name a parameter has in this checkpoint's files.
     pub fn stored_name(&self, name: &str) -> String {
-        if self.prefixed && name != LM_HEAD { format!("{PREFIX}{name}") } else { name.to_owned() }
+        if self.prefixed && name != LM_HEAD {
+            format!("{PREFIX}{name}")
+        } else {
+            name.to_owned()
+        }
     }
 
     /// The weight files, in the order they were read.
@@ -157,7 +185,10 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn find_weights(dir: &Path) -> Result<Vec<PathBuf>> {
-    for (single, index) in [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")] {
+    for (single, index) in [
+        ("model.safetensors", "model.safetensors.index.json"),
+        ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    ] {
         let (single, index) = (dir.join(single), dir.join(index));
         if single.is_file() {
             return Ok(vec![single]);
@@ -166,7 +197,8 @@ fn find_weights(dir: &Path) -> Result<Vec<PathBuf>> {
             return shards(dir, &index);
         }
     }
-    Err(Error::invalid(dir.display(), "no weights there").with_hint("expected model.safetensors, model.safetensors.index.json or pytorch_model.bin"))
+    Err(Error::invalid(dir.display(), "no weights there")
+        .with_hint("expected model.safetensors, model.safetensors.index.json or pytorch_model.bin"))
 }
 
 /// The distinct shard files of an index; names must be plain, they come from outside.
@@ -176,20 +208,29 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
         weight_map: HashMap<String, String>,
     }
     let text = std::fs::read(index).map_err(Error::io("read", index))?;
-    let parsed: Index = serde_json::from_slice(&text).map_err(|e| Error::invalid(index.display(), format!("not a weight index: {e}")))?;
+    let parsed: Index = serde_json::from_slice(&text)
+        .map_err(|e| Error::invalid(index.display(), format!("not a weight index: {e}")))?;
     let names: BTreeSet<&String> = parsed.weight_map.values().collect();
     names
         .into_iter()
         .map(|name| {
-            let plain = Path::new(name).file_name().is_some_and(|last| last == name.as_str());
+            let plain = Path::new(name)
+                .file_name()
+                .is_some_and(|last| last == name.as_str());
             if !plain || name.chars().any(char::is_control) {
-                return Err(Error::invalid(index.display(), format!("`{}` is not a plain file name", printable(name))));
+                return Err(Error::invalid(
+                    index.display(),
+                    format!("`{}` is not a plain file name", printable(name)),
+                ));
             }
             let path = dir.join(name);
             if path.is_file() {
                 Ok(path)
             } else {
-                Err(Error::invalid(index.display(), format!("shard `{name}` is missing")).with_hint("fetch or copy the missing shard"))
+                Err(
+                    Error::invalid(index.display(), format!("shard `{name}` is missing"))
+                        .with_hint("fetch or copy the missing shard"),
+                )
             }
         })
         .collect()
@@ -203,20 +244,47 @@ fn open_weights(path: &Path) -> Result<Vec<(String, Entry)>> {
 }
 
 /// Moves every parameter the config asks for out of `found`, with its shape checked.
-fn take_params(config: &Gpt2Config, found: &mut HashMap<String, (Entry, PathBuf)>, dir: &Path) -> Result<HashMap<String, TensorRef>> {
+fn take_params(
+    config: &Gpt2Config,
+    found: &mut HashMap<String, (Entry, PathBuf)>,
+    dir: &Path,
+) -> Result<HashMap<String, TensorRef>> {
     layout::params(config)
         .into_iter()
         .map(|param| {
             let Some((entry, path)) = found.remove(&param.name) else {
-                let hint = if param.name == LM_HEAD { "config.json says tie_word_embeddings = false" } else { "the weights do not belong to this config.json, or the file is incomplete" };
-                return Err(Error::invalid(dir.display(), format!("tensor `{}` is missing", param.name)).with_hint(hint));
+                let hint = if param.name == LM_HEAD {
+                    "config.json says tie_word_embeddings = false"
+                } else {
+                    "the weights do not belong to this config.json, or the file is incomplete"
+                };
+                return Err(Error::invalid(
+                    dir.display(),
+                    format!("tensor `{}` is missing", param.name),
+                )
+                .with_hint(hint));
             };
             match entry {
-                Entry::Other(dtype) => Err(Error::invalid(path.display(), format!("tensor `{}` is {dtype}; F32, F16 and BF16 are supported", param.name))),
+                Entry::Other(dtype) => Err(Error::invalid(
+                    path.display(),
+                    format!(
+                        "tensor `{}` is {dtype}; F32, F16 and BF16 are supported",
+                        param.name
+                    ),
+                )),
                 Entry::Float(tensor) if tensor.shape != param.shape => {
-                    let sizes = format!("n_embd = {}, n_inner = {}, vocab_size = {}, n_positions = {}", config.n_embd, config.n_inner, config.vocab_size, config.n_positions);
-                    Err(Error::invalid(path.display(), format!("tensor `{}` is {:?}, expected {:?} ({sizes})", param.name, tensor.shape, param.shape))
-                        .with_hint("the weights belong to another config.json"))
+                    let sizes = format!(
+                        "n_embd = {}, n_inner = {}, vocab_size = {}, n_positions = {}",
+                        config.n_embd, config.n_inner, config.vocab_size, config.n_positions
+                    );
+                    Err(Error::invalid(
+                        path.display(),
+                        format!(
+                            "tensor `{}` is {:?}, expected {:?} ({sizes})",
+                            param.name, tensor.shape, param.shape
+                        ),
+                    )
+                    .with_hint("the weights belong to another config.json"))
                 }
                 Entry::Float(tensor) => Ok((param.name, tensor)),
             }
@@ -232,8 +300,15 @@ fn leftovers(config: &Gpt2Config, found: HashMap<String, (Entry, PathBuf)>) -> R
         if let Some((layer, _)) = layout::split_block_name(&name)
             && layer >= config.n_layer
         {
-            return Err(Error::invalid(path.display(), format!("tensor `{}` belongs to block {layer}, but config.json says n_layer = {}", printable(&name), config.n_layer))
-                .with_hint("correct n_layer in config.json"));
+            return Err(Error::invalid(
+                path.display(),
+                format!(
+                    "tensor `{}` belongs to block {layer}, but config.json says n_layer = {}",
+                    printable(&name),
+                    config.n_layer
+                ),
+            )
+            .with_hint("correct n_layer in config.json"));
         }
         if !layout::is_buffer(&name) && name != LM_HEAD {
             ignored.push(printable(&name));

@@ -13,8 +13,12 @@ use crate::error::{Error, Result, printable};
 /// Opens a file and lists its tensors by name.
 pub(super) fn open(path: &Path) -> Result<Vec<(String, Entry)>> {
     std::fs::metadata(path).map_err(Error::io("open", path))?;
-    let reader = PytorchReader::new(path)
-        .map_err(|e| Error::invalid(path.display(), format!("not a readable PyTorch file: {}", printable(&e.to_string()))))?;
+    let reader = PytorchReader::new(path).map_err(|e| {
+        Error::invalid(
+            path.display(),
+            format!("not a readable PyTorch file: {}", printable(&e.to_string())),
+        )
+    })?;
     let shared: Arc<Path> = path.into();
     let mut tensors: Vec<_> = reader
         .into_tensors()

@@ -41,19 +41,46 @@ pub(crate) fn open(path: &Path) -> Result<Vec<(String, Entry)>> {
     let found = size - data_start;
     let expected = metadata.data_len() as u64;
     if found != expected {
-        return Err(Error::invalid(path.display(), format!("the header describes {expected} bytes of tensors, the file has {found}"))
-            .with_hint(if found < expected { "the file is truncated; fetch or copy it again" } else { "the file has trailing bytes; fetch or copy it again" }));
+        return Err(Error::invalid(
+            path.display(),
+            format!("the header describes {expected} bytes of tensors, the file has {found}"),
+        )
+        .with_hint(if found < expected {
+            "the file is truncated; fetch or copy it again"
+        } else {
+            "the file has trailing bytes; fetch or copy it again"
+        }));
     }
-    let shared = Arc::new(OpenFile { path: path.to_owned(), file });
+    let shared = Arc::new(OpenFile {
+        path: path.to_owned(),
+        file,
+    });
     let mut tensors = metadata.tensors();
     let entry = |name: String| {
-        let info = tensors.remove(&name).expect("every listed key has an entry");
+        let info = tensors
+            .remove(&name)
+            .expect("every listed key has an entry");
         check_entry(&name, info, path)?;
         let offset = data_start + info.data_offsets.0 as u64;
         let entry = match info.dtype {
-            FileDtype::F32 => Entry::Float(TensorRef::span(Dtype::F32, info.shape.clone(), Arc::clone(&shared), offset)),
-            FileDtype::F16 => Entry::Float(TensorRef::span(Dtype::F16, info.shape.clone(), Arc::clone(&shared), offset)),
-            FileDtype::BF16 => Entry::Float(TensorRef::span(Dtype::Bf16, info.shape.clone(), Arc::clone(&shared), offset)),
+            FileDtype::F32 => Entry::Float(TensorRef::span(
+                Dtype::F32,
+                info.shape.clone(),
+                Arc::clone(&shared),
+                offset,
+            )),
+            FileDtype::F16 => Entry::Float(TensorRef::span(
+                Dtype::F16,
+                info.shape.clone(),
+                Arc::clone(&shared),
+                offset,
+            )),
+            FileDtype::BF16 => Entry::Float(TensorRef::span(
+                Dtype::Bf16,
+                info.shape.clone(),
+                Arc::clone(&shared),
+                offset,
+            )),
             other => Entry::Other(format!("{other:?}")),
         };
         Ok((name, entry))
@@ -65,9 +92,13 @@ fn read_header(file: &File, size: u64, path: &Path) -> Result<(u64, Metadata)> {
     let invalid = |message: String| Error::invalid(path.display(), message);
     let mut length = [0; 8];
     if size < 8 {
-        return Err(invalid(format!("{size} bytes are too few for a safetensors file")).with_hint("the file is truncated; fetch or copy it again"));
+        return Err(
+            invalid(format!("{size} bytes are too few for a safetensors file"))
+                .with_hint("the file is truncated; fetch or copy it again"),
+        );
     }
-    file.read_exact_at(&mut length, 0).map_err(Error::io("read", path))?;
+    file.read_exact_at(&mut length, 0)
+        .map_err(Error::io("read", path))?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
         let hint = if is_lfs_pointer(file) {
@@ -75,24 +106,46 @@ fn read_header(file: &File, size: u64, path: &Path) -> Result<(u64, Metadata)> {
         } else {
             "this is not a safetensors file, or it is damaged"
         };
-        return Err(invalid(format!("the header claims {length} bytes, at most {MAX_HEADER} are accepted")).with_hint(hint));
+        return Err(invalid(format!(
+            "the header claims {length} bytes, at most {MAX_HEADER} are accepted"
+        ))
+        .with_hint(hint));
     }
     if length > size - 8 {
-        return Err(invalid(format!("the header claims {length} bytes, the file has {}", size - 8)).with_hint("the file is truncated; fetch or copy it again"));
+        return Err(invalid(format!(
+            "the header claims {length} bytes, the file has {}",
+            size - 8
+        ))
+        .with_hint("the file is truncated; fetch or copy it again"));
     }
     let mut header = vec![0; usize::try_from(length).expect("bounded by MAX_HEADER")];
-    file.read_exact_at(&mut header, 8).map_err(Error::io("read", path))?;
-    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| invalid(format!("the safetensors header is not sound: {}", printable(&e.to_string()))))?;
+    file.read_exact_at(&mut header, 8)
+        .map_err(Error::io("read", path))?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| {
+        invalid(format!(
+            "the safetensors header is not sound: {}",
+            printable(&e.to_string())
+        ))
+    })?;
     let count = metadata.offset_keys().len();
     if count > MAX_TENSORS {
-        return Err(invalid(format!("{count} tensors; at most {MAX_TENSORS} are accepted")));
+        return Err(invalid(format!(
+            "{count} tensors; at most {MAX_TENSORS} are accepted"
+        )));
     }
     Ok((8 + length, metadata))
 }
 
 fn check_entry(name: &str, info: &TensorInfo, path: &Path) -> Result<()> {
     if info.shape.len() > MAX_RANK {
-        return Err(Error::invalid(path.display(), format!("tensor `{}` has {} dimensions", printable(name), info.shape.len())));
+        return Err(Error::invalid(
+            path.display(),
+            format!(
+                "tensor `{}` has {} dimensions",
+                printable(name),
+                info.shape.len()
+            ),
+        ));
     }
     Ok(())
 }
@@ -101,6 +154,9 @@ fn is_lfs_pointer(file: &File) -> bool {
     let mut start = [0; 12];
     file.read_exact_at(&mut start, 0).is_ok() && &start == b"version http"
 }
+
+/// Appends the bytes of one tensor to a file.
+pub type Append<'a> = Box<dyn Fn(&OpenFile) -> Result<()> + 'a>;
 
 /// A tensor to be written: what the header says of it, and how its bytes come about.
 pub struct TensorOut<'a> {
@@ -111,7 +167,7 @@ pub struct TensorOut<'a> {
     /// Shape.
     pub shape: Vec<usize>,
     /// Appends exactly `byte_len()` bytes.
-    pub append: Box<dyn Fn(&OpenFile) -> Result<()> + 'a>,
+    pub append: Append<'a>,
 }
 
 impl TensorOut<'_> {
@@ -134,10 +190,18 @@ fn header(tensors: &[TensorOut<'_>], metadata: HashMap<String, String>) -> Resul
                 Dtype::F16 => FileDtype::F16,
                 Dtype::Bf16 => FileDtype::BF16,
             };
-            (tensor.name.clone(), TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets: (start, offset) })
+            (
+                tensor.name.clone(),
+                TensorInfo {
+                    dtype,
+                    shape: tensor.shape.clone(),
+                    data_offsets: (start, offset),
+                },
+            )
         })
         .collect();
-    let metadata = Metadata::new(Some(metadata), entries).map_err(|e| Error::invalid("safetensors header", e.to_string()))?;
+    let metadata = Metadata::new(Some(metadata), entries)
+        .map_err(|e| Error::invalid("safetensors header", e.to_string()))?;
     let mut json = serde_json::to_vec(&metadata).expect("a header serializes");
     json.resize(json.len().next_multiple_of(8), b' ');
     Ok(json)
@@ -146,19 +210,33 @@ fn header(tensors: &[TensorOut<'_>], metadata: HashMap<String, String>) -> Resul
 /// Writes `tensors` to `out`, calling `written` with the bytes of each as it is done.
 ///
 /// The caller orders them by descending element size, which keeps every tensor aligned.
-pub(crate) fn write(out: &OpenFile, tensors: &[TensorOut<'_>], metadata: HashMap<String, String>, written: &dyn Fn(u64)) -> Result<()> {
+pub(crate) fn write(
+    out: &OpenFile,
+    tensors: &[TensorOut<'_>],
+    metadata: HashMap<String, String>,
+    written: &dyn Fn(u64),
+) -> Result<()> {
     let header = header(tensors, metadata)?;
     let mut start = (header.len() as u64).to_le_bytes().to_vec();
     start.extend(header);
-    (&out.file).write_all(&start).map_err(Error::io("write", &out.path))?;
+    (&out.file)
+        .write_all(&start)
+        .map_err(Error::io("write", &out.path))?;
     for tensor in tensors {
         (tensor.append)(out)?;
         written(tensor.byte_len());
     }
     let expected = start.len() as u64 + tensors.iter().map(TensorOut::byte_len).sum::<u64>();
-    let found = out.file.metadata().map_err(Error::io("read", &out.path))?.len();
+    let found = out
+        .file
+        .metadata()
+        .map_err(Error::io("read", &out.path))?
+        .len();
     if found != expected {
-        return Err(Error::invalid(out.path.display(), format!("{found} bytes were written, {expected} expected")));
+        return Err(Error::invalid(
+            out.path.display(),
+            format!("{found} bytes were written, {expected} expected"),
+        ));
     }
     Ok(())
 }

@@ -28,7 +28,13 @@ pub const COMPANIONS: [&str; 9] = [
 ];
 
 /// Writes config and weights into a staged folder. `written` is called with byte counts.
-pub fn save(staged: &StagedDir, config: &Gpt2Config, tensors: Vec<TensorOut<'_>>, max_shard_bytes: u64, written: &dyn Fn(u64)) -> Result<()> {
+pub fn save(
+    staged: &StagedDir,
+    config: &Gpt2Config,
+    tensors: Vec<TensorOut<'_>>,
+    max_shard_bytes: u64,
+    written: &dyn Fn(u64),
+) -> Result<()> {
     staged.write("config.json", config.to_json().as_bytes())?;
     let shards = split(tensors, max_shard_bytes);
     let metadata = || HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -39,11 +45,17 @@ pub fn save(staged: &StagedDir, config: &Gpt2Config, tensors: Vec<TensorOut<'_>>
     };
     for (i, shard) in shards.iter().enumerate() {
         let name = file_name(i);
-        let out = OpenFile { path: staged.path().join(&name), file: staged.create(&name)? };
+        let out = OpenFile {
+            path: staged.path().join(&name),
+            file: staged.create(&name)?,
+        };
         safetensors::write(&out, shard, metadata(), written)?;
     }
     if count > 1 {
-        staged.write("model.safetensors.index.json", index(&shards, file_name).as_bytes())?;
+        staged.write(
+            "model.safetensors.index.json",
+            index(&shards, file_name).as_bytes(),
+        )?;
     }
     Ok(())
 }
@@ -95,7 +107,9 @@ pub fn copy_companions(source: &Path, staged: &StagedDir) -> Result<Vec<String>>
 
 /// Reads sizes such as `500MB`, `2GiB` or plain bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let scale = match unit.trim().to_ascii_uppercase().as_str() {
         "" | "B" => 1,
@@ -105,10 +119,19 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "KIB" => 1 << 10,
         "MIB" => 1 << 20,
         "GIB" => 1 << 30,
-        _ => return Err(format!("`{unit}` is not a unit of size; write 500MB or 2GiB")),
+        _ => {
+            return Err(format!(
+                "`{unit}` is not a unit of size; write 500MB or 2GiB"
+            ));
+        }
     };
-    let number: u64 = number.parse().map_err(|_| "expected a number, as in 500MB".to_owned())?;
-    number.checked_mul(scale).filter(|&bytes| bytes > 0).ok_or_else(|| "expected a size from 1 byte to 16 EiB".to_owned())
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "expected a number, as in 500MB".to_owned())?;
+    number
+        .checked_mul(scale)
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| "expected a size from 1 byte to 16 EiB".to_owned())
 }
 
 /// The files a checkpoint of these tensor sizes would have, with the bytes of each.
@@ -127,7 +150,11 @@ pub fn planned_files(sizes: &[u64], max_shard_bytes: u64) -> Vec<(PathBuf, u64)>
         1 => "model.safetensors".into(),
         _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1).into(),
     };
-    shards.into_iter().enumerate().map(|(i, bytes)| (name(i), bytes)).collect()
+    shards
+        .into_iter()
+        .enumerate()
+        .map(|(i, bytes)| (name(i), bytes))
+        .collect()
 }
 
 #[cfg(test)]
@@ -139,12 +166,19 @@ mod tests {
         assert_eq!(parse_size("500MB"), Ok(500_000_000));
         assert_eq!(parse_size("2GiB"), Ok(2 << 30));
         assert_eq!(parse_size("17"), Ok(17));
-        assert!(parse_size("0").is_err() && parse_size("5 parsecs").is_err() && parse_size("99999999999GB").is_err());
+        assert!(
+            parse_size("0").is_err()
+                && parse_size("5 parsecs").is_err()
+                && parse_size("99999999999GB").is_err()
+        );
     }
 
     #[test]
     fn shards_fill_up_in_order() {
-        let sizes: Vec<u64> = planned_files(&[4, 4, 4, 10, 1], 8).into_iter().map(|f| f.1).collect();
+        let sizes: Vec<u64> = planned_files(&[4, 4, 4, 10, 1], 8)
+            .into_iter()
+            .map(|f| f.1)
+            .collect();
         assert_eq!(sizes, [8, 4, 10, 1]);
     }
 }

@@ -80,12 +80,21 @@ impl Dtype {
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let word = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
         match self {
-            Self::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Self::F32 => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
             Self::F16 => {
-                let narrow: Vec<f16> = bytes.chunks_exact(2).map(|b| f16::from_bits(word(b))).collect();
+                let narrow: Vec<f16> = bytes
+                    .chunks_exact(2)
+                    .map(|b| f16::from_bits(word(b)))
+                    .collect();
                 narrow.to_f32_vec()
             }
-            Self::Bf16 => bytes.chunks_exact(2).map(|b| bf16::from_bits(word(b)).to_f32()).collect(),
+            Self::Bf16 => bytes
+                .chunks_exact(2)
+                .map(|b| bf16::from_bits(word(b)).to_f32())
+                .collect(),
         }
     }
 }
@@ -109,12 +118,16 @@ impl HostTensor {
 
     /// A tensor of one repeated value.
     pub fn full(shape: &[usize], value: f32) -> Self {
-        Self { values: ArrayD::from_elem(IxDyn(shape), value) }
+        Self {
+            values: ArrayD::from_elem(IxDyn(shape), value),
+        }
     }
 
     /// The values, row-major.
     pub fn as_slice(&self) -> &[f32] {
-        self.values.as_slice().expect("host tensors are kept row-major")
+        self.values
+            .as_slice()
+            .expect("host tensors are kept row-major")
     }
 
     /// The shape.
@@ -153,19 +166,33 @@ pub struct TensorRef {
 
 impl std::fmt::Debug for TensorRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TensorRef({} {:?} in {})", self.dtype.name(), self.shape, self.path().display())
+        write!(
+            f,
+            "TensorRef({} {:?} in {})",
+            self.dtype.name(),
+            self.shape,
+            self.path().display()
+        )
     }
 }
 
 impl TensorRef {
     /// A tensor at `offset` of `file`.
     pub(super) fn span(dtype: Dtype, shape: Vec<usize>, file: Arc<OpenFile>, offset: u64) -> Self {
-        Self { dtype, shape, bytes: Bytes::Span { file, offset } }
+        Self {
+            dtype,
+            shape,
+            bytes: Bytes::Span { file, offset },
+        }
     }
 
     /// A tensor behind the PyTorch reader.
     pub(super) fn torch(dtype: Dtype, tensor: pytorch_reader::Tensor, path: Arc<Path>) -> Self {
-        Self { dtype, shape: tensor.shape().to_vec(), bytes: Bytes::Torch(Arc::new(tensor), path) }
+        Self {
+            dtype,
+            shape: tensor.shape().to_vec(),
+            bytes: Bytes::Torch(Arc::new(tensor), path),
+        }
     }
 
     /// The file it lies in.
@@ -191,7 +218,9 @@ impl TensorRef {
         match &self.bytes {
             Bytes::Span { file, offset } => {
                 let mut buffer = vec![0; self.byte_len()];
-                file.file.read_exact_at(&mut buffer, *offset).map_err(Error::io("read", &file.path))?;
+                file.file
+                    .read_exact_at(&mut buffer, *offset)
+                    .map_err(Error::io("read", &file.path))?;
                 Ok(buffer)
             }
             Bytes::Torch(tensor, path) => tensor
@@ -202,7 +231,10 @@ impl TensorRef {
 
     /// All values in f32.
     pub fn read(&self) -> Result<HostTensor> {
-        Ok(HostTensor::new(&self.shape, self.dtype.decode(&self.read_bytes()?)))
+        Ok(HostTensor::new(
+            &self.shape,
+            self.dtype.decode(&self.read_bytes()?),
+        ))
     }
 
     /// Rows `rows` of a matrix, in f32, without reading the others where the format allows.
@@ -215,10 +247,14 @@ impl TensorRef {
             Bytes::Span { file, offset } => {
                 let mut buffer = vec![0; rows.len() * row_bytes];
                 let start = offset + (rows.start * row_bytes) as u64;
-                file.file.read_exact_at(&mut buffer, start).map_err(Error::io("read", &file.path))?;
+                file.file
+                    .read_exact_at(&mut buffer, start)
+                    .map_err(Error::io("read", &file.path))?;
                 self.dtype.decode(&buffer)
             }
-            Bytes::Torch(..) => self.dtype.decode(&self.read_bytes()?[rows.start * row_bytes..rows.end * row_bytes]),
+            Bytes::Torch(..) => self
+                .dtype
+                .decode(&self.read_bytes()?[rows.start * row_bytes..rows.end * row_bytes]),
         };
         Ok(HostTensor::new(&shape, values))
     }
@@ -229,7 +265,9 @@ impl TensorRef {
     /// systems that do.
     pub fn append_to(&self, out: &OpenFile) -> Result<()> {
         let Bytes::Span { file, offset } = &self.bytes else {
-            return (&out.file).write_all(&self.read_bytes()?).map_err(Error::io("write", &out.path));
+            return (&out.file)
+                .write_all(&self.read_bytes()?)
+                .map_err(Error::io("write", &out.path));
         };
         let (mut position, end) = (*offset, offset + self.byte_len() as u64);
         while position < end {
@@ -238,7 +276,9 @@ impl TensorRef {
             let from = Some(&mut position);
             match rustix::fs::copy_file_range(&file.file, from, &out.file, None, take) {
                 Ok(moved) if moved > 0 => {}
-                Err(e) if e == rustix::io::Errno::NOSPC => return Err(Error::io("write", &out.path)(e.into())),
+                Err(e) if e == rustix::io::Errno::NOSPC => {
+                    return Err(Error::io("write", &out.path)(e.into()));
+                }
                 _ => {
                     copy_piece(file, position, take, out)?;
                     position += take as u64;
@@ -253,8 +293,12 @@ impl TensorRef {
 /// cannot, and the one that gives the precise error.
 fn copy_piece(file: &OpenFile, offset: u64, len: usize, out: &OpenFile) -> Result<()> {
     let mut buffer = vec![0; len];
-    file.file.read_exact_at(&mut buffer, offset).map_err(Error::io("read", &file.path))?;
-    (&out.file).write_all(&buffer).map_err(Error::io("write", &out.path))
+    file.file
+        .read_exact_at(&mut buffer, offset)
+        .map_err(Error::io("read", &file.path))?;
+    (&out.file)
+        .write_all(&buffer)
+        .map_err(Error::io("write", &out.path))
 }
 
 #[cfg(test)]

@@ -13,7 +13,12 @@ pub struct Args {
 impl Args {
     pub fn execute(self) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut crate::cli::Cli::command(), "scale-ckpt", &mut script);
+        clap_complete::generate(
+            self.shell,
+            &mut crate::cli::Cli::command(),
+            "scale-ckpt",
+            &mut script,
+        );
         super::shared::print(String::from_utf8_lossy(&script).trim_end())
     }
 }

@@ -28,21 +28,38 @@ impl Args {
         if self.json {
             return print_json(&json!({ "schema": 1, "a": self.a, "b": self.b, "tensors": lines }));
         }
-        let same = lines.iter().filter(|line| line.difference == Difference::Same).count();
-        let shown: Vec<Vec<String>> = lines.iter().filter(|line| self.all || line.difference != Difference::Same).map(row).collect();
-        let total = format!("{same} of {} tensors are the same, bit for bit", lines.len());
+        let same = lines
+            .iter()
+            .filter(|line| line.difference == Difference::Same)
+            .count();
+        let shown: Vec<Vec<String>> = lines
+            .iter()
+            .filter(|line| self.all || line.difference != Difference::Same)
+            .map(row)
+            .collect();
+        let total = format!(
+            "{same} of {} tensors are the same, bit for bit",
+            lines.len()
+        );
         if shown.is_empty() {
             return print(&total);
         }
-        print(&format!("{}\n\n{total}", table::render(&["tensor", "difference"], &[false, false], &shown)))
+        print(&format!(
+            "{}\n\n{total}",
+            table::render(&["tensor", "difference"], &[false, false], &shown)
+        ))
     }
 }
 
 fn row(line: &DiffLine) -> Vec<String> {
     let text = match &line.difference {
         Difference::Same => "same".into(),
-        Difference::SameValues { dtypes: [a, b] } => format!("same values, {} against {}", a.name(), b.name()),
-        Difference::Changed { max_abs, relative } => format!("changed by up to {max_abs:.3e}, relative norm {relative:.3e}"),
+        Difference::SameValues { dtypes: [a, b] } => {
+            format!("same values, {} against {}", a.name(), b.name())
+        }
+        Difference::Changed { max_abs, relative } => {
+            format!("changed by up to {max_abs:.3e}, relative norm {relative:.3e}")
+        }
         Difference::Reshaped { shapes: [a, b] } => format!("shape {a:?} against {b:?}"),
         Difference::OnlyInA => "only in A".into(),
         Difference::OnlyInB => "only in B".into(),

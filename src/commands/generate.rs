@@ -37,7 +37,10 @@ pub struct Args {
 impl Args {
     pub fn execute(self) -> Result<()> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return Err(Error::usage(format!("--temperature {} must be a number from 0", self.temperature)));
+            return Err(Error::usage(format!(
+                "--temperature {} must be a number from 0",
+                self.temperature
+            )));
         }
         let device = self.device.open()?;
         let checkpoint = open(&self.checkpoint)?;
@@ -47,20 +50,31 @@ impl Args {
         if ids.is_empty() {
             ids.push(tokenizer.end_of_text());
         }
-        let sampling = Sampling { temperature: self.temperature, top_k: self.top_k, seed: self.seed };
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            seed: self.seed,
+        };
         let mut made = Vec::new();
         let mut shown = 0;
         write(&self.prompt)?;
         // Tokens can end inside a character: what is shown ends before a replacement mark.
-        generate(&model, &ids, self.tokens, tokenizer.end_of_text(), sampling, checkpoint.config.n_positions, &device, &mut |id| {
-            made.push(id);
-            let text = tokenizer.decode(&made)?;
-            if !text.ends_with('\u{fffd}') && text.len() > shown {
-                write(&text[shown..])?;
-                shown = text.len();
-            }
-            Ok(())
-        })?;
+        generate(
+            &model,
+            &ids,
+            self.tokens,
+            tokenizer.end_of_text(),
+            sampling,
+            &mut |id| {
+                made.push(id);
+                let text = tokenizer.decode(&made)?;
+                if !text.ends_with('\u{fffd}') && text.len() > shown {
+                    write(&text[shown..])?;
+                    shown = text.len();
+                }
+                Ok(())
+            },
+        )?;
         print(tokenizer.decode(&made)?.get(shown..).unwrap_or_default())
     }
 }
@@ -68,7 +82,9 @@ impl Args {
 fn write(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("write", "standard output")(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write", "standard output")(e))
+        }
         _ => Ok(()),
     }
 }

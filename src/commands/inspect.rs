@@ -26,9 +26,16 @@ impl Args {
     pub fn execute(self) -> Result<()> {
         let checkpoint = open(&self.checkpoint)?;
         let reports = inspect(&checkpoint)?;
-        let bad: Vec<&str> = reports.iter().filter(|r| r.non_finite > 0).map(|r| r.name.as_str()).collect();
+        let bad: Vec<&str> = reports
+            .iter()
+            .filter(|r| r.non_finite > 0)
+            .map(|r| r.name.as_str())
+            .collect();
         if !bad.is_empty() {
-            eprint_line(&format!("warning: values that are not finite in {}", bad.join(", ")));
+            eprint_line(&format!(
+                "warning: values that are not finite in {}",
+                bad.join(", ")
+            ));
         }
         if self.json {
             return print_json(&json!({
@@ -39,16 +46,45 @@ impl Args {
                 "tensors": reports,
             }));
         }
-        let rows: Vec<Vec<String>> = if self.tensors { reports.iter().map(tensor_row).collect() } else { group_rows(&reports) };
-        let header = if self.tensors { ["tensor", "shape", "dtype", "params", "norm", "rms", "max |x|"] } else { ["part", "tensors", "dtype", "params", "norm", "rms", "max |x|"] };
-        print(&format!("{}\n\n{}", summary(&checkpoint), table::render(&header, &[false, false, false, true, true, true, true], &rows)))
+        let rows: Vec<Vec<String>> = if self.tensors {
+            reports.iter().map(tensor_row).collect()
+        } else {
+            group_rows(&reports)
+        };
+        let header = if self.tensors {
+            [
+                "tensor", "shape", "dtype", "params", "norm", "rms", "max |x|",
+            ]
+        } else {
+            [
+                "part", "tensors", "dtype", "params", "norm", "rms", "max |x|",
+            ]
+        };
+        print(&format!(
+            "{}\n\n{}",
+            summary(&checkpoint),
+            table::render(
+                &header,
+                &[false, false, false, true, true, true, true],
+                &rows
+            )
+        ))
     }
 }
 
 fn summary(checkpoint: &Checkpoint) -> String {
     let c = &checkpoint.config;
-    let head = if c.tie_word_embeddings { "tied head" } else { "separate head" };
-    let commit = checkpoint.origin.commit.as_ref().map(|commit| format!(" @ {commit}")).unwrap_or_default();
+    let head = if c.tie_word_embeddings {
+        "tied head"
+    } else {
+        "separate head"
+    };
+    let commit = checkpoint
+        .origin
+        .commit
+        .as_ref()
+        .map(|commit| format!(" @ {commit}"))
+        .unwrap_or_default();
     format!(
         "{}{commit}\nn_layer {}  n_embd {}  n_head {}  n_inner {}  vocab_size {}  n_positions {}  {:?}  {head}\n{} parameters, {} per block",
         checkpoint.origin.source,
@@ -79,11 +115,17 @@ fn tensor_row(report: &TensorReport) -> Vec<String> {
 
 /// One row per block, and one for everything outside of blocks.
 fn group_rows(reports: &[TensorReport]) -> Vec<Vec<String>> {
-    let part = |report: &TensorReport| layout::split_block_name(&report.name).map_or_else(|| report.name.clone(), |(layer, _)| format!("h.{layer}"));
+    let part = |report: &TensorReport| {
+        layout::split_block_name(&report.name)
+            .map_or_else(|| report.name.clone(), |(layer, _)| format!("h.{layer}"))
+    };
     reports
         .chunk_by(|a, b| part(a) == part(b))
         .map(|group| {
-            let numel: usize = group.iter().map(|r| r.shape.iter().product::<usize>()).sum();
+            let numel: usize = group
+                .iter()
+                .map(|r| r.shape.iter().product::<usize>())
+                .sum();
             let squares: f64 = group.iter().map(|r| r.norm * r.norm).sum();
             let max_abs = group.iter().map(|r| r.max_abs).fold(0.0, f64::max);
             let mut dtypes: Vec<&str> = group.iter().map(|r| r.dtype.name()).collect();

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use safetensors::tensor::{Dtype, TensorView};
 use scale_ckpt::Result;
-use scale_ckpt::certify::{self, PROBE_TEXT, PROBE_TOKENS};
+use scale_ckpt::certify::{self, PROBE_TEXT};
 use scale_ckpt::durable::write_file;
 use scale_ckpt::error::Error;
+use scale_ckpt::grower::probe_ids;
 use scale_ckpt::progress::{Meter, Unit};
 
 use super::shared::{open, print};
@@ -34,18 +35,31 @@ impl Args {
             Some(path) => std::fs::read_to_string(path).map_err(Error::io("read", path))?,
             None => PROBE_TEXT.to_owned(),
         };
-        let mut ids = super::grow::probe_ids(&checkpoint, &text)?;
-        ids.truncate(PROBE_TOKENS.min(checkpoint.config.n_positions));
+        let ids = probe_ids(&checkpoint, &text)?;
         let meter = Meter::new("forward", checkpoint.config.n_layer as u64, Unit::Count);
         let logits = certify::logits(&checkpoint, &ids, &meter)?;
-        let id_bytes: Vec<u8> = ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect();
-        let logit_bytes: Vec<u8> = logits.as_slice().iter().flat_map(|x| x.to_le_bytes()).collect();
-        let view = |dtype, shape: Vec<usize>, bytes| TensorView::new(dtype, shape, bytes).map_err(|e| Error::invalid("logits", e.to_string()));
+        let id_bytes: Vec<u8> = ids
+            .iter()
+            .flat_map(|&id| i64::from(id).to_le_bytes())
+            .collect();
+        let logit_bytes: Vec<u8> = logits
+            .as_slice()
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
+        let view = |dtype, shape: Vec<usize>, bytes| {
+            TensorView::new(dtype, shape, bytes)
+                .map_err(|e| Error::invalid("logits", e.to_string()))
+        };
         let tensors = HashMap::from([
             ("input_ids", view(Dtype::I64, vec![ids.len()], &id_bytes)?),
-            ("logits", view(Dtype::F32, logits.shape().to_vec(), &logit_bytes)?),
+            (
+                "logits",
+                view(Dtype::F32, logits.shape().to_vec(), &logit_bytes)?,
+            ),
         ]);
-        let file = safetensors::serialize(tensors, None).map_err(|e| Error::invalid("logits", e.to_string()))?;
+        let file = safetensors::serialize(tensors, None)
+            .map_err(|e| Error::invalid("logits", e.to_string()))?;
         write_file(&self.out, &file)?;
         print(&self.out.display().to_string())
     }

@@ -24,7 +24,10 @@ impl Args {
         std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         for sub in command.get_subcommands() {
             let name = format!("scale-ckpt-{}", sub.get_name());
-            write_file(&dir.join(format!("{name}.1")), page(sub.clone().name(name))?.as_bytes())?;
+            write_file(
+                &dir.join(format!("{name}.1")),
+                page(sub.clone().name(name))?.as_bytes(),
+            )?;
         }
         write_file(&dir.join("scale-ckpt.1"), page(command)?.as_bytes())
     }
@@ -32,6 +35,8 @@ impl Args {
 
 fn page(command: clap::Command) -> Result<String> {
     let mut text = Vec::new();
-    clap_mangen::Man::new(command).render(&mut text).map_err(Error::io("render", "the manual page"))?;
+    clap_mangen::Man::new(command)
+        .render(&mut text)
+        .map_err(Error::io("render", "the manual page"))?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }

@@ -3,22 +3,24 @@
 use std::io::Write;
 
 use scale_ckpt::Result;
+use scale_ckpt::certify::Certificate;
 use scale_ckpt::checkpoint::Checkpoint;
 use scale_ckpt::checkpoint::hub::HubConfig;
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::error::Error;
+use scale_ckpt::grower::GrowthRecord;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::progress::{DownloadMeter, eprint_line};
 use serde::Serialize;
-
-/// The version with the commit it was built from, as printed and as written into artefacts.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SCALE_CKPT_COMMIT"), ")");
 
 /// Opens a checkpoint and says what of it is not used.
 pub fn open(source: &str) -> Result<Checkpoint> {
     let checkpoint = Checkpoint::open(source, &HubConfig::from_env()?, &DownloadMeter::default())?;
     if !checkpoint.ignored.is_empty() {
-        eprint_line(&format!("warning: {source}: a GPT-2 language model has no place for {}", checkpoint.ignored.join(", ")));
+        eprint_line(&format!(
+            "warning: {source}: a GPT-2 language model has no place for {}",
+            checkpoint.ignored.join(", ")
+        ));
     }
     Ok(checkpoint)
 }
@@ -33,15 +35,34 @@ pub fn load_model(checkpoint: &Checkpoint, device: &burn::tensor::Device) -> Res
     let model = weights::load(checkpoint, device)?;
     let bad = weights::non_finite(&model);
     if !bad.is_empty() {
-        eprint_line(&format!("warning: {}: values that are not finite in {}", checkpoint.origin.source, bad.join(", ")));
+        eprint_line(&format!(
+            "warning: {}: values that are not finite in {}",
+            checkpoint.origin.source,
+            bad.join(", ")
+        ));
     }
     Ok(model)
+}
+
+/// Says what a growth did to the function of the model.
+pub fn report_growth(record: &GrowthRecord) {
+    if !record.non_finite.is_empty() {
+        eprint_line(&format!(
+            "warning: values that are not finite in {}",
+            record.non_finite.join(", ")
+        ));
+    }
+    for line in record.certificate.iter().flat_map(Certificate::lines) {
+        eprint_line(&line);
+    }
 }
 
 /// Prints to standard output. A reader that has gone away is not an error.
 pub fn print(text: &str) -> Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("write", "standard output")(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write", "standard output")(e))
+        }
         _ => Ok(()),
     }
 }
@@ -76,6 +97,9 @@ mod tests {
 
     #[test]
     fn thousands_are_separated() {
-        assert_eq!([0, 12, 999, 1000, 124_439_808].map(thousands), ["0", "12", "999", "1,000", "124,439,808"]);
+        assert_eq!(
+            [0, 12, 999, 1000, 124_439_808].map(thousands),
+            ["0", "12", "999", "1,000", "124,439,808"]
+        );
     }
 }

@@ -28,9 +28,22 @@ impl Batches {
     pub fn new(tokens: Tokens, context: usize, seed: u64) -> Result<Self> {
         let windows = (tokens.ids.len().saturating_sub(1)) / context;
         if windows == 0 {
-            return Err(Error::invalid("data", format!("{} tokens are fewer than context + 1 = {}", tokens.ids.len(), context + 1)).with_hint("give more text or a shorter context"));
+            return Err(Error::invalid(
+                "data",
+                format!(
+                    "{} tokens are fewer than context + 1 = {}",
+                    tokens.ids.len(),
+                    context + 1
+                ),
+            )
+            .with_hint("give more text or a shorter context"));
         }
-        Ok(Self { ids: tokens.ids, context, seed, order: None })
+        Ok(Self {
+            ids: tokens.ids,
+            context,
+            seed,
+            order: None,
+        })
     }
 
     /// Windows in an epoch.
@@ -39,10 +52,21 @@ impl Batches {
     }
 
     /// Inputs and targets of `count` samples from sample number `start`, each `[count, T]`.
-    pub fn get(&mut self, start: u64, count: usize, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>) {
-        let windows: Vec<usize> = (start..start + count as u64).map(|sample| self.window(sample)).collect();
+    pub fn get(
+        &mut self,
+        start: u64,
+        count: usize,
+        device: &Device,
+    ) -> (Tensor<2, Int>, Tensor<2, Int>) {
+        let windows: Vec<usize> = (start..start + count as u64)
+            .map(|sample| self.window(sample))
+            .collect();
         let slice = |shift: usize| {
-            let ids: Vec<i64> = windows.iter().flat_map(|w| &self.ids[w * self.context + shift..(w + 1) * self.context + shift]).map(|&id| i64::from(id)).collect();
+            let ids: Vec<i64> = windows
+                .iter()
+                .flat_map(|w| &self.ids[w * self.context + shift..(w + 1) * self.context + shift])
+                .map(|&id| i64::from(id))
+                .collect();
             Tensor::from_data(TensorData::new(ids, [count, self.context]), device)
         };
         (slice(0), slice(1))
@@ -76,7 +100,11 @@ mod tests {
     use super::*;
 
     fn batches(seed: u64) -> Batches {
-        let tokens = Tokens { ids: (0..101).collect(), bytes: 0, sha256: String::new() };
+        let tokens = Tokens {
+            ids: (0..101).collect(),
+            bytes: 0,
+            sha256: String::new(),
+        };
         Batches::new(tokens, 10, seed).unwrap()
     }
 
@@ -108,7 +136,11 @@ mod tests {
 
     #[test]
     fn too_little_text_is_refused() {
-        let tokens = Tokens { ids: vec![1; 10], bytes: 0, sha256: String::new() };
+        let tokens = Tokens {
+            ids: vec![1; 10],
+            bytes: 0,
+            sha256: String::new(),
+        };
         assert!(Batches::new(tokens, 10, 0).is_err());
     }
 }

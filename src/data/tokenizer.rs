@@ -21,6 +21,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     end_of_text: u32,
     sha256: String,
+    embedded: bool,
 }
 
 impl Tokenizer {
@@ -41,7 +42,12 @@ impl Tokenizer {
             return Err(Error::invalid(dir.display(), format!("no tokenizer there, and GPT-2's own needs vocab_size = {GPT2_VOCAB}, not {vocab_size}"))
                 .with_hint("put tokenizer.json, or vocab.json and merges.txt, beside config.json"));
         };
-        let largest = tokenizer.inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        let largest = tokenizer
+            .inner
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .unwrap_or(0) as usize;
         if largest >= vocab_size {
             return Err(Error::invalid(dir.display(), format!("the tokenizer has ids up to {largest}, config.json says vocab_size = {vocab_size}"))
                 .with_hint("the tokenizer belongs to another checkpoint"));
@@ -49,27 +55,59 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// Whether [`Self::for_checkpoint`] would find one.
+    pub fn exists_for(dir: &Path, vocab_size: usize) -> bool {
+        vocab_size >= GPT2_VOCAB
+            || ["tokenizer.json", "vocab.json"]
+                .iter()
+                .any(|name| dir.join(name).is_file())
+    }
+
     /// GPT-2's own tokenizer, embedded in the program.
     pub fn gpt2() -> Self {
-        Self::from_json(GPT2_TOKENIZER, Path::new("the embedded tokenizer")).expect("the embedded tokenizer is sound")
+        let tokenizer = Self::from_json(GPT2_TOKENIZER, Path::new("the embedded tokenizer"));
+        Self {
+            embedded: true,
+            ..tokenizer.expect("the embedded tokenizer is sound")
+        }
     }
 
     fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|e| Error::invalid(path.display(), format!("not a tokenizer: {}", printable(&e.to_string()))))?;
-        let end_of_text = inner
-            .token_to_id(END_OF_TEXT)
-            .ok_or_else(|| Error::invalid(path.display(), format!("the vocabulary has no {END_OF_TEXT}")))?;
-        Ok(Self { inner, end_of_text, sha256: hex(&Sha256::digest(bytes)) })
+        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
+            Error::invalid(
+                path.display(),
+                format!("not a tokenizer: {}", printable(&e.to_string())),
+            )
+        })?;
+        let end_of_text = inner.token_to_id(END_OF_TEXT).ok_or_else(|| {
+            Error::invalid(
+                path.display(),
+                format!("the vocabulary has no {END_OF_TEXT}"),
+            )
+        })?;
+        Ok(Self {
+            inner,
+            end_of_text,
+            sha256: hex(&Sha256::digest(bytes)),
+            embedded: false,
+        })
     }
 
     /// Assembles the same pipeline that `GPT2TokenizerFast` builds from the two old files.
     fn from_vocab_and_merges(vocab_path: &Path, merges_path: &Path) -> Result<Self> {
         let invalid = |path: &Path, message: String| Error::invalid(path.display(), message);
-        let vocab: serde_json::Value = serde_json::from_slice(&read(vocab_path)?).map_err(|e| invalid(vocab_path, format!("not valid JSON: {e}")))?;
-        let text = String::from_utf8(read(merges_path)?).map_err(|e| invalid(merges_path, format!("not UTF-8: {e}")))?;
-        let merges: Vec<&str> = text.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
-        let end_of_text = vocab.get(END_OF_TEXT).cloned().ok_or_else(|| invalid(vocab_path, format!("the vocabulary has no {END_OF_TEXT}")))?;
+        let vocab: serde_json::Value = serde_json::from_slice(&read(vocab_path)?)
+            .map_err(|e| invalid(vocab_path, format!("not valid JSON: {e}")))?;
+        let text = String::from_utf8(read(merges_path)?)
+            .map_err(|e| invalid(merges_path, format!("not UTF-8: {e}")))?;
+        let merges: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with("#version") && !line.is_empty())
+            .collect();
+        let end_of_text = vocab
+            .get(END_OF_TEXT)
+            .cloned()
+            .ok_or_else(|| invalid(vocab_path, format!("the vocabulary has no {END_OF_TEXT}")))?;
         let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
         let pipeline = json!({
             "version": "1.0",
@@ -89,18 +127,39 @@ impl Tokenizer {
                 "vocab": vocab, "merges": merges,
             },
         });
-        Self::from_json(&serde_json::to_vec(&pipeline).expect("JSON serializes"), vocab_path)
+        Self::from_json(
+            &serde_json::to_vec(&pipeline).expect("JSON serializes"),
+            vocab_path,
+        )
     }
 
     /// Token ids of `text`; `<|endoftext|>` in it becomes the special token.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::invalid("tokenizer", e.to_string()))?;
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|e| Error::invalid("tokenizer", e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// Text of token ids, special tokens included; bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, false).map_err(|e| Error::invalid("tokenizer", e.to_string()))
+        self.inner
+            .decode(ids, false)
+            .map_err(|e| Error::invalid("tokenizer", e.to_string()))
+    }
+
+    /// Files to write beside a checkpoint that has none of its own.
+    pub fn embedded_files(&self) -> Vec<(&'static str, Vec<u8>)> {
+        if !self.embedded {
+            return Vec::new();
+        }
+        let config = json!({ "tokenizer_class": "GPT2Tokenizer", "model_max_length": 1024, "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT });
+        let config = serde_json::to_vec_pretty(&config).expect("JSON serializes");
+        vec![
+            ("tokenizer.json", GPT2_TOKENIZER.to_vec()),
+            ("tokenizer_config.json", config),
+        ]
     }
 
     /// Id of `<|endoftext|>`.

@@ -26,18 +26,34 @@ impl Tokens {
     /// # Errors
     /// A file is missing, or not UTF-8 (the error gives the byte), or there is no text at all.
     pub fn from_files(paths: &[PathBuf], tokenizer: &Tokenizer) -> Result<Self> {
-        let texts = paths.iter().map(|path| read_text(path)).collect::<Result<Vec<_>>>()?;
+        let texts = paths
+            .iter()
+            .map(|path| read_text(path))
+            .collect::<Result<Vec<_>>>()?;
         let documents: Vec<&str> = texts.iter().flat_map(|text| documents(text)).collect();
         if documents.is_empty() {
-            let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            let names: Vec<String> = paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
             return Err(Error::invalid(names.join(", "), "no text there"));
         }
-        let encoded = documents.par_iter().map(|document| tokenizer.encode(document)).collect::<Result<Vec<_>>>()?;
-        let ids: Vec<u32> = encoded.into_iter().flat_map(|ids| std::iter::once(tokenizer.end_of_text()).chain(ids)).collect();
+        let encoded = documents
+            .par_iter()
+            .map(|document| tokenizer.encode(document))
+            .collect::<Result<Vec<_>>>()?;
+        let ids: Vec<u32> = encoded
+            .into_iter()
+            .flat_map(|ids| std::iter::once(tokenizer.end_of_text()).chain(ids))
+            .collect();
         let mut hasher = Sha256::new();
         ids.iter().for_each(|id| hasher.update(id.to_le_bytes()));
         let bytes = documents.iter().map(|document| document.len() as u64).sum();
-        Ok(Self { ids, bytes, sha256: hex(&hasher.finalize()) })
+        Ok(Self {
+            ids,
+            bytes,
+            sha256: hex(&hasher.finalize()),
+        })
     }
 }
 
@@ -45,7 +61,8 @@ fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        Error::invalid(path.display(), format!("not UTF-8 at byte {at}")).with_hint("convert the file, for example with iconv -t UTF-8")
+        Error::invalid(path.display(), format!("not UTF-8 at byte {at}"))
+            .with_hint("convert the file, for example with iconv -t UTF-8")
     })?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(rest) => rest.to_owned(),
@@ -55,7 +72,9 @@ fn read_text(path: &Path) -> Result<String> {
 
 /// The pieces between separator lines, without surrounding white space; empty ones dropped.
 fn documents(text: &str) -> impl Iterator<Item = &str> {
-    text.split(END_OF_TEXT).map(str::trim).filter(|document| !document.is_empty())
+    text.split(END_OF_TEXT)
+        .map(str::trim)
+        .filter(|document| !document.is_empty())
 }
 
 #[cfg(test)]
@@ -66,7 +85,11 @@ mod tests {
     fn documents_are_separated_by_the_special_token() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.txt");
-        std::fs::write(&path, "\u{feff}Hello\n<|endoftext|>\nworld\n<|endoftext|>\n").unwrap();
+        std::fs::write(
+            &path,
+            "\u{feff}Hello\n<|endoftext|>\nworld\n<|endoftext|>\n",
+        )
+        .unwrap();
         let tokens = Tokens::from_files(&[path], &Tokenizer::gpt2()).unwrap();
         assert_eq!(tokens.ids, [50256, 15496, 50256, 6894]);
     }

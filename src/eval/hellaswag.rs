@@ -70,13 +70,18 @@ pub fn load(path: &Path, limit: Option<usize>) -> Result<Vec<Item>> {
     while limit.is_none_or(|limit| items.len() < limit) {
         number += 1;
         let mut line = Vec::new();
-        let read = std::io::Read::take(&mut reader, MAX_LINE + 1).read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
+        let read = std::io::Read::take(&mut reader, MAX_LINE + 1)
+            .read_until(b'\n', &mut line)
+            .map_err(Error::io("read", path))?;
         if read == 0 {
             break;
         }
         let at = || format!("{}:{number}", path.display());
         if read as u64 > MAX_LINE {
-            return Err(Error::invalid(at(), format!("the line is longer than {MAX_LINE} bytes")));
+            return Err(Error::invalid(
+                at(),
+                format!("the line is longer than {MAX_LINE} bytes"),
+            ));
         }
         if !line.trim_ascii().is_empty() {
             items.push(parse_item(&line).map_err(|message| Error::invalid(at(), message))?);
@@ -89,7 +94,8 @@ pub fn load(path: &Path, limit: Option<usize>) -> Result<Vec<Item>> {
 }
 
 fn parse_item(line: &[u8]) -> Result<Item, String> {
-    let text = std::str::from_utf8(line).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
+    let text =
+        std::str::from_utf8(line).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
     let item: Item = serde_json::from_str(text).map_err(|e| printable(&e.to_string()))?;
     if item.ctx.trim().is_empty() {
         return Err("`ctx` is empty".into());
@@ -97,11 +103,18 @@ fn parse_item(line: &[u8]) -> Result<Item, String> {
     if item.endings.len() != 4 {
         return Err(format!("expected 4 endings, found {}", item.endings.len()));
     }
-    if let Some(i) = item.endings.iter().position(|ending| ending.trim().is_empty()) {
+    if let Some(i) = item
+        .endings
+        .iter()
+        .position(|ending| ending.trim().is_empty())
+    {
         return Err(format!("ending {i} is empty"));
     }
     if item.label.index().is_none() {
-        return Err(format!("expected a label from 0 to 3, found {:?}", item.label));
+        return Err(format!(
+            "expected a label from 0 to 3, found {:?}",
+            item.label
+        ));
     }
     Ok(item)
 }
@@ -125,7 +138,9 @@ impl ItemScore {
 
     /// The ending of the lowest mean.
     pub fn choice_norm(&self) -> usize {
-        first_lowest(std::array::from_fn(|i| self.sum_nll[i] / self.tokens[i] as f64))
+        first_lowest(std::array::from_fn(|i| {
+            self.sum_nll[i] / self.tokens[i] as f64
+        }))
     }
 }
 
@@ -155,14 +170,25 @@ pub struct HellaSwagScore {
 }
 
 /// Scores every item. `n_positions` bounds the length: longer contexts lose their left end.
-pub fn score(model: &Gpt2, tokenizer: &Tokenizer, items: &[Item], n_positions: usize, device: &Device) -> Result<(HellaSwagScore, Vec<ItemScore>)> {
+pub fn score(
+    model: &Gpt2,
+    tokenizer: &Tokenizer,
+    items: &[Item],
+    n_positions: usize,
+    device: &Device,
+) -> Result<(HellaSwagScore, Vec<ItemScore>)> {
     let mut sequences = Vec::with_capacity(4 * items.len());
     let mut truncated = 0;
     for (i, item) in items.iter().enumerate() {
         let context = tokenizer.encode(&item.ctx)?;
         let mut cut = false;
         for ending in &item.endings {
-            let sequence = Sequence::new(i, &context, &tokenizer.encode(&format!(" {ending}"))?, n_positions)?;
+            let sequence = Sequence::new(
+                i,
+                &context,
+                &tokenizer.encode(&format!(" {ending}"))?,
+                n_positions,
+            )?;
             cut |= sequence.truncated;
             sequences.push(sequence);
         }
@@ -189,8 +215,21 @@ pub fn summarize(scores: &[ItemScore], truncated: usize) -> HellaSwagScore {
     let acc_norm = fraction(scores.iter().filter(|s| s.choice_norm() == s.label).count());
     // The sample's standard deviation over √n, as lm-evaluation-harness reports it.
     let stderr = |p: f64| (p * (1.0 - p) / (n as f64 - 1.0).max(1.0)).sqrt();
-    let gold_nll = scores.iter().map(|s| s.sum_nll[s.label] / s.tokens[s.label] as f64).sum::<f64>() / n as f64;
-    HellaSwagScore { protocol: PROTOCOL.into(), n, acc, acc_stderr: stderr(acc), acc_norm, acc_norm_stderr: stderr(acc_norm), gold_nll, truncated }
+    let gold_nll = scores
+        .iter()
+        .map(|s| s.sum_nll[s.label] / s.tokens[s.label] as f64)
+        .sum::<f64>()
+        / n as f64;
+    HellaSwagScore {
+        protocol: PROTOCOL.into(),
+        n,
+        acc,
+        acc_stderr: stderr(acc),
+        acc_norm,
+        acc_norm_stderr: stderr(acc_norm),
+        gold_nll,
+        truncated,
+    }
 }
 
 /// Tokens of one context and ending.
@@ -206,12 +245,22 @@ impl Sequence {
         // The last token is predicted but never read, so one more than n_positions fits.
         let longest = n_positions + 1;
         if ending.len() >= longest {
-            return Err(Error::invalid(format!("item {}", item + 1), format!("an ending has {} tokens, the model reads {n_positions}", ending.len())));
+            return Err(Error::invalid(
+                format!("item {}", item + 1),
+                format!(
+                    "an ending has {} tokens, the model reads {n_positions}",
+                    ending.len()
+                ),
+            ));
         }
         let mut ids = [context, ending].concat();
         let excess = ids.len().saturating_sub(longest);
         ids.drain(..excess);
-        Ok(Self { ids, scored: ending.len(), truncated: excess > 0 })
+        Ok(Self {
+            ids,
+            scored: ending.len(),
+            truncated: excess > 0,
+        })
     }
 }
 
@@ -230,11 +279,20 @@ fn sequence_nll(model: &Gpt2, sequences: &[Sequence], device: &Device) -> Result
         let column = |shift: usize| -> Tensor<2, Int> {
             let padded = batch.iter().flat_map(|&i| {
                 let ids = &sequences[i].ids[shift..sequences[i].ids.len() - 1 + shift];
-                ids.iter().map(|&id| i64::from(id)).chain(std::iter::repeat_n(0, width - ids.len()))
+                ids.iter()
+                    .map(|&id| i64::from(id))
+                    .chain(std::iter::repeat_n(0, width - ids.len()))
             });
-            Tensor::from_data(TensorData::new(padded.collect::<Vec<i64>>(), [batch.len(), width]), device)
+            Tensor::from_data(
+                TensorData::new(padded.collect::<Vec<i64>>(), [batch.len(), width]),
+                device,
+            )
         };
-        let rows: Vec<f64> = model.token_nll(column(0), column(1)).into_data().iter::<f64>().collect(); // [batch, width]
+        let rows: Vec<f64> = model
+            .token_nll(column(0), column(1))
+            .into_data()
+            .iter::<f64>()
+            .collect(); // [batch, width]
         for (&i, row) in batch.iter().zip(rows.chunks_exact(width)) {
             let end = sequences[i].ids.len() - 1;
             nll[i] = row[end - sequences[i].scored..end].iter().sum();
@@ -259,10 +317,22 @@ mod tests {
         assert_eq!(item(good).unwrap().label.index(), Some(3));
         for (bad, word) in [
             (r#"{"endings":["b","c","d","e"],"label":3}"#, "ctx"),
-            (r#"{"ctx":"a","endings":["b","c","d"],"label":1}"#, "4 endings"),
-            (r#"{"ctx":"a","endings":["b","c","d","e"],"label":4}"#, "label"),
-            (r#"{"ctx":"a","endings":["b","c","d","e"],"label":""}"#, "label"),
-            (r#"{"ctx":"a","endings":["b"," ","d","e"],"label":1}"#, "ending 1"),
+            (
+                r#"{"ctx":"a","endings":["b","c","d"],"label":1}"#,
+                "4 endings",
+            ),
+            (
+                r#"{"ctx":"a","endings":["b","c","d","e"],"label":4}"#,
+                "label",
+            ),
+            (
+                r#"{"ctx":"a","endings":["b","c","d","e"],"label":""}"#,
+                "label",
+            ),
+            (
+                r#"{"ctx":"a","endings":["b"," ","d","e"],"label":1}"#,
+                "ending 1",
+            ),
             ("{", "EOF"),
         ] {
             let error = item(bad).unwrap_err();
@@ -272,10 +342,17 @@ mod tests {
 
     #[test]
     fn choices_are_lowest_sum_and_lowest_mean() {
-        let score = ItemScore { sum_nll: [4.0, 6.0, 9.0, 4.0], tokens: [1, 3, 4, 1], label: 1 };
+        let score = ItemScore {
+            sum_nll: [4.0, 6.0, 9.0, 4.0],
+            tokens: [1, 3, 4, 1],
+            label: 1,
+        };
         assert_eq!((score.choice(), score.choice_norm()), (0, 1));
         let summary = summarize(&[score.clone(), score], 0);
-        assert_eq!((summary.acc, summary.acc_norm, summary.gold_nll), (0.0, 1.0, 2.0));
+        assert_eq!(
+            (summary.acc, summary.acc_norm, summary.gold_nll),
+            (0.0, 1.0, 2.0)
+        );
     }
 
     #[test]

@@ -38,11 +38,26 @@ impl TextLoss {
 ///
 /// # Errors
 /// The text is shorter than one window, or a signal arrived.
-pub fn text_loss(model: &Gpt2, tokens: &Tokens, context: usize, max_tokens: Option<u64>, device: &Device) -> Result<TextLoss> {
+pub fn text_loss(
+    model: &Gpt2,
+    tokens: &Tokens,
+    context: usize,
+    max_tokens: Option<u64>,
+    device: &Device,
+) -> Result<TextLoss> {
     let available = tokens.ids.len().saturating_sub(1) / context;
-    let windows = max_tokens.map_or(available, |max| available.min(usize::try_from(max).unwrap_or(usize::MAX).div_ceil(context)));
+    let windows = max_tokens.map_or(available, |max| {
+        available.min(usize::try_from(max).unwrap_or(usize::MAX).div_ceil(context))
+    });
     if windows == 0 {
-        return Err(Error::invalid("validation text", format!("{} tokens are fewer than context + 1 = {}", tokens.ids.len(), context + 1)));
+        return Err(Error::invalid(
+            "validation text",
+            format!(
+                "{} tokens are fewer than context + 1 = {}",
+                tokens.ids.len(),
+                context + 1
+            ),
+        ));
     }
     let meter = Meter::new("validation", windows as u64, Unit::Count);
     let per_pass = (PASS_TOKENS / context).max(1);
@@ -52,7 +67,10 @@ pub fn text_loss(model: &Gpt2, tokens: &Tokens, context: usize, max_tokens: Opti
         let count = per_pass.min(windows - start);
         let slice = |shift: usize| -> Tensor<2, Int> {
             let from = start * context + shift;
-            let ids: Vec<i64> = tokens.ids[from..from + count * context].iter().map(|&id| i64::from(id)).collect();
+            let ids: Vec<i64> = tokens.ids[from..from + count * context]
+                .iter()
+                .map(|&id| i64::from(id))
+                .collect();
             Tensor::from_data(TensorData::new(ids, [count, context]), device)
         };
         let nll = model.token_nll(slice(0), slice(1)); // [count, T]
@@ -62,5 +80,10 @@ pub fn text_loss(model: &Gpt2, tokens: &Tokens, context: usize, max_tokens: Opti
     let n = losses.len() as f64;
     let mean = losses.iter().sum::<f64>() / n;
     let variance = losses.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    Ok(TextLoss { loss: mean, stderr: (variance / n).sqrt(), tokens: (windows * context) as u64, context })
+    Ok(TextLoss {
+        loss: mean,
+        stderr: (variance / n).sqrt(),
+        tokens: (windows * context) as u64,
+        context,
+    })
 }

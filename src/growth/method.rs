@@ -33,11 +33,21 @@ impl Method {
 
     /// The method of that name.
     pub fn by_name(name: &str) -> Result<&'static Self> {
-        METHODS.iter().find(|method| method.name == name).ok_or_else(|| {
-            let best = did_you_mean(name, METHODS.iter().map(|method| method.name));
-            let hint = best.map_or_else(|| "`scale-ckpt methods` lists what there is".to_owned(), |best| format!("did you mean `{best}`?"));
-            Error::usage(format!("there is no method `{}`", crate::error::printable(name))).with_hint(hint)
-        })
+        METHODS
+            .iter()
+            .find(|method| method.name == name)
+            .ok_or_else(|| {
+                let best = did_you_mean(name, METHODS.iter().map(|method| method.name));
+                let hint = best.map_or_else(
+                    || "`scale-ckpt methods` lists what there is".to_owned(),
+                    |best| format!("did you mean `{best}`?"),
+                );
+                Error::usage(format!(
+                    "there is no method `{}`",
+                    crate::error::printable(name)
+                ))
+                .with_hint(hint)
+            })
     }
 }
 
@@ -62,7 +72,10 @@ pub const METHODS: [Method; 11] = [
         name: "stackbert",
         summary: "doubling: s(j) = j mod n, N = 2n; copy",
         source: "Gong et al., ICML 2019; gonglinyuan/StackingBERT double.py",
-        map: |n, to| reaches("stackbert", to == 2 * n, format!("N = {}", 2 * n)).map(|()| Placement::Stack.layer_map(n, to)),
+        map: |n, to| {
+            reaches("stackbert", to == 2 * n, format!("N = {}", 2 * n))
+                .map(|()| Placement::Stack.layer_map(n, to))
+        },
         init: copy,
     },
     Method {
@@ -104,7 +117,9 @@ pub const METHODS: [Method; 11] = [
         name: "interposition",
         summary: "every block g times in place: s(j) = floor(j/g), N = g*n; copy (also bert2bert's second map)",
         source: "arXiv 2510.08008; bert2BERT arXiv 2110.07143",
-        map: |n, to| whole_multiple("interposition", n, to).map(|()| (0..to).map(|j| j / (to / n)).collect()),
+        map: |n, to| {
+            whole_multiple("interposition", n, to).map(|()| (0..to).map(|j| j / (to / n)).collect())
+        },
         init: copy,
     },
     Method {
@@ -134,8 +149,10 @@ fn reaches(method: &str, ok: bool, depths: String) -> Result<()> {
     if ok {
         return Ok(());
     }
-    Err(Error::usage(format!("--method {method} does not reach this depth; it needs {depths}"))
-        .with_hint("any depth is reached with --placement and --init, or with a plan file"))
+    Err(Error::usage(format!(
+        "--method {method} does not reach this depth; it needs {depths}"
+    ))
+    .with_hint("any depth is reached with --placement and --init, or with a plan file"))
 }
 
 fn whole_multiple(method: &str, n: usize, to: usize) -> Result<()> {
@@ -143,18 +160,30 @@ fn whole_multiple(method: &str, n: usize, to: usize) -> Result<()> {
 }
 
 fn at_most_double(method: &str, n: usize, to: usize) -> Result<()> {
-    reaches(method, to <= 2 * n, format!("N from {} to {}", n + 1, 2 * n))
+    reaches(
+        method,
+        to <= 2 * n,
+        format!("N from {} to {}", n + 1, 2 * n),
+    )
 }
 
 fn midas(n: usize, to: usize) -> Result<Vec<usize>> {
     let k = to - n;
-    reaches("midas", k <= n && n.is_multiple_of(k), format!("N - {n} to divide {n}"))?;
+    reaches(
+        "midas",
+        k <= n && n.is_multiple_of(k),
+        format!("N - {n} to divide {n}"),
+    )?;
     let middle = (n / k - 1) / 2;
     Ok(repeat_block(n, middle * k..(middle + 1) * k, k))
 }
 
 fn solar(n: usize, to: usize) -> Result<Vec<usize>> {
-    reaches("solar", to.is_multiple_of(2) && to <= 2 * n, format!("an even N from {} to {}", n + 1, 2 * n))?;
+    reaches(
+        "solar",
+        to.is_multiple_of(2) && to <= 2 * n,
+        format!("an even N from {} to {}", n + 1, 2 * n),
+    )?;
     let m = n - to / 2;
     Ok((0..n - m).chain(m..n).collect())
 }
@@ -168,9 +197,15 @@ fn yi(n: usize, to: usize) -> Result<Vec<usize>> {
 
 fn llama_pro(n: usize, to: usize) -> Result<Vec<usize>> {
     let k = to - n;
-    reaches("llama-pro", k <= n && n.is_multiple_of(k), format!("N - {n} to divide {n}"))?;
+    reaches(
+        "llama-pro",
+        k <= n && n.is_multiple_of(k),
+        format!("N - {n} to divide {n}"),
+    )?;
     let split = n / k;
-    Ok((0..n).flat_map(|i| std::iter::repeat_n(i, 1 + usize::from((i + 1) % split == 0))).collect())
+    Ok((0..n)
+        .flat_map(|i| std::iter::repeat_n(i, 1 + usize::from((i + 1) % split == 0)))
+        .collect())
 }
 
 #[cfg(test)]
@@ -178,7 +213,11 @@ mod tests {
     use super::*;
 
     fn map(name: &str, n: usize, to: usize) -> Vec<usize> {
-        Method::by_name(name).unwrap().plan(n, to).unwrap().layer_map()
+        Method::by_name(name)
+            .unwrap()
+            .plan(n, to)
+            .unwrap()
+            .layer_map()
     }
 
     #[test]
@@ -193,16 +232,29 @@ mod tests {
         assert_eq!(map("yi", 32, 48), yi);
         assert_eq!(map("interposition", 3, 6), [0, 0, 1, 1, 2, 2]);
         assert_eq!(map("average", 3, 6), [0, 0, 1, 1, 2, 2]);
-        assert_eq!(map("on-top", 12, 16), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 8, 9, 10, 11]);
+        assert_eq!(
+            map("on-top", 12, 16),
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 8, 9, 10, 11]
+        );
     }
 
     #[test]
     fn llama_pro_inserts_after_each_group() {
         // 32 to 40 in the paper: a copy after blocks 3, 7, ..., 31.
         let plan = Method::by_name("llama-pro").unwrap().plan(32, 40).unwrap();
-        let added: Vec<usize> = plan.slots.iter().filter(|s| !s.is_kept()).map(|s| s.source).collect();
+        let added: Vec<usize> = plan
+            .slots
+            .iter()
+            .filter(|s| !s.is_kept())
+            .map(|s| s.source)
+            .collect();
         assert_eq!(added, [3, 7, 11, 15, 19, 23, 27, 31]);
-        assert!(plan.slots.iter().filter(|s| !s.is_kept()).all(|s| s.init == Some(Initializer::ZERO_RESIDUAL)));
+        assert!(
+            plan.slots
+                .iter()
+                .filter(|s| !s.is_kept())
+                .all(|s| s.init == Some(Initializer::ZERO_RESIDUAL))
+        );
     }
 
     /// ModernBERT's round(j·n/N) asks for block 12 of 12 when doubling; ours never overruns.
@@ -213,16 +265,29 @@ mod tests {
                 assert!(map("gopher", n, to).iter().all(|&s| s < n));
             }
         }
-        let shipped = |j: usize, n: usize, to: usize| ((j * n) as f64 / to as f64).round_ties_even() as usize;
+        let shipped =
+            |j: usize, n: usize, to: usize| ((j * n) as f64 / to as f64).round_ties_even() as usize;
         assert_eq!(shipped(23, 12, 24), 12, "the bug this guards against");
     }
 
     #[test]
     fn unreachable_depths_are_refused_with_the_reachable_ones() {
-        for (name, n, to) in [("g-stack", 12, 18), ("stackbert", 12, 36), ("gradual", 12, 25), ("midas", 12, 17), ("solar", 12, 17), ("yi", 12, 25), ("llama-pro", 12, 17), ("interposition", 12, 18)] {
+        for (name, n, to) in [
+            ("g-stack", 12, 18),
+            ("stackbert", 12, 36),
+            ("gradual", 12, 25),
+            ("midas", 12, 17),
+            ("solar", 12, 17),
+            ("yi", 12, 25),
+            ("llama-pro", 12, 17),
+            ("interposition", 12, 18),
+        ] {
             let error = Method::by_name(name).unwrap().plan(n, to).unwrap_err();
             assert!(error.to_string().contains("it needs"), "{error}");
         }
-        assert_eq!(Method::by_name("llamapro").err().unwrap().hint(), Some("did you mean `llama-pro`?"));
+        assert_eq!(
+            Method::by_name("llamapro").err().unwrap().hint(),
+            Some("did you mean `llama-pro`?")
+        );
     }
 }

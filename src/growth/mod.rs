@@ -37,7 +37,10 @@ impl<'a> Growth<'a> {
     /// Pairs a source with a plan made for its depth.
     pub fn new(source: &'a Checkpoint, plan: &'a GrowthPlan, seed: u64) -> Result<Self> {
         if plan.source_n_layer != source.config.n_layer {
-            return Err(Error::usage(format!("the plan is for {} source blocks, the source has {}", plan.source_n_layer, source.config.n_layer)));
+            return Err(Error::usage(format!(
+                "the plan is for {} source blocks, the source has {}",
+                plan.source_n_layer, source.config.n_layer
+            )));
         }
         Ok(Self { source, plan, seed })
     }
@@ -50,14 +53,20 @@ impl<'a> Growth<'a> {
     /// Every tensor of the grown checkpoint, ready to be written.
     pub fn tensors(self) -> Result<Vec<TensorOut<'a>>> {
         let target = self.config();
-        layout::params(&target).into_iter().map(|param| self.tensor(&param.name)).collect()
+        layout::params(&target)
+            .into_iter()
+            .map(|param| self.tensor(&param.name))
+            .collect()
     }
 
     fn tensor(self, name: &str) -> Result<TensorOut<'a>> {
         match layout::split_block_name(name) {
             None => self.stored(name, self.source.tensor(name)?),
             Some((layer, rest)) => {
-                let index = BLOCK.iter().position(|param| param.name == rest).expect("the layout made this name");
+                let index = BLOCK
+                    .iter()
+                    .position(|param| param.name == rest)
+                    .expect("the layout made this name");
                 self.block_tensor(layer, index, name)
             }
         }
@@ -67,15 +76,24 @@ impl<'a> Growth<'a> {
         let param = &BLOCK[index];
         let slot = &self.plan.slots[layer];
         let parent = self.source.block(slot.source, param)?;
-        let Some(init) = &slot.init else { return self.stored(name, parent) };
+        let Some(init) = &slot.init else {
+            return self.stored(name, parent);
+        };
         let append = move |out: &OpenFile| match self.values(layer, index, init.as_init())? {
             Values::Stored(tensor) => tensor.append_to(out),
             Values::Computed(values) => {
                 let bytes = parent.dtype.encode(values.as_slice());
-                (&out.file).write_all(&bytes).map_err(Error::io("write", &out.path))
+                (&out.file)
+                    .write_all(&bytes)
+                    .map_err(Error::io("write", &out.path))
             }
         };
-        Ok(TensorOut { name: self.source.stored_name(name), dtype: parent.dtype, shape: parent.shape.clone(), append: Box::new(append) })
+        Ok(TensorOut {
+            name: self.source.stored_name(name),
+            dtype: parent.dtype,
+            shape: parent.shape.clone(),
+            append: Box::new(append),
+        })
     }
 
     fn stored(self, name: &str, tensor: &'a TensorRef) -> Result<TensorOut<'a>> {
@@ -90,14 +108,23 @@ impl<'a> Growth<'a> {
     /// Values of parameter `index` of new block `layer`.
     fn values(self, layer: usize, index: usize, init: &dyn LayerInit) -> Result<Values> {
         let target = self.config();
-        let site = Site { source: self.source, target: &target, parent: self.plan.slots[layer].source, next: self.plan.next_source(layer), layer };
+        let site = Site {
+            source: self.source,
+            target: &target,
+            parent: self.plan.slots[layer].source,
+            next: self.plan.next_source(layer),
+            layer,
+        };
         let param: &BlockParam = &BLOCK[index];
         let mut rng = rng(self.seed, layer, index);
         let values = init.init(&site, param, &mut rng)?;
         if let Values::Computed(tensor) = &values {
             let expected = param.shape(&target);
             if tensor.shape() != expected {
-                return Err(Error::invalid(format!("initializer for {}", param.full_name(layer)), format!("made {:?}, expected {expected:?}", tensor.shape())));
+                return Err(Error::invalid(
+                    format!("initializer for {}", param.full_name(layer)),
+                    format!("made {:?}, expected {expected:?}", tensor.shape()),
+                ));
             }
         }
         Ok(values)
@@ -109,16 +136,4 @@ fn rng(seed: u64, layer: usize, index: usize) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((layer * BLOCK.len() + index) as u64);
     rng
-}
-
-/// Grows `source` into the folder `out`, without certificate or record: the whole of growth in
-/// one call, for library users.
-pub fn write(source: &Checkpoint, plan: &GrowthPlan, seed: u64, out: &std::path::Path) -> Result<()> {
-    use crate::checkpoint::save;
-    let growth = Growth::new(source, plan, seed)?;
-    let staged = crate::durable::StagedDir::new(out, false)?;
-    save::save(&staged, &growth.config(), growth.tensors()?, save::DEFAULT_SHARD_BYTES, &|_| {})?;
-    save::copy_companions(&source.dir, &staged)?;
-    staged.publish()?;
-    Ok(())
 }

@@ -93,8 +93,15 @@ impl GrowthPlan {
         let slots = map
             .iter()
             .map(|&source| {
-                let first = !std::mem::replace(seen.get_mut(source).ok_or_else(|| out_of_bounds(source, source_n_layer))?, true);
-                Ok(Slot { source, init: (!first).then(|| init.clone()) })
+                let first = !std::mem::replace(
+                    seen.get_mut(source)
+                        .ok_or_else(|| out_of_bounds(source, source_n_layer))?,
+                    true,
+                );
+                Ok(Slot {
+                    source,
+                    init: (!first).then(|| init.clone()),
+                })
             })
             .collect::<Result<_>>()?;
         Self::new(source_n_layer, slots)
@@ -108,9 +115,17 @@ impl GrowthPlan {
     pub fn new(source_n_layer: usize, slots: Vec<Slot>) -> Result<Self> {
         let mut kept = vec![false; source_n_layer];
         for slot in &slots {
-            let seen = kept.get_mut(slot.source).ok_or_else(|| out_of_bounds(slot.source, source_n_layer))?;
+            let seen = kept
+                .get_mut(slot.source)
+                .ok_or_else(|| out_of_bounds(slot.source, source_n_layer))?;
             match &slot.init {
-                None if std::mem::replace(seen, true) => return Err(Error::usage(format!("source block {} is kept twice", slot.source)).with_hint("give the second one an initializer, such as copy")),
+                None if std::mem::replace(seen, true) => {
+                    return Err(Error::usage(format!(
+                        "source block {} is kept twice",
+                        slot.source
+                    ))
+                    .with_hint("give the second one an initializer, such as copy"));
+                }
                 None => {}
                 Some(init) => init.check(source_n_layer)?,
             }
@@ -118,7 +133,10 @@ impl GrowthPlan {
         if slots.is_empty() {
             return Err(Error::usage("the plan has no blocks"));
         }
-        Ok(Self { source_n_layer, slots })
+        Ok(Self {
+            source_n_layer,
+            slots,
+        })
     }
 
     /// Blocks of the grown model.
@@ -133,27 +151,50 @@ impl GrowthPlan {
 
     /// Source blocks that stand nowhere.
     pub fn dropped(&self) -> Vec<usize> {
-        (0..self.source_n_layer).filter(|&layer| !self.slots.iter().any(|slot| slot.is_kept() && slot.source == layer)).collect()
+        (0..self.source_n_layer)
+            .filter(|&layer| {
+                !self
+                    .slots
+                    .iter()
+                    .any(|slot| slot.is_kept() && slot.source == layer)
+            })
+            .collect()
     }
 
     /// The source block kept next above `layer`; the slot's own source at the top.
     pub fn next_source(&self, layer: usize) -> usize {
-        self.slots[layer + 1..].iter().find(|slot| slot.is_kept()).map_or(self.slots[layer].source, |slot| slot.source)
+        self.slots[layer + 1..]
+            .iter()
+            .find(|slot| slot.is_kept())
+            .map_or(self.slots[layer].source, |slot| slot.source)
     }
 
     /// The weakest claim of its initializers; none if the kept blocks are not the whole
     /// source in order, for then the function changes whatever the new blocks do.
     pub fn claim(&self) -> Claim {
-        let kept: Vec<usize> = self.slots.iter().filter(|slot| slot.is_kept()).map(|slot| slot.source).collect();
+        let kept: Vec<usize> = self
+            .slots
+            .iter()
+            .filter(|slot| slot.is_kept())
+            .map(|slot| slot.source)
+            .collect();
         if kept != (0..self.source_n_layer).collect::<Vec<_>>() {
             return Claim::None;
         }
-        self.slots.iter().filter_map(|slot| slot.init.as_ref()).map(|init| init.as_init().claim()).min().unwrap_or(Claim::Exact)
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.init.as_ref())
+            .map(|init| init.as_init().claim())
+            .min()
+            .unwrap_or(Claim::Exact)
     }
 }
 
 fn out_of_bounds(source: usize, n: usize) -> Error {
-    Error::usage(format!("the plan names source block {source}; the source has blocks 0 to {}", n - 1))
+    Error::usage(format!(
+        "the plan names source block {source}; the source has blocks 0 to {}",
+        n - 1
+    ))
 }
 
 /// A compact form such as `0 1 1* 2 2*`, new blocks starred.
@@ -188,9 +229,18 @@ mod tests {
         for placement in Placement::value_variants() {
             for n in 1..14 {
                 for to in n + 1..40 {
-                    let plan = GrowthPlan::from_map(n, &placement.layer_map(n, to), &Initializer::ZERO_RESIDUAL).unwrap();
+                    let plan = GrowthPlan::from_map(
+                        n,
+                        &placement.layer_map(n, to),
+                        &Initializer::ZERO_RESIDUAL,
+                    )
+                    .unwrap();
                     assert_eq!(plan.n_layer(), to);
-                    assert_eq!(plan.claim(), Claim::Exact, "{placement:?} {n} -> {to}: {plan}");
+                    assert_eq!(
+                        plan.claim(),
+                        Claim::Exact,
+                        "{placement:?} {n} -> {to}: {plan}"
+                    );
                     assert!(plan.dropped().is_empty());
                 }
             }

@@ -71,12 +71,18 @@ fn parse(text: &str, n_layer: usize) -> Result<GrowthPlan, String> {
     for (i, slice) in file.slice.iter().enumerate() {
         let [start, end] = slice.layers;
         if start >= end || end > n_layer {
-            return Err(format!("slice {}: layers = [{start}, {end}] is not a range within the source's [0, {n_layer}]", i + 1));
+            return Err(format!(
+                "slice {}: layers = [{start}, {end}] is not a range within the source's [0, {n_layer}]",
+                i + 1
+            ));
         }
         for source in (0..slice.repeat).flat_map(|_| start..end) {
             let first = !seen[source] && slice.keep;
             seen[source] |= first;
-            slots.push(Slot { source, init: (!first).then(|| slice.init.clone()) });
+            slots.push(Slot {
+                source,
+                init: (!first).then(|| slice.init.clone()),
+            });
             if slots.len() > MAX_LAYERS {
                 return Err(format!("the plan has more than {MAX_LAYERS} blocks"));
             }
@@ -94,13 +100,17 @@ mod tests {
     fn slices_repeat_and_keep_as_documented() {
         let plan = parse("[[slice]]\nlayers = [0, 3]\n[[slice]]\nlayers = [1, 4]\ninit = \"zero-residual\"\n[[slice]]\nlayers = [3, 4]\nrepeat = 2\ninit = { scaled = { scale = 0.25 } }\n", 4).unwrap();
         assert_eq!(plan.to_string(), "0 1 2 1* 2* 3 3* 3*");
-        let quarter = Scaled { scale: 0.25, ..Scaled::default() };
+        let quarter = Scaled {
+            scale: 0.25,
+            ..Scaled::default()
+        };
         assert_eq!(plan.slots[7].init, Some(Initializer::Scaled(quarter)));
     }
 
     #[test]
     fn a_llama_pro_plan_is_exact() {
-        let text = "[[slice]]\nlayers = [0, 2]\n[[slice]]\nlayers = [1, 2]\ninit = \"zero-residual\"\n";
+        let text =
+            "[[slice]]\nlayers = [0, 2]\n[[slice]]\nlayers = [1, 2]\ninit = \"zero-residual\"\n";
         assert_eq!(parse(text, 2).unwrap().claim(), Claim::Exact);
     }
 
@@ -109,7 +119,10 @@ mod tests {
         let error = parse("[[slice]]\nlayers = [0, 2]\nint = \"copy\"\n", 2).unwrap_err();
         assert!(error.contains("line 3") && error.contains("int"), "{error}");
         let error = parse("[[slice]]\nlayers = [0, 9]\n", 2).unwrap_err();
-        assert!(error.contains("slice 1") && error.contains("[0, 2]"), "{error}");
+        assert!(
+            error.contains("slice 1") && error.contains("[0, 2]"),
+            "{error}"
+        );
         let error = parse("[[slice]]\nlayers = [0, 2]\ninit = \"zero-residul\"\n", 2).unwrap_err();
         assert!(error.contains("did you mean `zero-residual`"), "{error}");
         assert!(parse("[[slice]]\nlayers = [0, 2]\nrepeat = 1000000000000\n", 2).is_err());

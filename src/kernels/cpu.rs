@@ -21,21 +21,33 @@ impl FusedOps for Flex {
         like(&x, math::map(values(&x), math::gelu))
     }
 
-    fn fused_layer_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, epsilon: f64) -> FlexTensor {
+    fn fused_layer_norm(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        epsilon: f64,
+    ) -> FlexTensor {
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
         let d = values(&weight).len();
         let mut out = vec![0.0; values(&x).len()];
         let rows = task_rows(d) * d;
-        out.par_chunks_mut(rows).zip(values(&x).par_chunks(rows)).for_each(|(out, x)| {
-            vectorized(|| {
-                for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                    let (mean, rstd) = moments(x, epsilon as f32);
-                    for (((out, &x), &w), &b) in out.iter_mut().zip(x).zip(values(&weight)).zip(values(&bias)) {
-                        *out = (x - mean) * rstd * w + b;
+        out.par_chunks_mut(rows)
+            .zip(values(&x).par_chunks(rows))
+            .for_each(|(out, x)| {
+                vectorized(|| {
+                    for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                        let (mean, rstd) = moments(x, epsilon as f32);
+                        for (((out, &x), &w), &b) in out
+                            .iter_mut()
+                            .zip(x)
+                            .zip(values(&weight))
+                            .zip(values(&bias))
+                        {
+                            *out = (x - mean) * rstd * w + b;
+                        }
                     }
-                }
+                });
             });
-        });
         like(&x, out)
     }
 
@@ -49,7 +61,8 @@ impl FusedOps for Flex {
                 for (row, weights) in matrix.chunks_exact_mut(u).enumerate() {
                     let (seen, future) = weights.split_at_mut(u - t + row + 1);
                     let max = math::max(seen);
-                    seen.iter_mut().for_each(|s| *s = math::exp((*s - max) * scale));
+                    seen.iter_mut()
+                        .for_each(|s| *s = math::exp((*s - max) * scale));
                     let total = 1.0 / math::sum(seen, |e| e);
                     seen.iter_mut().for_each(|s| *s *= total);
                     future.fill(0.0);
@@ -59,10 +72,16 @@ impl FusedOps for Flex {
         scores
     }
 
-    fn fused_linear_cross_entropy(hidden: FlexTensor, head: FlexTensor, targets: FlexTensor) -> FlexTensor {
+    fn fused_linear_cross_entropy(
+        hidden: FlexTensor,
+        head: FlexTensor,
+        targets: FlexTensor,
+    ) -> FlexTensor {
         let n = hidden.layout().shape()[0];
         let targets = indices(&targets);
-        let total: f64 = logit_chunks(&hidden, &head).map(|(start, mut logits)| nll_sum(&mut logits, &targets[start..], None)).sum();
+        let total: f64 = logit_chunks(&hidden, &head)
+            .map(|(start, mut logits)| nll_sum(&mut logits, &targets[start..], None))
+            .sum();
         scalar(total / n as f64)
     }
 }
@@ -70,10 +89,18 @@ impl FusedOps for Flex {
 impl FusedGrads for Flex {
     fn gelu_grad(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
         let [x, grad] = [x, grad].map(contiguous);
-        like(&x, math::map2(values(&x), values(&grad), |x, g| math::gelu_slope(x) * g))
+        like(
+            &x,
+            math::map2(values(&x), values(&grad), |x, g| math::gelu_slope(x) * g),
+        )
     }
 
-    fn layer_norm_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, epsilon: f64) -> [FlexTensor; 3] {
+    fn layer_norm_grad(
+        x: FlexTensor,
+        weight: FlexTensor,
+        grad: FlexTensor,
+        epsilon: f64,
+    ) -> [FlexTensor; 3] {
         let [x, weight, grad] = [x, weight, grad].map(contiguous);
         let d = values(&weight).len();
         let rows = task_rows(d) * d;
@@ -87,8 +114,19 @@ impl FusedGrads for Flex {
             .map(|((dx, x), grad)| {
                 let mut sums = vec![0.0; 2 * d];
                 vectorized(|| {
-                    for ((dx, x), grad) in dx.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(grad.chunks_exact(d)) {
-                        layer_norm_row_grad(dx, x, grad, values(&weight), epsilon as f32, &mut sums);
+                    for ((dx, x), grad) in dx
+                        .chunks_exact_mut(d)
+                        .zip(x.chunks_exact(d))
+                        .zip(grad.chunks_exact(d))
+                    {
+                        layer_norm_row_grad(
+                            dx,
+                            x,
+                            grad,
+                            values(&weight),
+                            epsilon as f32,
+                            &mut sums,
+                        );
                     }
                 });
                 sums
@@ -96,7 +134,9 @@ impl FusedGrads for Flex {
             .collect();
         let mut sums = vec![0.0; 2 * d];
         for part in partial {
-            sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            sums.iter_mut()
+                .zip(part)
+                .for_each(|(sum, part)| *sum += part);
         }
         let bias = sums.split_off(d);
         [like(&x, dx), like(&weight, sums), like(&weight, bias)]
@@ -106,20 +146,33 @@ impl FusedGrads for Flex {
         let (weights, mut grad) = (contiguous(weights), contiguous(grad));
         let [t, u] = last_two(&weights);
         let scale = scale as f32;
-        owned(&mut grad).par_chunks_mut(t * u).zip(values(&weights).par_chunks(t * u)).for_each(|(grad, weights)| {
-            vectorized(|| {
-                for (row, (grad, weights)) in grad.chunks_exact_mut(u).zip(weights.chunks_exact(u)).enumerate() {
-                    let (seen, future) = grad.split_at_mut(u - t + row + 1);
-                    let dot = math::sum2(seen, &weights[..seen.len()], |g, w| g * w);
-                    seen.iter_mut().zip(weights).for_each(|(g, &w)| *g = scale * w * (*g - dot));
-                    future.fill(0.0);
-                }
+        owned(&mut grad)
+            .par_chunks_mut(t * u)
+            .zip(values(&weights).par_chunks(t * u))
+            .for_each(|(grad, weights)| {
+                vectorized(|| {
+                    for (row, (grad, weights)) in grad
+                        .chunks_exact_mut(u)
+                        .zip(weights.chunks_exact(u))
+                        .enumerate()
+                    {
+                        let (seen, future) = grad.split_at_mut(u - t + row + 1);
+                        let dot = math::sum2(seen, &weights[..seen.len()], |g, w| g * w);
+                        seen.iter_mut()
+                            .zip(weights)
+                            .for_each(|(g, &w)| *g = scale * w * (*g - dot));
+                        future.fill(0.0);
+                    }
+                });
             });
-        });
         grad
     }
 
-    fn linear_cross_entropy_with_grad(hidden: FlexTensor, head: FlexTensor, targets: FlexTensor) -> [FlexTensor; 3] {
+    fn linear_cross_entropy_with_grad(
+        hidden: FlexTensor,
+        head: FlexTensor,
+        targets: FlexTensor,
+    ) -> [FlexTensor; 3] {
         let shape = hidden.layout().shape().clone();
         let (n, d) = (shape[0], shape[1]);
         let targets = indices(&targets);
@@ -141,20 +194,29 @@ impl FusedGrads for Flex {
             });
         }
         let d_hidden = FlexTensor::from_data(TensorData::new(d_hidden, [n, d]));
-        [scalar(total / n as f64), d_hidden, d_head.expect("a batch has at least one token")]
+        [
+            scalar(total / n as f64),
+            d_hidden,
+            d_head.expect("a batch has at least one token"),
+        ]
     }
 
     fn scaled(mut x: FlexTensor, factor: FlexTensor) -> FlexTensor {
         let factor = values(&contiguous(factor))[0];
         if factor != 1.0 {
-            owned(&mut x).par_chunks_mut(TASK).for_each(|x| vectorized(|| x.iter_mut().for_each(|x| *x *= factor)));
+            owned(&mut x)
+                .par_chunks_mut(TASK)
+                .for_each(|x| vectorized(|| x.iter_mut().for_each(|x| *x *= factor)));
         }
         x
     }
 }
 
 /// Logits `[rows, V]` of up to [`LOGIT_ROWS`] rows at a time, each with its first row.
-fn logit_chunks<'a>(hidden: &'a FlexTensor, head: &'a FlexTensor) -> impl Iterator<Item = (usize, FlexTensor)> + 'a {
+fn logit_chunks<'a>(
+    hidden: &'a FlexTensor,
+    head: &'a FlexTensor,
+) -> impl Iterator<Item = (usize, FlexTensor)> + 'a {
     let n = hidden.layout().shape()[0];
     (0..n).step_by(LOGIT_ROWS).map(move |start| {
         let rows = LOGIT_ROWS.min(n - start);
@@ -200,7 +262,14 @@ fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
 /// With x̂ = (x − mean)·rstd and ĝ = g·w: dx = rstd·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂)),
 /// dw += g·x̂, db += g. `sums` is dw and db end to end.
 #[inline(always)]
-fn layer_norm_row_grad(dx: &mut [f32], x: &[f32], grad: &[f32], weight: &[f32], epsilon: f32, sums: &mut [f32]) {
+fn layer_norm_row_grad(
+    dx: &mut [f32],
+    x: &[f32],
+    grad: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    sums: &mut [f32],
+) {
     let d = x.len();
     let (mean, rstd) = moments(x, epsilon);
     for (dx, (&g, &w)) in dx.iter_mut().zip(grad.iter().zip(weight)) {
@@ -219,14 +288,22 @@ fn layer_norm_row_grad(dx: &mut [f32], x: &[f32], grad: &[f32], weight: &[f32], 
 }
 
 fn add_assign(sum: &mut [f32], part: &[f32]) {
-    sum.par_chunks_mut(TASK).zip(part.par_chunks(TASK)).for_each(|(sum, part)| {
-        vectorized(|| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part));
-    });
+    sum.par_chunks_mut(TASK)
+        .zip(part.par_chunks(TASK))
+        .for_each(|(sum, part)| {
+            vectorized(|| {
+                sum.iter_mut()
+                    .zip(part)
+                    .for_each(|(sum, part)| *sum += part)
+            });
+        });
 }
 
 /// The tensor laid out row-major from its first byte to its last.
 fn contiguous(x: FlexTensor) -> FlexTensor {
-    let exact = x.is_contiguous() && x.layout().start_offset() == 0 && x.bytes().len() == x.layout().num_elements() * 4;
+    let exact = x.is_contiguous()
+        && x.layout().start_offset() == 0
+        && x.bytes().len() == x.layout().num_elements() * 4;
     if exact { x } else { x.to_contiguous() }
 }
 
@@ -256,5 +333,7 @@ fn last_two(x: &FlexTensor) -> [usize; 2] {
 
 fn indices(x: &FlexTensor) -> Vec<usize> {
     let data = x.clone().into_data().convert::<i64>();
-    data.iter::<i64>().map(|i| usize::try_from(i).expect("token ids are not negative")).collect()
+    data.iter::<i64>()
+        .map(|i| usize::try_from(i).expect("token ids are not negative"))
+        .collect()
 }

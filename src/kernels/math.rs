@@ -22,12 +22,22 @@ pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
 pub fn exp(x: f32) -> f32 {
     // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
+    // ln 2 in two parts: k times the first is exact.
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
+    const LN_2_LOW: f32 = 2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;
-    let r = x - k * 0.693_359_375 + k * 2.121_944_4e-4;
-    let p = ((((1.987_569_1e-4 * r + 1.398_199_9e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r + 1.666_666_5e-1) * r + 0.5;
-    let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    let r = x - k * LN_2_HIGH + k * LN_2_LOW;
+    let p = ((((1.987_569_1e-4 * r + 1.398_199_9e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r
+        + 1.666_666_5e-1)
+        * r
+        + 0.5;
+    let power = shifted
+        .to_bits()
+        .wrapping_sub(ROUND.to_bits())
+        .wrapping_add(127)
+        << 23;
     (p * r * r + r + 1.0) * f32::from_bits(power)
 }
 
@@ -64,7 +74,12 @@ const LANES: usize = 16;
 pub fn sum2(xs: &[f32], ys: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let (x_chunks, y_chunks) = (xs.chunks_exact(LANES), ys.chunks_exact(LANES));
-    let rest = x_chunks.remainder().iter().zip(y_chunks.remainder()).map(|(&x, &y)| f(x, y)).sum::<f32>();
+    let rest = x_chunks
+        .remainder()
+        .iter()
+        .zip(y_chunks.remainder())
+        .map(|(&x, &y)| f(x, y))
+        .sum::<f32>();
     for (x, y) in x_chunks.zip(y_chunks) {
         for i in 0..LANES {
             lanes[i] += f(x[i], y[i]);
@@ -85,7 +100,11 @@ pub fn max(xs: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = xs.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
+    let rest = chunks
+        .remainder()
+        .iter()
+        .copied()
+        .fold(f32::NEG_INFINITY, larger);
     for chunk in chunks {
         for i in 0..LANES {
             lanes[i] = larger(lanes[i], chunk[i]);
@@ -97,18 +116,28 @@ pub fn max(xs: &[f32]) -> f32 {
 /// `out[i] = f(x[i])` on all cores.
 pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(out, x)| {
-        vectorized(|| out.iter_mut().zip(x).for_each(|(out, &x)| *out = f(x)));
-    });
+    out.par_chunks_mut(TASK)
+        .zip(x.par_chunks(TASK))
+        .for_each(|(out, x)| {
+            vectorized(|| out.iter_mut().zip(x).for_each(|(out, &x)| *out = f(x)));
+        });
     out
 }
 
 /// `out[i] = f(x[i], y[i])` on all cores.
 pub fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).zip(y.par_chunks(TASK)).for_each(|((out, x), y)| {
-        vectorized(|| out.iter_mut().zip(x).zip(y).for_each(|((out, &x), &y)| *out = f(x, y)));
-    });
+    out.par_chunks_mut(TASK)
+        .zip(x.par_chunks(TASK))
+        .zip(y.par_chunks(TASK))
+        .for_each(|((out, x), y)| {
+            vectorized(|| {
+                out.iter_mut()
+                    .zip(x)
+                    .zip(y)
+                    .for_each(|((out, &x), &y)| *out = f(x, y))
+            });
+        });
     out
 }
 
@@ -130,13 +159,22 @@ mod tests {
 
     #[test]
     fn gelu_matches_the_formula_and_its_slope_the_difference() {
-        let formula = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
+        let formula = |x: f64| {
+            0.5 * x
+                * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+        };
         for i in -1000..1000 {
             let x = i as f32 * 0.01;
-            assert!((f64::from(gelu(x)) - formula(f64::from(x))).abs() < 1e-6 * (1.0 + f64::from(x).abs()));
+            assert!(
+                (f64::from(gelu(x)) - formula(f64::from(x))).abs()
+                    < 1e-6 * (1.0 + f64::from(x).abs())
+            );
             let h = 1e-4;
             let difference = (formula(f64::from(x) + h) - formula(f64::from(x) - h)) / (2.0 * h);
-            assert!((f64::from(gelu_slope(x)) - difference).abs() < 1e-5, "at {x}");
+            assert!(
+                (f64::from(gelu_slope(x)) - difference).abs() < 1e-5,
+                "at {x}"
+            );
         }
     }
 

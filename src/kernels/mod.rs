@@ -25,14 +25,23 @@ pub trait FusedOps: Backend {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// LayerNorm over the last axis: x `[.., D]`, weight and bias `[D]`.
-    fn fused_layer_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
+    fn fused_layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self>;
 
     /// Softmax over the last axis of `scale` · scores `[B, H, T, U]`, causal: row t sees the
     /// first U − T + t + 1 columns.
     fn fused_causal_softmax(scores: FloatTensor<Self>, scale: f64) -> FloatTensor<Self>;
 
     /// Mean cross-entropy of hidden `[N, D]` · headᵀ `[D, V]` against targets `[N]`; `[1]`.
-    fn fused_linear_cross_entropy(hidden: FloatTensor<Self>, head: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self>;
+    fn fused_linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
 }
 
 /// Rows of `wte` `[V, D]` for ids `[B, T]`: `[B, T, D]`.
@@ -61,7 +70,12 @@ pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64
     if !on_cpu(&x) {
         return plain::layer_norm(x, weight, bias, epsilon);
     }
-    Tensor::from_dispatch(Dispatch::fused_layer_norm(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), epsilon))
+    Tensor::from_dispatch(Dispatch::fused_layer_norm(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        epsilon,
+    ))
 }
 
 /// Causal softmax of scaled scores `[B, H, T, U]`, U ≥ T.
@@ -69,15 +83,26 @@ pub fn causal_softmax(scores: Tensor<4>, scale: f64) -> Tensor<4> {
     if !on_cpu(&scores) {
         return plain::causal_softmax(scores, scale);
     }
-    Tensor::from_dispatch(Dispatch::fused_causal_softmax(scores.into_dispatch(), scale))
+    Tensor::from_dispatch(Dispatch::fused_causal_softmax(
+        scores.into_dispatch(),
+        scale,
+    ))
 }
 
 /// Mean cross-entropy `[1]` of hidden `[N, D]` times head `[V, D]` transposed, against `[N]`.
-pub fn linear_cross_entropy(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
     if !on_cpu(&hidden) {
         return plain::linear_cross_entropy(hidden, head, targets);
     }
-    Tensor::from_dispatch(Dispatch::fused_linear_cross_entropy(hidden.into_dispatch(), head.into_dispatch(), targets.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::fused_linear_cross_entropy(
+        hidden.into_dispatch(),
+        head.into_dispatch(),
+        targets.into_dispatch(),
+    ))
 }
 
 /// Negative log-likelihood `[N]` of every target, [`LOGIT_ROWS`] rows at a time; no gradient.
@@ -88,8 +113,11 @@ pub fn token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) ->
         .step_by(LOGIT_ROWS)
         .map(|start| {
             let rows = start..(start + LOGIT_ROWS).min(n);
-            let logits = hidden.clone().slice([rows.clone()]).matmul(head.clone());
-            plain::nll(logits, targets.clone().slice([rows]))
+            let logits = hidden
+                .clone()
+                .slice_dim(0, rows.clone())
+                .matmul(head.clone());
+            plain::nll(logits, targets.clone().slice_dim(0, rows))
         })
         .collect();
     Tensor::cat(pieces, 0)

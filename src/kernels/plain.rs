@@ -35,12 +35,18 @@ pub fn causal_softmax(scores: Tensor<4>, scale: f64) -> Tensor<4> {
 }
 
 /// Mean cross-entropy `[1]` of hidden `[N, D]` times head `[V, D]` transposed.
-pub fn linear_cross_entropy(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
     nll(hidden.matmul(head.transpose()), targets).mean()
 }
 
 /// −log softmax(logits)[target] of every row. `[N, V], [N] -> [N]`
 pub fn nll(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let n = logits.dims()[0];
-    -log_softmax(logits, 1).gather(1, targets.reshape([n, 1])).reshape([n])
+    -log_softmax(logits, 1)
+        .gather(1, targets.reshape([n, 1]))
+        .reshape([n])
 }

@@ -22,7 +22,11 @@ pub struct Attention {
 impl Attention {
     pub(super) fn zeros(config: &Gpt2Config, device: &Device) -> Self {
         let d = config.n_embd;
-        Self { c_attn: Conv1d::zeros(d, 3 * d, device), c_proj: Conv1d::zeros(d, d, device), n_head: config.n_head }
+        Self {
+            c_attn: Conv1d::zeros(d, 3 * d, device),
+            c_proj: Conv1d::zeros(d, d, device),
+            n_head: config.n_head,
+        }
     }
 
     /// `[B, T, D] -> [B, T, D]`
@@ -43,7 +47,12 @@ impl Attention {
         let [b, t, d] = x.dims();
         let (h, s) = (self.n_head, d / self.n_head);
         let qkv = self.c_attn.forward(x); // [B, T, 3D]
-        [0, 1, 2].map(|i| qkv.clone().slice([0..b, 0..t, i * d..(i + 1) * d]).reshape([b, t, h, s]).swap_dims(1, 2))
+        [0, 1, 2].map(|i| {
+            qkv.clone()
+                .slice([0..b, 0..t, i * d..(i + 1) * d])
+                .reshape([b, t, h, s])
+                .swap_dims(1, 2)
+        })
     }
 
     /// `[B, H, T, S]` against keys and values of length U ≥ T, then the output projection.
@@ -52,6 +61,7 @@ impl Attention {
         let scores = q.matmul(k.swap_dims(2, 3)); // [B, H, T, U]
         let weights = kernels::causal_softmax(scores, 1.0 / (s as f64).sqrt()); // [B, H, T, U]
         let mixed = weights.matmul(v); // [B, H, T, S]
-        self.c_proj.forward(mixed.swap_dims(1, 2).reshape([b, t, h * s]))
+        self.c_proj
+            .forward(mixed.swap_dims(1, 2).reshape([b, t, h * s]))
     }
 }

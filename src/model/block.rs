@@ -62,7 +62,11 @@ pub struct Mlp {
 impl Mlp {
     fn zeros(config: &Gpt2Config, device: &Device) -> Self {
         let (d, f) = (config.n_embd, config.n_inner);
-        Self { c_fc: Conv1d::zeros(d, f, device), c_proj: Conv1d::zeros(f, d, device), activation: config.activation }
+        Self {
+            c_fc: Conv1d::zeros(d, f, device),
+            c_proj: Conv1d::zeros(f, d, device),
+            activation: config.activation,
+        }
     }
 
     /// `[B, T, D] -> [B, T, D]`

@@ -14,7 +14,10 @@ impl LayerCache {
     pub(super) fn append(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let joined = match self.past.take() {
             None => (k, v),
-            Some((past_k, past_v)) => (Tensor::cat(vec![past_k, k], 2), Tensor::cat(vec![past_v, v], 2)),
+            Some((past_k, past_v)) => (
+                Tensor::cat(vec![past_k, k], 2),
+                Tensor::cat(vec![past_v, v], 2),
+            ),
         };
         self.past = Some(joined.clone());
         joined
@@ -34,7 +37,9 @@ pub struct KvCache {
 impl KvCache {
     /// An empty cache for `n_layer` blocks.
     pub fn new(n_layer: usize) -> Self {
-        Self { layers: vec![LayerCache::default(); n_layer] }
+        Self {
+            layers: vec![LayerCache::default(); n_layer],
+        }
     }
 
     /// Number of tokens seen.

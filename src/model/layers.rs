@@ -16,7 +16,9 @@ pub struct Weight {
 
 impl Weight {
     pub(super) fn zeros(shape: [usize; 2], device: &Device) -> Self {
-        Self { weight: zero_param(shape, device) }
+        Self {
+            weight: zero_param(shape, device),
+        }
     }
 }
 
@@ -34,7 +36,11 @@ pub struct LayerNorm {
 impl LayerNorm {
     pub(super) fn zeros(config: &Gpt2Config, device: &Device) -> Self {
         let d = config.n_embd;
-        Self { weight: zero_param([d], device), bias: zero_param([d], device), epsilon: config.layer_norm_epsilon }
+        Self {
+            weight: zero_param([d], device),
+            bias: zero_param([d], device),
+            epsilon: config.layer_norm_epsilon,
+        }
     }
 
     /// `[B, T, D] -> [B, T, D]`
@@ -54,7 +60,10 @@ pub struct Conv1d {
 
 impl Conv1d {
     pub(super) fn zeros(d_in: usize, d_out: usize, device: &Device) -> Self {
-        Self { weight: zero_param([d_in, d_out], device), bias: zero_param([d_out], device) }
+        Self {
+            weight: zero_param([d_in, d_out], device),
+            bias: zero_param([d_out], device),
+        }
     }
 
     /// `[B, T, in] -> [B, T, out]`

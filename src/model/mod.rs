@@ -47,9 +47,12 @@ impl Gpt2 {
         Self {
             wte: Weight::zeros([config.vocab_size, d], device),
             wpe: Weight::zeros([config.n_positions, d], device),
-            h: (0..config.n_layer).map(|_| Block::zeros(config, device)).collect(),
+            h: (0..config.n_layer)
+                .map(|_| Block::zeros(config, device))
+                .collect(),
             ln_f: LayerNorm::zeros(config, device),
-            lm_head: (!config.tie_word_embeddings).then(|| Weight::zeros([config.vocab_size, d], device)),
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| Weight::zeros([config.vocab_size, d], device)),
         }
     }
 
@@ -79,13 +82,15 @@ impl Gpt2 {
     pub fn embed(&self, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
         let [_, t] = ids.dims();
         let tokens = kernels::embedding(self.wte.weight.val(), ids); // [B, T, D]
-        let positions = self.wpe.weight.val().slice([start..start + t]); // [T, D]
+        let positions = self.wpe.weight.val().slice_dim(0, start..start + t); // [T, D]
         tokens + positions.unsqueeze()
     }
 
     /// The head's matrix `[V, D]`.
     pub fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().map_or_else(|| self.wte.weight.val(), |head| head.weight.val())
+        self.lm_head
+            .as_ref()
+            .map_or_else(|| self.wte.weight.val(), |head| head.weight.val())
     }
 
     /// Logits of `ids`. `[B, T] -> [B, T, V]`
@@ -98,7 +103,10 @@ impl Gpt2 {
         let [b, t, d] = hidden.dims();
         let head = self.head();
         let v = head.dims()[0];
-        hidden.reshape([b * t, d]).matmul(head.transpose()).reshape([b, t, v])
+        hidden
+            .reshape([b * t, d])
+            .matmul(head.transpose())
+            .reshape([b, t, v])
     }
 
     /// Mean cross-entropy of predicting `targets`, in nats per token.
@@ -110,7 +118,11 @@ impl Gpt2 {
         let [b, t] = ids.dims();
         let hidden = self.hidden(ids);
         let d = hidden.dims()[2];
-        kernels::linear_cross_entropy(hidden.reshape([b * t, d]), self.head(), targets.reshape([b * t]))
+        kernels::linear_cross_entropy(
+            hidden.reshape([b * t, d]),
+            self.head(),
+            targets.reshape([b * t]),
+        )
     }
 
     /// Negative log-likelihood of every target, in nats; no gradient.
@@ -122,7 +134,12 @@ impl Gpt2 {
         let [b, t] = ids.dims();
         let hidden = self.hidden(ids);
         let d = hidden.dims()[2];
-        kernels::token_nll(hidden.reshape([b * t, d]), self.head(), targets.reshape([b * t])).reshape([b, t])
+        kernels::token_nll(
+            hidden.reshape([b * t, d]),
+            self.head(),
+            targets.reshape([b * t]),
+        )
+        .reshape([b, t])
     }
 }
 

@@ -17,17 +17,23 @@ use crate::growth::init::random_values;
 /// # Errors
 /// A tensor cannot be read. Values that are not finite are let through: see [`non_finite`].
 pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Gpt2> {
-    fill(Gpt2::zeros(&checkpoint.config, device), |name| checkpoint.tensor(name)?.read())
+    fill(Gpt2::zeros(&checkpoint.config, device), |name| {
+        checkpoint.tensor(name)?.read()
+    })
 }
 
 /// Loads one block alone, for passes that hold a single block in memory.
 pub fn load_block(checkpoint: &Checkpoint, layer: usize, device: &Device) -> Result<Block> {
-    fill(Block::zeros(&checkpoint.config, device), |name| checkpoint.tensor(&format!("h.{layer}.{name}"))?.read())
+    fill(Block::zeros(&checkpoint.config, device), |name| {
+        checkpoint.tensor(&format!("h.{layer}.{name}"))?.read()
+    })
 }
 
 /// Loads the last LayerNorm alone.
 pub fn load_ln_f(checkpoint: &Checkpoint, device: &Device) -> Result<LayerNorm> {
-    fill(LayerNorm::zeros(&checkpoint.config, device), |name| checkpoint.tensor(&format!("ln_f.{name}"))?.read())
+    fill(LayerNorm::zeros(&checkpoint.config, device), |name| {
+        checkpoint.tensor(&format!("ln_f.{name}"))?.read()
+    })
 }
 
 /// Draws a model from scratch, as `transformers` does, each parameter from a random stream of
@@ -35,11 +41,20 @@ pub fn load_ln_f(checkpoint: &Checkpoint, device: &Device) -> Result<LayerNorm> 
 pub fn init(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Gpt2> {
     let params = layout::params(config);
     fill(Gpt2::zeros(config, device), |name| {
-        let stream = params.iter().position(|p| p.name == name).ok_or_else(|| Error::invalid(name, "not in the layout"))?;
+        let stream = params
+            .iter()
+            .position(|p| p.name == name)
+            .ok_or_else(|| Error::invalid(name, "not in the layout"))?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream as u64);
         let param = &params[stream];
-        Ok(random_values(param.fresh, &param.shape, config.initializer_range, config, &mut rng))
+        Ok(random_values(
+            param.fresh,
+            &param.shape,
+            config.initializer_range,
+            config,
+            &mut rng,
+        ))
     })
 }
 
@@ -63,14 +78,21 @@ pub struct Named {
 
 /// Every parameter of a model, in file order.
 pub fn read_all<M: Module>(module: &M) -> Vec<Named> {
-    let mut reader = Reader { path: Path::default(), out: Vec::new() };
+    let mut reader = Reader {
+        path: Path::default(),
+        out: Vec::new(),
+    };
     module.visit(&mut reader);
     reader.out
 }
 
 /// Names of parameters with values that are not finite.
 pub fn non_finite<M: Module>(module: &M) -> Vec<String> {
-    read_all(module).into_iter().filter(|named| !named.values.as_slice().iter().all(|v| v.is_finite())).map(|named| named.name).collect()
+    read_all(module)
+        .into_iter()
+        .filter(|named| !named.values.as_slice().iter().all(|v| v.is_finite()))
+        .map(|named| named.name)
+        .collect()
 }
 
 /// Tensors ready to be written, with the trunk's prefix as `transformers` writes it, in `dtype`.
@@ -79,20 +101,25 @@ pub fn tensors_out(named: &[Named], dtype: Dtype) -> Vec<TensorOut<'_>> {
     named
         .iter()
         .map(|Named { name, values }| TensorOut {
-            name: if name == layout::LM_HEAD { name.clone() } else { format!("{}{name}", layout::PREFIX) },
+            name: if name == layout::LM_HEAD {
+                name.clone()
+            } else {
+                format!("{}{name}", layout::PREFIX)
+            },
             dtype,
             shape: values.shape().to_vec(),
             append: Box::new(move |out| {
                 crate::interrupt::check("nothing was published")?;
-                (&out.file).write_all(&dtype.encode(values.as_slice())).map_err(Error::io("write", &out.path))
+                (&out.file)
+                    .write_all(&dtype.encode(values.as_slice()))
+                    .map_err(Error::io("write", &out.path))
             }),
         })
         .collect()
 }
 
 /// The dotted path of the parameter being visited.
-#[derive(Default)]
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(crate) struct Path(Vec<String>);
 
 impl Path {
@@ -124,14 +151,21 @@ impl ModuleVisitor for Reader {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.out.push(Named { name: self.path.name(), values: to_host(param.val()) });
+        self.out.push(Named {
+            name: self.path.name(),
+            values: to_host(param.val()),
+        });
     }
 }
 
 /// Values of a tensor on the host.
 pub fn to_host<const D: usize>(tensor: Tensor<D>) -> HostTensor {
     let shape: [usize; D] = tensor.dims();
-    let values = tensor.into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to f32");
+    let values = tensor
+        .into_data()
+        .convert::<f32>()
+        .try_into_vec::<f32>()
+        .expect("converted to f32");
     HostTensor::new(&shape, values)
 }
 
@@ -144,7 +178,11 @@ pub fn from_host<const D: usize>(values: HostTensor, device: &Device) -> Tensor<
 
 /// Replaces every parameter of `module` by what `values` gives for its name. Identities stay.
 fn fill<M: Module>(module: M, values: impl FnMut(&str) -> Result<HostTensor>) -> Result<M> {
-    let mut filler = Filler { path: Path::default(), values, failed: None };
+    let mut filler = Filler {
+        path: Path::default(),
+        values,
+        failed: None,
+    };
     let module = module.map(&mut filler);
     filler.failed.map_or(Ok(module), Err)
 }

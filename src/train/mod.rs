@@ -88,22 +88,47 @@ impl TrainConfig {
     /// Says which key is wrong, and what would be right.
     pub fn check(&self, n_positions: usize) -> Result<(), String> {
         let sequence_tokens = (self.micro_batch * self.context) as u64;
-        let positive = [("tokens", self.tokens), ("batch_tokens", self.batch_tokens), ("context", self.context as u64), ("micro_batch", self.micro_batch as u64), ("keep", self.keep as u64)];
+        let positive = [
+            ("tokens", self.tokens),
+            ("batch_tokens", self.batch_tokens),
+            ("context", self.context as u64),
+            ("micro_batch", self.micro_batch as u64),
+            ("keep", self.keep as u64),
+        ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("train.{key} must be at least 1"));
         }
         if self.context > n_positions {
-            return Err(format!("train.context = {} exceeds the model's n_positions = {n_positions}", self.context));
+            return Err(format!(
+                "train.context = {} exceeds the model's n_positions = {n_positions}",
+                self.context
+            ));
         }
         if !self.batch_tokens.is_multiple_of(sequence_tokens) {
-            return Err(format!("train.batch_tokens = {} is not a multiple of micro_batch * context = {sequence_tokens}", self.batch_tokens));
+            return Err(format!(
+                "train.batch_tokens = {} is not a multiple of micro_batch * context = {sequence_tokens}",
+                self.batch_tokens
+            ));
         }
-        let rates = [("lr", self.lr), ("min_lr", self.min_lr()), ("grad_clip", self.grad_clip), ("weight_decay", self.weight_decay)];
-        if let Some((key, value)) = rates.iter().find(|(_, value)| !value.is_finite() || *value < 0.0) {
+        let rates = [
+            ("lr", self.lr),
+            ("min_lr", self.min_lr()),
+            ("grad_clip", self.grad_clip),
+            ("weight_decay", self.weight_decay),
+        ];
+        if let Some((key, value)) = rates
+            .iter()
+            .find(|(_, value)| !value.is_finite() || *value < 0.0)
+        {
             return Err(format!("train.{key} = {value} must be a number from 0"));
         }
-        if let Some((key, value)) = [("beta1", self.beta1), ("beta2", self.beta2)].iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
-            return Err(format!("train.{key} = {value} must be at least 0 and below 1"));
+        if let Some((key, value)) = [("beta1", self.beta1), ("beta2", self.beta2)]
+            .iter()
+            .find(|(_, value)| !(0.0..1.0).contains(value))
+        {
+            return Err(format!(
+                "train.{key} = {value} must be at least 0 and below 1"
+            ));
         }
         Ok(())
     }
@@ -124,17 +149,29 @@ impl TrainConfig {
 
     /// The learning-rate schedule.
     pub fn schedule(&self) -> Cosine {
-        Cosine { lr: self.lr, min_lr: self.min_lr(), warmup_steps: self.warmup_tokens.div_ceil(self.batch_tokens), total_steps: self.steps() }
+        Cosine {
+            lr: self.lr,
+            min_lr: self.min_lr(),
+            warmup_steps: self.warmup_tokens.div_ceil(self.batch_tokens),
+            total_steps: self.steps(),
+        }
     }
 
     /// The constants of the optimizer.
     pub fn adamw(&self) -> AdamW {
-        AdamW { beta1: self.beta1, beta2: self.beta2, weight_decay: self.weight_decay, ..AdamW::default() }
+        AdamW {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            weight_decay: self.weight_decay,
+            ..AdamW::default()
+        }
     }
 
     /// Whether a thing done every `every` tokens is due after `step` steps.
     pub fn is_due(&self, every: Option<u64>, step: u64) -> bool {
-        every.is_some_and(|every| step * self.batch_tokens / every.max(1) > (step - 1) * self.batch_tokens / every.max(1))
+        every.is_some_and(|every| {
+            step * self.batch_tokens / every.max(1) > (step - 1) * self.batch_tokens / every.max(1)
+        })
     }
 }
 
@@ -170,7 +207,8 @@ pub struct Trainee {
 pub trait Observer {
     /// After every step. The observer saves if `must_save`, which is set at the last step and
     /// when a signal asked for a stop.
-    fn after_step(&mut self, report: &StepReport, trainee: &Trainee, must_save: bool) -> Result<()>;
+    fn after_step(&mut self, report: &StepReport, trainee: &Trainee, must_save: bool)
+    -> Result<()>;
 }
 
 /// Trains from `trainee.step` to the end of the config.
@@ -178,7 +216,13 @@ pub trait Observer {
 /// # Errors
 /// [`Error::Diverged`] if a loss or gradient is not finite: the model is as it was before that
 /// step. [`Error::Interrupted`] after a signal, with the observer told to save.
-pub fn train(mut trainee: Trainee, batches: &mut Batches, config: &TrainConfig, device: &Device, observer: &mut dyn Observer) -> Result<Trainee> {
+pub fn train(
+    mut trainee: Trainee,
+    batches: &mut Batches,
+    config: &TrainConfig,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Trainee> {
     let schedule = config.schedule();
     while trainee.step < config.steps() {
         let started = Instant::now();
@@ -186,24 +230,46 @@ pub fn train(mut trainee: Trainee, batches: &mut Batches, config: &TrainConfig, 
         let (loss, grads) = gradients(&trainee, batches, config, device)?;
         let grad_norm = global_norm(&trainee.model, &grads);
         if !grad_norm.is_finite() {
-            return Err(Error::Diverged { step: trainee.step, message: format!("the gradient's norm is {grad_norm}") });
+            return Err(Error::Diverged {
+                step: trainee.step,
+                message: format!("the gradient's norm is {grad_norm}"),
+            });
         }
-        let scale = if config.grad_clip > 0.0 { (config.grad_clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+        let scale = if config.grad_clip > 0.0 {
+            (config.grad_clip / (grad_norm + 1e-6)).min(1.0)
+        } else {
+            1.0
+        };
         trainee.model = trainee.optimizer.step(trainee.model, grads, lr, scale);
         trainee.step += 1;
         let tokens = trainee.step * config.batch_tokens;
-        let report = StepReport { step: trainee.step, tokens, loss, grad_norm, lr, elapsed_s: started.elapsed().as_secs_f64() };
+        let report = StepReport {
+            step: trainee.step,
+            tokens,
+            loss,
+            grad_norm,
+            lr,
+            elapsed_s: started.elapsed().as_secs_f64(),
+        };
         let stop = interrupt::requested();
         observer.after_step(&report, &trainee, stop || trainee.step == config.steps())?;
         if stop && trainee.step < config.steps() {
-            return Err(Error::Interrupted { message: format!("saved at step {}", trainee.step), hint: Some("the same command goes on from there".into()) });
+            return Err(Error::Interrupted {
+                message: format!("saved at step {}", trainee.step),
+                hint: Some("the same command goes on from there".into()),
+            });
         }
     }
     Ok(trainee)
 }
 
 /// Mean loss and gradient over the micro-batches of the next step.
-fn gradients(trainee: &Trainee, batches: &mut Batches, config: &TrainConfig, device: &Device) -> Result<(f64, GradientsParams)> {
+fn gradients(
+    trainee: &Trainee,
+    batches: &mut Batches,
+    config: &TrainConfig,
+    device: &Device,
+) -> Result<(f64, GradientsParams)> {
     let accum = config.grad_accum();
     let mut sum = GradientsAccumulator::new();
     let mut losses = Vec::new();
@@ -214,11 +280,21 @@ fn gradients(trainee: &Trainee, batches: &mut Batches, config: &TrainConfig, dev
         losses.push(loss.clone().inner());
         // `accumulate` adds, so every micro-batch brings its share of the mean.
         let grads = (loss / accum as f64).backward();
-        sum.accumulate(&trainee.model, GradientsParams::from_grads(grads, &trainee.model));
+        sum.accumulate(
+            &trainee.model,
+            GradientsParams::from_grads(grads, &trainee.model),
+        );
     }
-    let loss = losses.into_iter().map(|loss| f64::from(loss.into_scalar::<f32>())).sum::<f64>() / accum as f64;
+    let loss = losses
+        .into_iter()
+        .map(|loss| f64::from(loss.into_scalar::<f32>()))
+        .sum::<f64>()
+        / accum as f64;
     if !loss.is_finite() {
-        return Err(Error::Diverged { step: trainee.step, message: format!("the loss is {loss}") });
+        return Err(Error::Diverged {
+            step: trainee.step,
+            message: format!("the loss is {loss}"),
+        });
     }
     Ok((loss, sum.grads()))
 }
@@ -234,7 +310,14 @@ mod tests {
     #[test]
     fn steps_and_accumulation_follow_from_tokens() {
         let config = config();
-        assert_eq!((config.steps(), config.grad_accum(), config.schedule().warmup_steps), (16, 4, 2));
+        assert_eq!(
+            (
+                config.steps(),
+                config.grad_accum(),
+                config.schedule().warmup_steps
+            ),
+            (16, 4, 2)
+        );
         assert_eq!(config.check(8), Ok(()));
     }
 
@@ -255,7 +338,9 @@ mod tests {
     #[test]
     fn periodic_work_is_due_when_a_multiple_is_passed() {
         let config = config();
-        let due: Vec<u64> = (1..=8).filter(|&step| config.is_due(Some(200), step)).collect();
+        let due: Vec<u64> = (1..=8)
+            .filter(|&step| config.is_due(Some(200), step))
+            .collect();
         assert_eq!(due, [4, 7]);
         assert!(!config.is_due(None, 5));
     }

@@ -31,7 +31,12 @@ pub struct AdamW {
 impl Default for AdamW {
     /// GPT-3's constants (arXiv 2005.14165, appendix B).
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 }
+        Self {
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+        }
     }
 }
 
@@ -64,13 +69,22 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimizer without state.
     pub fn new(constants: AdamW) -> Self {
-        Self { constants, state: HashMap::new() }
+        Self {
+            constants,
+            state: HashMap::new(),
+        }
     }
 
     /// Updates every parameter that has a gradient. `scale` multiplies gradients first, as
     /// clipping asks for.
     pub fn step<M: Module>(&mut self, module: M, grads: GradientsParams, lr: f64, scale: f64) -> M {
-        module.map(&mut Update { optimizer: self, grads, lr, scale, path: Path::default() })
+        module.map(&mut Update {
+            optimizer: self,
+            grads,
+            lr,
+            scale,
+            path: Path::default(),
+        })
     }
 
     /// Moments by name, in name order, for saving.
@@ -81,7 +95,14 @@ impl Optimizer {
             .map(|(name, moments)| {
                 let exp_avg = to_host(moments.exp_avg.clone());
                 let exp_avg_sq = to_host(moments.exp_avg_sq.clone());
-                (name.clone(), SavedMoments { exp_avg, exp_avg_sq, step: moments.step })
+                (
+                    name.clone(),
+                    SavedMoments {
+                        exp_avg,
+                        exp_avg_sq,
+                        step: moments.step,
+                    },
+                )
             })
             .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -95,7 +116,10 @@ impl Optimizer {
             exp_avg_sq: from_host(saved.exp_avg_sq, device),
             step: saved.step,
         };
-        self.state = saved.into_iter().map(|(name, saved)| (name, moments(saved))).collect();
+        self.state = saved
+            .into_iter()
+            .map(|(name, saved)| (name, moments(saved)))
+            .collect();
     }
 }
 
@@ -110,19 +134,47 @@ struct Update<'a> {
 impl Update<'_> {
     /// New values of one flattened parameter.
     fn apply(&mut self, name: String, p: Tensor<1>, grad: Tensor<1>, decays: bool) -> Tensor<1> {
-        let AdamW { beta1, beta2, epsilon, weight_decay } = self.optimizer.constants;
-        let grad = if self.scale == 1.0 { grad } else { grad * self.scale };
+        let AdamW {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        } = self.optimizer.constants;
+        let grad = if self.scale == 1.0 {
+            grad
+        } else {
+            grad * self.scale
+        };
         let zeros = || Tensor::zeros(grad.dims(), &grad.device());
-        let old = self.optimizer.state.remove(&name).unwrap_or_else(|| Moments { exp_avg: zeros(), exp_avg_sq: zeros(), step: 0 });
+        let old = self
+            .optimizer
+            .state
+            .remove(&name)
+            .unwrap_or_else(|| Moments {
+                exp_avg: zeros(),
+                exp_avg_sq: zeros(),
+                step: 0,
+            });
         let step = old.step + 1;
         let exp_avg = old.exp_avg * beta1 + grad.clone() * (1.0 - beta1);
         let exp_avg_sq = old.exp_avg_sq * beta2 + grad.clone() * grad * (1.0 - beta2);
         let correction1 = 1.0 - beta1.powi(i32::try_from(step).unwrap_or(i32::MAX));
         let correction2 = 1.0 - beta2.powi(i32::try_from(step).unwrap_or(i32::MAX));
         let root = exp_avg_sq.clone().sqrt() / correction2.sqrt() + epsilon;
-        let decayed = if decays { p * (1.0 - self.lr * weight_decay) } else { p };
+        let decayed = if decays {
+            p * (1.0 - self.lr * weight_decay)
+        } else {
+            p
+        };
         let new = decayed - exp_avg.clone() / root * (self.lr / correction1);
-        self.optimizer.state.insert(name, Moments { exp_avg, exp_avg_sq, step });
+        self.optimizer.state.insert(
+            name,
+            Moments {
+                exp_avg,
+                exp_avg_sq,
+                step,
+            },
+        );
         new
     }
 }
@@ -137,7 +189,9 @@ impl ModuleMapper for Update<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(grad) = self.grads.remove::<D>(param.id) else { return param };
+        let Some(grad) = self.grads.remove::<D>(param.id) else {
+            return param;
+        };
         let name = self.path.name();
         param.map(|tensor| {
             let shape = tensor.dims();
@@ -151,13 +205,20 @@ impl ModuleMapper for Update<'_> {
 
 /// The values as a leaf that gradients are kept for, on `device`.
 fn attach<const D: usize>(values: Tensor<D>, device: &burn::tensor::Device) -> Tensor<D> {
-    let values = if device.is_autodiff() { values.autodiff() } else { values };
+    let values = if device.is_autodiff() {
+        values.autodiff()
+    } else {
+        values
+    };
     values.require_grad()
 }
 
 /// Euclidean norm over all gradients.
 pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
-    let mut visitor = SquareSum { grads, parts: Vec::new() };
+    let mut visitor = SquareSum {
+        grads,
+        parts: Vec::new(),
+    };
     module.visit(&mut visitor);
     if visitor.parts.is_empty() {
         return 0.0;

@@ -35,7 +35,12 @@ mod tests {
 
     #[test]
     fn it_warms_up_peaks_and_decays() {
-        let schedule = Cosine { lr: 1.0, min_lr: 0.1, warmup_steps: 9, total_steps: 109 };
+        let schedule = Cosine {
+            lr: 1.0,
+            min_lr: 0.1,
+            warmup_steps: 9,
+            total_steps: 109,
+        };
         assert!((schedule.at(0) - 0.1).abs() < 1e-12);
         assert!((schedule.at(9) - 1.0).abs() < 1e-12);
         assert!((schedule.at(59) - 0.55).abs() < 1e-12);

@@ -40,21 +40,48 @@ pub struct TrainerState {
 
 /// Writes a checkpoint of the run as a folder that `transformers` opens: model in f32,
 /// companions of `tokenizer_dir`, optimizer, position.
-pub fn save(destination: &Path, trainee: &Trainee, config: &crate::checkpoint::Gpt2Config, tokenizer_dir: &Path, mut state: TrainerState, extra: &[(&str, String)]) -> Result<()> {
+pub fn save(
+    destination: &Path,
+    trainee: &Trainee,
+    config: &crate::checkpoint::Gpt2Config,
+    tokenizer_dir: Option<&Path>,
+    mut state: TrainerState,
+    extra: &[(&str, Vec<u8>)],
+) -> Result<()> {
     let named = weights::read_all(&trainee.model);
-    if let Some(bad) = named.iter().find(|named| !named.values.as_slice().iter().all(|v| v.is_finite())) {
-        return Err(Error::Diverged { step: trainee.step, message: format!("`{}` is not finite; nothing was saved", bad.name) });
+    if let Some(bad) = named
+        .iter()
+        .find(|named| !named.values.as_slice().iter().all(|v| v.is_finite()))
+    {
+        return Err(Error::Diverged {
+            step: trainee.step,
+            message: format!("`{}` is not finite; nothing was saved", bad.name),
+        });
     }
     let staged = StagedDir::new(destination, true)?;
-    save::save(&staged, config, weights::tensors_out(&named, Dtype::F32), save::DEFAULT_SHARD_BYTES, &|_| {})?;
-    save::copy_companions(tokenizer_dir, &staged)?;
+    save::save(
+        &staged,
+        config,
+        weights::tensors_out(&named, Dtype::F32),
+        save::DEFAULT_SHARD_BYTES,
+        &|_| {},
+    )?;
+    if let Some(dir) = tokenizer_dir {
+        save::copy_companions(dir, &staged)?;
+    }
     let moments = trainee.optimizer.saved();
     write_moments(&staged, &moments)?;
-    state.optimizer_steps = moments.into_iter().map(|(name, moments)| (name, moments.step)).collect();
-    for (name, text) in extra {
-        staged.write(name, text.as_bytes())?;
+    state.optimizer_steps = moments
+        .into_iter()
+        .map(|(name, moments)| (name, moments.step))
+        .collect();
+    for (name, bytes) in extra {
+        staged.write(name, bytes)?;
     }
-    staged.write(STATE_FILE, (serde_json::to_string_pretty(&state).expect("a state serializes") + "\n").as_bytes())?;
+    staged.write(
+        STATE_FILE,
+        (serde_json::to_string_pretty(&state).expect("a state serializes") + "\n").as_bytes(),
+    )?;
     staged.publish()?;
     Ok(())
 }
@@ -62,14 +89,31 @@ pub fn save(destination: &Path, trainee: &Trainee, config: &crate::checkpoint::G
 fn write_moments(staged: &StagedDir, moments: &[(String, SavedMoments)]) -> Result<()> {
     let tensor = |name: String, values: &HostTensor| {
         let bytes = Dtype::F32.encode(values.as_slice());
-        let append = move |out: &OpenFile| (&out.file).write_all(&bytes).map_err(Error::io("write", &out.path));
-        TensorOut { name, dtype: Dtype::F32, shape: values.shape().to_vec(), append: Box::new(append) }
+        let append = move |out: &OpenFile| {
+            (&out.file)
+                .write_all(&bytes)
+                .map_err(Error::io("write", &out.path))
+        };
+        TensorOut {
+            name,
+            dtype: Dtype::F32,
+            shape: values.shape().to_vec(),
+            append: Box::new(append),
+        }
     };
     let tensors: Vec<_> = moments
         .iter()
-        .flat_map(|(name, saved)| [tensor(format!("exp_avg.{name}"), &saved.exp_avg), tensor(format!("exp_avg_sq.{name}"), &saved.exp_avg_sq)])
+        .flat_map(|(name, saved)| {
+            [
+                tensor(format!("exp_avg.{name}"), &saved.exp_avg),
+                tensor(format!("exp_avg_sq.{name}"), &saved.exp_avg_sq),
+            ]
+        })
         .collect();
-    let out = OpenFile { path: staged.path().join(OPTIMIZER_FILE), file: staged.create(OPTIMIZER_FILE)? };
+    let out = OpenFile {
+        path: staged.path().join(OPTIMIZER_FILE),
+        file: staged.create(OPTIMIZER_FILE)?,
+    };
     safetensors::write(&out, &tensors, HashMap::new(), &|_| {})
 }
 
@@ -77,7 +121,8 @@ fn write_moments(staged: &StagedDir, moments: &[(String, SavedMoments)]) -> Resu
 pub fn read_state(dir: &Path) -> Result<TrainerState> {
     let path = dir.join(STATE_FILE);
     let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-    serde_json::from_slice(&text).map_err(|e| Error::invalid(path.display(), format!("not a trainer state: {e}")))
+    serde_json::from_slice(&text)
+        .map_err(|e| Error::invalid(path.display(), format!("not a trainer state: {e}")))
 }
 
 /// Loads a checkpoint of a run: model, moments and position.
@@ -88,7 +133,14 @@ pub fn load(dir: &Path, constants: AdamW, device: &Device) -> Result<(Trainee, T
     optimizer.restore(read_moments(dir, &state)?, &device.clone().inner());
     let model = weights::load(&checkpoint, device)?;
     let step = state.step;
-    Ok((Trainee { model, optimizer, step }, state))
+    Ok((
+        Trainee {
+            model,
+            optimizer,
+            step,
+        },
+        state,
+    ))
 }
 
 fn read_moments(dir: &Path, state: &TrainerState) -> Result<Vec<(String, SavedMoments)>> {
@@ -100,11 +152,22 @@ fn read_moments(dir: &Path, state: &TrainerState) -> Result<Vec<(String, SavedMo
         }
     }
     let mut take = |kind: &str, name: &str| {
-        tensors.remove(&format!("{kind}.{name}")).ok_or_else(|| Error::invalid(path.display(), format!("{kind} of `{name}` is missing")))
+        tensors
+            .remove(&format!("{kind}.{name}"))
+            .ok_or_else(|| Error::invalid(path.display(), format!("{kind} of `{name}` is missing")))
     };
     state
         .optimizer_steps
         .iter()
-        .map(|(name, &step)| Ok((name.clone(), SavedMoments { exp_avg: take("exp_avg", name)?, exp_avg_sq: take("exp_avg_sq", name)?, step })))
+        .map(|(name, &step)| {
+            Ok((
+                name.clone(),
+                SavedMoments {
+                    exp_avg: take("exp_avg", name)?,
+                    exp_avg_sq: take("exp_avg_sq", name)?,
+                    step,
+                },
+            ))
+        })
         .collect()
 }

@@ -20,7 +20,11 @@ pub struct FileData {
 impl FileData {
     /// The hash that names the blob.
     pub fn id(&self) -> String {
-        if self.lfs { sha256(&self.bytes) } else { git_hash(&self.bytes) }
+        if self.lfs {
+            sha256(&self.bytes)
+        } else {
+            git_hash(&self.bytes)
+        }
     }
 }
 
@@ -35,8 +39,16 @@ impl Repo {
     /// Adds a commit and moves `main` to it.
     pub fn commit<'f>(&mut self, sha: &str, files: impl IntoIterator<Item = (&'f str, &'f [u8])>) {
         let files = files.into_iter().map(|(name, bytes)| {
-            let lfs = [".safetensors", ".bin", ".h5"].iter().any(|end| name.ends_with(end));
-            (name.to_owned(), FileData { bytes: bytes.to_vec(), lfs })
+            let lfs = [".safetensors", ".bin", ".h5"]
+                .iter()
+                .any(|end| name.ends_with(end));
+            (
+                name.to_owned(),
+                FileData {
+                    bytes: bytes.to_vec(),
+                    lfs,
+                },
+            )
         });
         self.commits.insert(sha.to_owned(), files.collect());
         self.refs.insert("main".to_owned(), sha.to_owned());
@@ -144,7 +156,11 @@ impl Hub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let repos = Mutex::new(BTreeMap::from([(name.to_owned(), repo)]));
-        let state = Arc::new(State { repos, log: Mutex::default(), hook: Box::new(hook) });
+        let state = Arc::new(State {
+            repos,
+            log: Mutex::default(),
+            hook: Box::new(hook),
+        });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -163,7 +179,11 @@ impl Hub {
     /// `GET`s of file contents so far, as paths.
     pub fn downloads(&self) -> Vec<String> {
         let content = |path: &str| path.contains("/resolve/") || path.starts_with("/cdn/");
-        self.log().into_iter().filter(|r| r.method == "GET" && content(&r.path)).map(|r| r.path).collect()
+        self.log()
+            .into_iter()
+            .filter(|r| r.method == "GET" && content(&r.path))
+            .map(|r| r.path)
+            .collect()
     }
 
     /// Changes the repository.
@@ -174,10 +194,15 @@ impl Hub {
 
 fn answer(stream: TcpStream, state: &State) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let Some(request) = read_request(&mut reader) else { return };
+    let Some(request) = read_request(&mut reader) else {
+        return;
+    };
     let earlier = {
         let mut log = state.log.lock().unwrap();
-        let earlier = log.iter().filter(|r| r.method == request.method && r.path == request.path).count();
+        let earlier = log
+            .iter()
+            .filter(|r| r.method == request.method && r.path == request.path)
+            .count();
         log.push(request.clone());
         earlier
     };
@@ -196,7 +221,9 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
         match name.to_ascii_lowercase().as_str() {
             "host" => value.clone_into(&mut host),
             "range" => range = Some(value.to_owned()),
@@ -204,7 +231,13 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
             _ => {}
         }
     }
-    Some(Request { method, path, host, range, auth })
+    Some(Request {
+        method,
+        path,
+        host,
+        range,
+        auth,
+    })
 }
 
 fn send(mut stream: TcpStream, request: &Request, reply: &Reply) -> std::io::Result<()> {
@@ -212,7 +245,12 @@ fn send(mut stream: TcpStream, request: &Request, reply: &Reply) -> std::io::Res
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    if reply.sized && !reply.headers.iter().any(|(name, _)| name == "Content-Length") {
+    if reply.sized
+        && !reply
+            .headers
+            .iter()
+            .any(|(name, _)| name == "Content-Length")
+    {
         head += &format!("Content-Length: {}\r\n", reply.body.len());
     }
     stream.write_all(head.as_bytes())?;
@@ -221,7 +259,11 @@ fn send(mut stream: TcpStream, request: &Request, reply: &Reply) -> std::io::Res
         let body = &reply.body[..reply.cut.unwrap_or(reply.body.len())];
         let after = reply.gate.as_ref().map_or(body.len(), |(after, _)| *after);
         stream.write_all(&body[..after])?;
-        while reply.gate.as_ref().is_some_and(|(_, open)| !open.load(Ordering::Relaxed)) {
+        while reply
+            .gate
+            .as_ref()
+            .is_some_and(|(_, open)| !open.load(Ordering::Relaxed))
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         stream.write_all(&body[after..])?;
@@ -239,7 +281,10 @@ fn send(mut stream: TcpStream, request: &Request, reply: &Reply) -> std::io::Res
 fn route(request: &Request, repos: &BTreeMap<String, Repo>) -> Reply {
     let path = request.path.split('?').next().unwrap_or_default();
     if let Some(id) = path.strip_prefix("/cdn/") {
-        let files = repos.values().flat_map(|repo| repo.commits.values()).flat_map(BTreeMap::values);
+        let files = repos
+            .values()
+            .flat_map(|repo| repo.commits.values())
+            .flat_map(BTreeMap::values);
         let file = files.into_iter().find(|file| file.id() == id);
         return file.map_or_else(|| Reply::new(404, ""), |file| content(request, file));
     }
@@ -247,31 +292,49 @@ fn route(request: &Request, repos: &BTreeMap<String, Repo>) -> Reply {
         Some(rest) => (true, rest),
         None => (false, path.trim_start_matches('/')),
     };
-    let found =
-        repos.iter().find_map(|(name, repo)| Some((repo, path.strip_prefix(name.as_str())?.strip_prefix('/')?)));
+    let found = repos.iter().find_map(|(name, repo)| {
+        Some((repo, path.strip_prefix(name.as_str())?.strip_prefix('/')?))
+    });
     let Some((repo, rest)) = found else {
-        return Reply::new(404, r#"{"error":"Repository not found"}"#).header("X-Error-Code", "RepoNotFound");
+        return Reply::new(404, r#"{"error":"Repository not found"}"#)
+            .header("X-Error-Code", "RepoNotFound");
     };
     let mut parts = rest.splitn(3, '/');
-    let (verb, revision, file) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let (verb, revision, file) = (
+        parts.next().unwrap_or(""),
+        parts.next().unwrap_or(""),
+        parts.next().unwrap_or(""),
+    );
     let revision = revision.replace("%2F", "/");
     let sha = repo.refs.get(&revision).cloned().unwrap_or(revision);
     let Some(files) = repo.commits.get(&sha) else {
-        return Reply::new(404, r#"{"error":"Invalid rev id"}"#).header("X-Error-Code", "RevisionNotFound");
+        return Reply::new(404, r#"{"error":"Invalid rev id"}"#)
+            .header("X-Error-Code", "RevisionNotFound");
     };
     match (api, verb) {
         (true, "revision") => {
-            let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
+            let siblings: Vec<_> = files
+                .keys()
+                .map(|name| serde_json::json!({ "rfilename": name }))
+                .collect();
             json(&serde_json::json!({ "_id": "1", "id": "x", "sha": sha, "siblings": siblings }))
         }
-        (true, "tree") => json(&files.iter().map(|(name, file)| tree_entry(name, file)).collect()),
+        (true, "tree") => json(
+            &files
+                .iter()
+                .map(|(name, file)| tree_entry(name, file))
+                .collect(),
+        ),
         (false, "resolve") => match files.get(file) {
             None => Reply::new(404, "Entry not found").header("X-Error-Code", "EntryNotFound"),
             Some(data) if data.lfs => Reply::new(302, "Found. Redirecting")
                 .header("X-Repo-Commit", &sha)
                 .header("X-Linked-Etag", &format!("\"{}\"", data.id()))
                 .header("X-Linked-Size", &data.bytes.len().to_string())
-                .header("Location", &format!("http://{}/cdn/{}", request.host, data.id())),
+                .header(
+                    "Location",
+                    &format!("http://{}/cdn/{}", request.host, data.id()),
+                ),
             Some(data) => content(request, data).header("X-Repo-Commit", &sha),
         },
         _ => Reply::new(404, ""),
@@ -285,8 +348,12 @@ fn json(value: &serde_json::Value) -> Reply {
 fn tree_entry(name: &str, file: &FileData) -> serde_json::Value {
     let size = file.bytes.len();
     if file.lfs {
-        let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {size}\n", file.id());
-        let lfs = serde_json::json!({ "oid": file.id(), "size": size, "pointerSize": pointer.len() });
+        let pointer = format!(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {size}\n",
+            file.id()
+        );
+        let lfs =
+            serde_json::json!({ "oid": file.id(), "size": size, "pointerSize": pointer.len() });
         serde_json::json!({ "type": "file", "oid": git_hash(pointer.as_bytes()), "size": size, "path": name, "lfs": lfs })
     } else {
         serde_json::json!({ "type": "file", "oid": file.id(), "size": size, "path": name })
@@ -296,11 +363,20 @@ fn tree_entry(name: &str, file: &FileData) -> serde_json::Value {
 /// The bytes of a file, or those from where the client asks for.
 fn content(request: &Request, file: &FileData) -> Reply {
     let size = file.bytes.len();
-    let from = request.range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let from = request.range.as_deref().and_then(|range| {
+        range
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse()
+            .ok()
+    });
     match from {
         Some(from) if from >= size => Reply::new(416, ""),
         Some(from) => Reply::new(206, &file.bytes[from..])
-            .header("Content-Range", &format!("bytes {from}-{}/{size}", size - 1))
+            .header(
+                "Content-Range",
+                &format!("bytes {from}-{}/{size}", size - 1),
+            )
             .header("ETag", &format!("\"{}\"", file.id())),
         None => Reply::new(200, file.bytes.clone()).header("ETag", &format!("\"{}\"", file.id())),
     }
@@ -311,7 +387,9 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 pub fn git_hash(bytes: &[u8]) -> String {
-    hex(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
+    hex(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len()))
+        .chain_update(bytes)
+        .finalize())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -9,7 +9,9 @@ use safetensors::tensor::Dtype;
 
 /// A file or folder under `fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(name)
 }
 
 /// Tensors of a small safetensors file, integers widened to f64 as well.
@@ -21,12 +23,28 @@ impl Expected {
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let decode = |data: &[u8], dtype| -> Vec<f64> {
             match dtype {
-                Dtype::F32 => data.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
-                Dtype::I64 => data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+                Dtype::F32 => data
+                    .chunks_exact(4)
+                    .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
+                    .collect(),
+                Dtype::I64 => data
+                    .chunks_exact(8)
+                    .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64)
+                    .collect(),
                 other => panic!("{other:?} in a fixture"),
             }
         };
-        Self(tensors.iter().map(|(name, view)| (name.to_owned(), (view.shape().to_vec(), decode(view.data(), view.dtype())))).collect())
+        Self(
+            tensors
+                .iter()
+                .map(|(name, view)| {
+                    (
+                        name.to_owned(),
+                        (view.shape().to_vec(), decode(view.data(), view.dtype())),
+                    )
+                })
+                .collect(),
+        )
     }
 
     pub fn shape(&self, name: &str) -> &[usize] {
@@ -45,8 +63,23 @@ impl Expected {
 /// Asserts |found - expected| <= tolerance everywhere, and says where not.
 pub fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    let worst = found.iter().zip(expected).map(|(&a, &b)| (f64::from(a) - b).abs()).enumerate().fold((0, 0.0), |w, (i, d)| if d > w.1 || d.is_nan() { (i, d) } else { w });
-    assert!(worst.1 <= tolerance, "{what}[{}]: {} against {}, off by {:.3e}, allowed {tolerance:.1e}", worst.0, found[worst.0], expected[worst.0], worst.1);
+    let worst = found
+        .iter()
+        .zip(expected)
+        .map(|(&a, &b)| (f64::from(a) - b).abs())
+        .enumerate()
+        .fold(
+            (0, 0.0),
+            |w, (i, d)| if d > w.1 || d.is_nan() { (i, d) } else { w },
+        );
+    assert!(
+        worst.1 <= tolerance,
+        "{what}[{}]: {} against {}, off by {:.3e}, allowed {tolerance:.1e}",
+        worst.0,
+        found[worst.0],
+        expected[worst.0],
+        worst.1
+    );
 }
 
 /// Copies a folder of plain files.

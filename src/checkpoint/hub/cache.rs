@@ -104,7 +104,11 @@ impl RepoCache {
     /// The folders of `repo`, which has passed [`super::reference::check_repo`].
     pub fn new(root: &Path, repo: &str) -> Self {
         let folder = format!("models--{}", repo.replace('/', "--"));
-        Self { root: root.to_owned(), repo: root.join(&folder), locks: root.join(".locks").join(&folder) }
+        Self {
+            root: root.to_owned(),
+            repo: root.join(&folder),
+            locks: root.join(".locks").join(&folder),
+        }
     }
 
     /// The cache folder itself, for messages.
@@ -131,7 +135,8 @@ impl RepoCache {
     /// ones is trusted, it was hashed before it got the name.
     pub fn has(&self, entry: &FileEntry) -> bool {
         let path = self.blob(&entry.id);
-        let right_size = fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && m.len() == entry.size);
+        let right_size =
+            fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && m.len() == entry.size);
         right_size
             && (entry.size > CHEAP_HASH
                 || hash_file(&path, &entry.id, entry.size).is_ok_and(|h| h == entry.id.as_str()))
@@ -150,7 +155,9 @@ impl RepoCache {
             .prefix(".tmp-")
             .make_in(&dir, |temp| std::os::unix::fs::symlink(&target, temp))
             .map_err(Error::io("create a link in", &dir))?;
-        link.into_temp_path().persist(&path).map_err(|e| Error::io("rename to", &path)(e.error))?;
+        link.into_temp_path()
+            .persist(&path)
+            .map_err(|e| Error::io("rename to", &path)(e.error))?;
         durable::sync_dir(&dir)
     }
 
@@ -171,7 +178,11 @@ impl RepoCache {
             return Some(revision.to_owned());
         }
         let mut text = String::new();
-        File::open(self.repo.join("refs").join(revision)).ok()?.take(100).read_to_string(&mut text).ok()?;
+        File::open(self.repo.join("refs").join(revision))
+            .ok()?
+            .take(100)
+            .read_to_string(&mut text)
+            .ok()?;
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
@@ -195,20 +206,33 @@ impl RepoCache {
     /// Fails if the disk cannot hold `bytes` more.
     pub fn check_space(&self, bytes: u64) -> Result<()> {
         // A file system that does not tell is given the benefit of the doubt.
-        let Ok(disk) = rustix::fs::statvfs(&self.repo) else { return Ok(()) };
+        let Ok(disk) = rustix::fs::statvfs(&self.repo) else {
+            return Ok(());
+        };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free >= bytes {
             return Ok(());
         }
-        let text = format!("the download needs {} MB, {} MB are free", bytes / 1_000_000, free / 1_000_000);
-        Err(Error::io("download to", &self.root)(io::Error::new(io::ErrorKind::StorageFull, text)))
+        let text = format!(
+            "the download needs {} MB, {} MB are free",
+            bytes / 1_000_000,
+            free / 1_000_000
+        );
+        Err(Error::io("download to", &self.root)(io::Error::new(
+            io::ErrorKind::StorageFull,
+            text,
+        )))
     }
 
     /// Waits until no other process fetches the blob. `None` where locks do not work.
     pub async fn lock(&self, id: &BlobId, progress: &dyn Progress) -> Result<Option<File>> {
         fs::create_dir_all(&self.locks).map_err(Error::io("create", &self.locks))?;
         let path = self.locks.join(format!("{}.lock", id.as_str()));
-        let file = no_follow().write(true).create(true).open(&path).map_err(Error::io("open", &path))?;
+        let file = no_follow()
+            .write(true)
+            .create(true)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
         let mut told = false;
         loop {
             match file.try_lock() {
@@ -245,7 +269,13 @@ impl Partial {
         let temp = tempfile::Builder::new()
             .prefix(&format!("{}.", entry.id.as_str()))
             .suffix(".incomplete")
-            .make_in(&blobs, |path| OpenOptions::new().read(true).write(true).create_new(true).open(path))
+            .make_in(&blobs, |path| {
+                OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .open(path)
+            })
             .map_err(Error::io("create a file in", &blobs))?;
         // Tells others that the file has an owner; see `find_leftover`.
         let _ = temp.as_file().try_lock();
@@ -284,9 +314,15 @@ impl Partial {
     pub fn push(&mut self, bytes: &[u8]) -> Result<u64, Fault> {
         let added = bytes.len() as u64;
         if self.length + added > self.size {
-            return Err(Fault::Mismatch(format!("the server sends more than the {} bytes of the listing", self.size)));
+            return Err(Fault::Mismatch(format!(
+                "the server sends more than the {} bytes of the listing",
+                self.size
+            )));
         }
-        self.temp.as_file_mut().write_all(bytes).map_err(Error::io("write", self.temp.path()))?;
+        self.temp
+            .as_file_mut()
+            .write_all(bytes)
+            .map_err(Error::io("write", self.temp.path()))?;
         self.hasher.update(bytes);
         self.length += added;
         Ok(added)
@@ -296,7 +332,9 @@ impl Partial {
     pub fn restart(&mut self) -> Result<()> {
         let path = self.temp.path().to_owned();
         let file = self.temp.as_file_mut();
-        file.set_len(0).and_then(|()| file.rewind()).map_err(Error::io("truncate", path))?;
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .map_err(Error::io("truncate", path))?;
         self.length = 0;
         self.inherited = false;
         self.hasher = self.id.hasher(self.size);
@@ -309,14 +347,24 @@ impl Partial {
         if found == self.id.as_str() {
             return Ok(());
         }
-        let kind = if matches!(self.id, BlobId::Git(_)) { "git hash" } else { "sha256" };
-        Err(Fault::Mismatch(format!("the file has {kind} {found}, expected {}", self.id.as_str())))
+        let kind = if matches!(self.id, BlobId::Git(_)) {
+            "git hash"
+        } else {
+            "sha256"
+        };
+        Err(Fault::Mismatch(format!(
+            "the file has {kind} {found}, expected {}",
+            self.id.as_str()
+        )))
     }
 
     /// Gives the verified bytes their name. False if the temporary file was lost, which can
     /// only happen where locks do not lock.
     pub fn publish(self) -> Result<bool> {
-        self.temp.as_file().sync_all().map_err(Error::io("sync", self.temp.path()))?;
+        self.temp
+            .as_file()
+            .sync_all()
+            .map_err(Error::io("sync", self.temp.path()))?;
         match self.temp.persist(&self.blob) {
             Ok(_) => durable::sync_dir(&durable::parent_of(&self.blob)).map(|()| true),
             Err(failed) if failed.error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -352,7 +400,8 @@ fn find_leftover(blobs: &Path, entry: &FileEntry) -> Option<(PathBuf, File)> {
     let prefix = format!("{}.", entry.id.as_str());
     let candidates = fs::read_dir(blobs).ok()?.flatten().filter(|found| {
         let name = found.file_name();
-        name.to_str().is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".incomplete"))
+        name.to_str()
+            .is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".incomplete"))
     });
     let usable = candidates.filter_map(|found| {
         let file = no_follow().read(true).open(found.path()).ok()?;
@@ -360,7 +409,9 @@ fn find_leftover(blobs: &Path, entry: &FileEntry) -> Option<(PathBuf, File)> {
         let fits = metadata.is_file() && (1..=entry.size).contains(&metadata.len());
         (fits && file.try_lock().is_ok()).then(|| (metadata.len(), found.path(), file))
     });
-    usable.max_by_key(|(length, ..)| *length).map(|(_, path, file)| (path, file))
+    usable
+        .max_by_key(|(length, ..)| *length)
+        .map(|(_, path, file)| (path, file))
 }
 
 /// Options that open neither through a symbolic link nor wait for a pipe.
@@ -385,11 +436,21 @@ fn hash_file(path: &Path, id: &BlobId, size: u64) -> io::Result<String> {
 /// Whether a cached file is there, and a small one undamaged as far as the name of its blob
 /// tells.
 fn sound(path: &Path) -> bool {
-    let Some(size) = fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|m| m.len()) else { return false };
-    let name = fs::read_link(path).ok().and_then(|target| Some(target.file_name()?.to_str()?.to_owned()));
+    let Some(size) = fs::metadata(path)
+        .ok()
+        .filter(fs::Metadata::is_file)
+        .map(|m| m.len())
+    else {
+        return false;
+    };
+    let name = fs::read_link(path)
+        .ok()
+        .and_then(|target| Some(target.file_name()?.to_str()?.to_owned()));
     let id = name.and_then(|name| BlobId::git(name.clone()).or_else(|| BlobId::sha256(name)));
     match id {
-        Some(id) if size <= CHEAP_HASH => hash_file(path, &id, size).is_ok_and(|found| found == id.as_str()),
+        Some(id) if size <= CHEAP_HASH => {
+            hash_file(path, &id, size).is_ok_and(|found| found == id.as_str())
+        }
         _ => size > 0,
     }
 }
@@ -428,12 +489,20 @@ pub(super) fn read_shards(index: &Path) -> Result<BTreeSet<String>> {
     }
     let mut text = Vec::new();
     let file = File::open(index).map_err(Error::io("open", index))?;
-    file.take(MAX_INDEX + 1).read_to_end(&mut text).map_err(Error::io("read", index))?;
+    file.take(MAX_INDEX + 1)
+        .read_to_end(&mut text)
+        .map_err(Error::io("read", index))?;
     if text.len() as u64 > MAX_INDEX {
-        return Err(Error::invalid(index.display(), format!("an index of more than {} MiB", MAX_INDEX >> 20)));
+        return Err(Error::invalid(
+            index.display(),
+            format!("an index of more than {} MiB", MAX_INDEX >> 20),
+        ));
     }
     let parsed: Index = serde_json::from_slice(&text).map_err(|e| {
-        Error::invalid(index.display(), format!("not an index of shards: {}", printable(&e.to_string())))
+        Error::invalid(
+            index.display(),
+            format!("not an index of shards: {}", printable(&e.to_string())),
+        )
     })?;
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
     if names.is_empty() || names.len() > MAX_SHARDS {
@@ -443,13 +512,18 @@ pub(super) fn read_shards(index: &Path) -> Result<BTreeSet<String>> {
         ));
     }
     match names.iter().find(|name| !is_plain(name)) {
-        Some(bad) => Err(Error::invalid(index.display(), format!("`{}` is not a plain file name", printable(bad)))),
+        Some(bad) => Err(Error::invalid(
+            index.display(),
+            format!("`{}` is not a plain file name", printable(bad)),
+        )),
         None => Ok(names),
     }
 }
 
 fn is_plain(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let weights = [".safetensors", ".bin"].iter().any(|end| name.ends_with(end));
+    let weights = [".safetensors", ".bin"]
+        .iter()
+        .any(|end| name.ends_with(end));
     weights && name.len() <= 200 && !name.starts_with(['.', '-']) && name.chars().all(allowed)
 }

@@ -20,8 +20,10 @@ impl Token {
     pub fn new(text: &str) -> Result<Self> {
         let text = text.trim();
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::usage("the hub token is empty or has characters that no token has")
-                .with_hint("check HF_TOKEN, or the file that HF_TOKEN_PATH names"));
+            return Err(
+                Error::usage("the hub token is empty or has characters that no token has")
+                    .with_hint("check HF_TOKEN, or the file that HF_TOKEN_PATH names"),
+            );
         }
         Ok(Self(text.to_owned()))
     }
@@ -80,7 +82,10 @@ impl HubConfig {
         let home = hf_home(&get);
         let cache = match get("HF_HUB_CACHE").or_else(|| get("HUGGINGFACE_HUB_CACHE")) {
             Some(cache) => expand_home(&cache),
-            None => home.as_ref().map(|home| home.join("hub")).ok_or_else(no_home)?,
+            None => home
+                .as_ref()
+                .map(|home| home.join("hub"))
+                .ok_or_else(no_home)?,
         };
         Ok(Self {
             endpoint: get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned()),
@@ -117,18 +122,35 @@ fn find_token(get: &impl Fn(&str) -> Option<String>, home: Option<&Path>) -> Res
     if let Some(token) = get("HF_TOKEN") {
         return Token::new(&token).map(Some);
     }
-    let path = get("HF_TOKEN_PATH").map(|path| expand_home(&path)).or_else(|| home.map(|home| home.join("token")));
+    let path = get("HF_TOKEN_PATH")
+        .map(|path| expand_home(&path))
+        .or_else(|| home.map(|home| home.join("token")));
     // A file that is not there means: not logged in.
-    let text = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-    if text.trim().is_empty() { Ok(None) } else { Token::new(&text).map(Some) }
+    let text = path
+        .and_then(|path| std::fs::read_to_string(path).ok())
+        .unwrap_or_default();
+    if text.trim().is_empty() {
+        Ok(None)
+    } else {
+        Token::new(&text).map(Some)
+    }
 }
 
 fn seconds(get: &impl Fn(&str) -> Option<String>, name: &str) -> Result<Duration> {
-    let Some(text) = get(name) else { return Ok(Duration::from_secs(10)) };
-    let parsed = text.trim().parse::<f64>().ok().filter(|s| *s > 0.0 && *s <= 86_400.0);
-    parsed
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| Error::usage(format!("{name} is `{}`, expected a number of seconds above 0", printable(&text))))
+    let Some(text) = get(name) else {
+        return Ok(Duration::from_secs(10));
+    };
+    let parsed = text
+        .trim()
+        .parse::<f64>()
+        .ok()
+        .filter(|s| *s > 0.0 && *s <= 86_400.0);
+    parsed.map(Duration::from_secs_f64).ok_or_else(|| {
+        Error::usage(format!(
+            "{name} is `{}`, expected a number of seconds above 0",
+            printable(&text)
+        ))
+    })
 }
 
 /// The words that `huggingface_hub` takes for yes.

@@ -76,12 +76,19 @@ impl Download<'_> {
     }
 
     /// Fetches what is missing, then compares the hash.
-    async fn try_once(&self, entry: &FileEntry, partial: &mut Partial, attempt: u32) -> Result<(), Fault> {
+    async fn try_once(
+        &self,
+        entry: &FileEntry,
+        partial: &mut Partial,
+        attempt: u32,
+    ) -> Result<(), Fault> {
         if !partial.is_full() || partial.len() == 0 {
             let mut body = if attempt == 1 && partial.len() == 0 {
                 self.remote.start(self.repo, self.commit, entry).await?
             } else {
-                self.remote.resume(self.repo, self.commit, entry, partial.len()).await?
+                self.remote
+                    .resume(self.repo, self.commit, entry, partial.len())
+                    .await?
             };
             let limit = self.remote.config.timeout;
             loop {
@@ -93,7 +100,10 @@ impl Download<'_> {
             }
         }
         if !partial.is_full() {
-            return Err(Fault::Cut { got: partial.len(), size: entry.size });
+            return Err(Fault::Cut {
+                got: partial.len(),
+                size: entry.size,
+            });
         }
         partial.verify()
     }

@@ -63,15 +63,25 @@ impl From<HFError> for Fault {
     /// repository, for one, does not mean that the hub does not.
     fn from(error: HFError) -> Self {
         let (context, retry_after) = match error {
-            HFError::AuthRequired { context } | HFError::Forbidden { context } | HFError::Http { context } => {
-                (context, None)
-            }
-            HFError::EntryNotFound { context: Some(context), .. } => (context, None),
-            HFError::RateLimited { context, retry_after } => (context, retry_after),
+            HFError::AuthRequired { context }
+            | HFError::Forbidden { context }
+            | HFError::Http { context } => (context, None),
+            HFError::EntryNotFound {
+                context: Some(context),
+                ..
+            } => (context, None),
+            HFError::RateLimited {
+                context,
+                retry_after,
+            } => (context, retry_after),
             HFError::Request { source, .. } => return source.into(),
             other => return Self::Network(printable(&other.to_string())),
         };
-        Self::Status { code: context.status.as_u16(), reason: context.error_code, retry_after }
+        Self::Status {
+            code: context.status.as_u16(),
+            reason: context.error_code,
+            retry_after,
+        }
     }
 }
 
@@ -125,7 +135,11 @@ impl Fault {
                 "nothing was published; if it happens again, a proxy or mirror in between alters the file".to_owned(),
             ),
         };
-        Error::Hub { what: what.to_owned(), message, hint: Some(hint) }
+        Error::Hub {
+            what: what.to_owned(),
+            message,
+            hint: Some(hint),
+        }
     }
 }
 
@@ -136,28 +150,38 @@ fn explain_status(code: u16, reason: Option<&str>, config: &HubConfig) -> (Strin
             "accept the terms on the page of the model, then set HF_TOKEN to a token of that account",
         ),
         // The hub answers 401 for what does not exist, too, so as not to tell what is private.
-        (401, _) if config.token.is_none() => {
-            ("it does not exist or is private", "check the name; for a private or gated model set HF_TOKEN")
-        }
-        (401, _) => ("the token was refused", "renew HF_TOKEN, or log in again with `hf auth login`"),
+        (401, _) if config.token.is_none() => (
+            "it does not exist or is private",
+            "check the name; for a private or gated model set HF_TOKEN",
+        ),
+        (401, _) => (
+            "the token was refused",
+            "renew HF_TOKEN, or log in again with `hf auth login`",
+        ),
         (403, _) => (
             "access is forbidden",
             "accept the terms of a gated model on its page, and give HF_TOKEN the right to read it",
         ),
-        (404, Some("RevisionNotFound")) => {
-            ("there is no such revision", "check the branch, tag or commit after the `@`")
-        }
-        (404, Some("EntryNotFound")) => {
-            ("there is no such file", "the repository may have changed meanwhile; run again")
-        }
-        (404, Some("RepoNotFound")) => {
-            ("there is no such repository", "check the name; a local folder needs ./ in front")
-        }
+        (404, Some("RevisionNotFound")) => (
+            "there is no such revision",
+            "check the branch, tag or commit after the `@`",
+        ),
+        (404, Some("EntryNotFound")) => (
+            "there is no such file",
+            "the repository may have changed meanwhile; run again",
+        ),
+        (404, Some("RepoNotFound")) => (
+            "there is no such repository",
+            "check the name; a local folder needs ./ in front",
+        ),
         (404, _) => (
             "there is no such repository or revision",
             "check the name and what follows the `@`; a local folder needs ./ in front",
         ),
-        (429, _) => ("too many requests", "wait some minutes; with HF_TOKEN set the limits are higher"),
+        (429, _) => (
+            "too many requests",
+            "wait some minutes; with HF_TOKEN set the limits are higher",
+        ),
         (500.., _) => ("the server failed", "try again later; what arrived is kept"),
         _ => ("the server gave an unexpected answer", "check HF_ENDPOINT"),
     };

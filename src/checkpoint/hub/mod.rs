@@ -100,12 +100,27 @@ pub struct Snapshot {
 /// A malformed name ([`Error::Usage`]), a hub that does not deliver or a file that is neither
 /// cached nor may be fetched ([`Error::Hub`]), a repository that is not a model
 /// ([`Error::Invalid`]), a full disk ([`Error::Io`]), or a signal ([`Error::Interrupted`]).
-pub fn fetch(repo: &str, revision: Option<&str>, config: &HubConfig, progress: &dyn Progress) -> Result<Snapshot> {
+pub fn fetch(
+    repo: &str,
+    revision: Option<&str>,
+    config: &HubConfig,
+    progress: &dyn Progress,
+) -> Result<Snapshot> {
     let revision = revision.unwrap_or("main");
     check_repo(repo)?;
     check_revision(revision)?;
-    let request = Request { repo, revision, config, progress, cache: RepoCache::new(&config.cache, repo) };
-    let outcome = if config.offline { request.offline() } else { request.online() };
+    let request = Request {
+        repo,
+        revision,
+        config,
+        progress,
+        cache: RepoCache::new(&config.cache, repo),
+    };
+    let outcome = if config.offline {
+        request.offline()
+    } else {
+        request.online()
+    };
     outcome.map_err(|error| match (&error, folder_hint(repo)) {
         (Error::Hub { .. }, Some(hint)) => error.with_hint(hint),
         _ => error,
@@ -138,7 +153,10 @@ impl Request<'_> {
     /// What the cache has of this model, if that is enough to load it.
     fn cached(&self) -> Option<Snapshot> {
         let commit = self.cache.resolve(self.revision)?;
-        self.cache.missing(&commit).is_none().then(|| self.snapshot(commit))
+        self.cache
+            .missing(&commit)
+            .is_none()
+            .then(|| self.snapshot(commit))
     }
 
     fn offline(&self) -> Result<Snapshot> {
@@ -179,13 +197,17 @@ impl Request<'_> {
             (Ok(listing), _) => listing,
             (Err(fault), Some(snapshot)) if fault.is_passing() => {
                 let cause = fault.explain(&self.what(), self.config);
-                self.progress.note(&format!("{cause}; using the cached commit {}", snapshot.commit));
+                self.progress.note(&format!(
+                    "{cause}; using the cached commit {}",
+                    snapshot.commit
+                ));
                 return Ok(snapshot);
             }
             (Err(fault), _) => return Err(fault.explain(&self.what(), self.config)),
         };
         if remote.withholds_token() {
-            self.progress.note("the token is not sent, since HF_ENDPOINT is not https");
+            self.progress
+                .note("the token is not sent, since HF_ENDPOINT is not https");
         }
         self.cache.prepare()?;
         let download = Download {
@@ -213,10 +235,19 @@ impl Request<'_> {
             Weights::Sharded(index) => {
                 download.obtain(listing.file(index, &self.what())?).await?;
                 let shards = read_shards(&self.cache.snapshot(&listing.commit).join(index))?;
-                shards.iter().map(|name| listing.file(name, &self.what())).collect::<Result<_>>()?
+                shards
+                    .iter()
+                    .map(|name| listing.file(name, &self.what()))
+                    .collect::<Result<_>>()?
             }
         };
-        self.cache.check_space(entries.iter().filter(|e| !self.cache.has(e)).map(|e| e.size).sum())?;
+        self.cache.check_space(
+            entries
+                .iter()
+                .filter(|e| !self.cache.has(e))
+                .map(|e| e.size)
+                .sum(),
+        )?;
         for entry in entries {
             download.obtain(entry).await?;
         }
@@ -227,19 +258,29 @@ impl Request<'_> {
     fn check(&self, listing: &Listing) -> Result<Weights> {
         let there = |name: &str| listing.files.contains_key(name);
         if !there("config.json") {
-            return Err(Error::invalid(self.what(), "the repository has no config.json")
-                .with_hint("it is not a transformers checkpoint, or the model is in another revision"));
+            return Err(
+                Error::invalid(self.what(), "the repository has no config.json").with_hint(
+                    "it is not a transformers checkpoint, or the model is in another revision",
+                ),
+            );
         }
         let too_large = |entry: &&FileEntry| {
-            let small = COMPANIONS.contains(&entry.name.as_str()) || entry.name.ends_with(".index.json");
+            let small =
+                COMPANIONS.contains(&entry.name.as_str()) || entry.name.ends_with(".index.json");
             small && entry.size > MAX_COMPANION
         };
         if let Some(entry) = listing.files.values().find(too_large) {
-            return Err(Error::invalid(self.what(), format!("{} is said to have {} bytes", entry.name, entry.size)));
+            return Err(Error::invalid(
+                self.what(),
+                format!("{} is said to have {} bytes", entry.name, entry.size),
+            ));
         }
         Weights::choose(there).ok_or_else(|| {
-            Error::invalid(self.what(), "the repository has neither model.safetensors nor pytorch_model.bin")
-                .with_hint("weights in other formats are not read; convert them with transformers")
+            Error::invalid(
+                self.what(),
+                "the repository has neither model.safetensors nor pytorch_model.bin",
+            )
+            .with_hint("weights in other formats are not read; convert them with transformers")
         })
     }
 }

@@ -36,7 +36,11 @@ impl ModelRef {
         }
         if is_local(text) {
             let path = expand_home(text);
-            return Ok(if path.is_file() { Self::File(path) } else { Self::Dir(path) });
+            return Ok(if path.is_file() {
+                Self::File(path)
+            } else {
+                Self::Dir(path)
+            });
         }
         Self::hub(text)
     }
@@ -48,31 +52,49 @@ impl ModelRef {
         };
         check_repo(repo)?;
         revision.map_or(Ok(()), check_revision)?;
-        Ok(Self::Hub { repo: repo.to_owned(), revision: revision.map(str::to_owned) })
+        Ok(Self::Hub {
+            repo: repo.to_owned(),
+            revision: revision.map(str::to_owned),
+        })
     }
 }
 
 impl fmt::Display for ModelRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hub { repo, revision: None } => f.write_str(repo),
-            Self::Hub { repo, revision: Some(revision) } => write!(f, "{repo}@{revision}"),
+            Self::Hub {
+                repo,
+                revision: None,
+            } => f.write_str(repo),
+            Self::Hub {
+                repo,
+                revision: Some(revision),
+            } => write!(f, "{repo}@{revision}"),
             Self::Dir(path) | Self::File(path) => path.display().fmt(f),
         }
     }
 }
 
 fn is_weight_file(text: &str) -> bool {
-    [".safetensors", ".bin"].iter().any(|end| text.len() > end.len() && text.ends_with(end))
+    [".safetensors", ".bin"]
+        .iter()
+        .any(|end| text.len() > end.len() && text.ends_with(end))
 }
 
 fn is_local(text: &str) -> bool {
-    matches!(text, "." | ".." | "~") || ["./", "../", "/", "~/"].iter().any(|start| text.starts_with(start))
+    matches!(text, "." | ".." | "~")
+        || ["./", "../", "/", "~/"]
+            .iter()
+            .any(|start| text.starts_with(start))
 }
 
 /// `~/x` under the home folder, where there is one; anything else as it is.
 pub(super) fn expand_home(text: &str) -> PathBuf {
-    let rest = if text == "~" { Some("") } else { text.strip_prefix("~/") };
+    let rest = if text == "~" {
+        Some("")
+    } else {
+        text.strip_prefix("~/")
+    };
     match (rest, std::env::home_dir()) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(text),
@@ -90,9 +112,15 @@ pub(super) fn check_repo(id: &str) -> Result<()> {
         "it has more than one `/`"
     } else if id.len() > 96 {
         "it is longer than 96 characters"
-    } else if parts.iter().any(|part| part.is_empty() || !part.chars().all(allowed)) {
+    } else if parts
+        .iter()
+        .any(|part| part.is_empty() || !part.chars().all(allowed))
+    {
         "a name consists of letters, digits, `.`, `_` and `-`"
-    } else if parts.iter().any(|part| part.starts_with(['-', '.']) || part.ends_with(['-', '.'])) {
+    } else if parts
+        .iter()
+        .any(|part| part.starts_with(['-', '.']) || part.ends_with(['-', '.']))
+    {
         "a name neither begins nor ends with `-` or `.`"
     } else if id.contains("--") || id.contains("..") {
         "it contains `--` or `..`"
@@ -101,8 +129,11 @@ pub(super) fn check_repo(id: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::usage(format!("`{}` is not a hub id: {problem}", printable(id)))
-        .with_hint("write org/name or org/name@revision for the hub, ./folder for a local checkpoint"))
+    Err(
+        Error::usage(format!("`{}` is not a hub id: {problem}", printable(id))).with_hint(
+            "write org/name or org/name@revision for the hub, ./folder for a local checkpoint",
+        ),
+    )
 }
 
 /// Git's rules for names of branches and tags. They also keep a revision from naming a file
@@ -118,8 +149,10 @@ pub(super) fn check_revision(name: &str) -> Result<()> {
         || name.contains(forbidden)
         || name.split('/').any(bad_part);
     if bad {
-        return Err(Error::usage(format!("`{}` is not a revision", printable(name)))
-            .with_hint("write a branch, a tag or a commit after the `@`"));
+        return Err(
+            Error::usage(format!("`{}` is not a revision", printable(name)))
+                .with_hint("write a branch, a tag or a commit after the `@`"),
+        );
     }
     Ok(())
 }
@@ -131,7 +164,10 @@ pub(super) fn is_commit(text: &str) -> bool {
 
 /// Whether `text` is `digits` lowercase hexadecimal digits, and so safe as a file name.
 pub(super) fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == digits
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// Advice for somebody who wrote `gpt2` and has a folder of that name.
@@ -145,7 +181,10 @@ mod tests {
     use super::*;
 
     fn hub(repo: &str, revision: Option<&str>) -> ModelRef {
-        ModelRef::Hub { repo: repo.to_owned(), revision: revision.map(str::to_owned) }
+        ModelRef::Hub {
+            repo: repo.to_owned(),
+            revision: revision.map(str::to_owned),
+        }
     }
 
     #[test]
@@ -154,14 +193,23 @@ mod tests {
             ("gpt2", hub("gpt2", None)),
             ("org/name", hub("org/name", None)),
             ("org/name@v1.0", hub("org/name", Some("v1.0"))),
-            ("hf://org/name@refs/pr/1", hub("org/name", Some("refs/pr/1"))),
+            (
+                "hf://org/name@refs/pr/1",
+                hub("org/name", Some("refs/pr/1")),
+            ),
             ("hf://org/weights.bin", hub("org/weights.bin", None)),
             ("./gpt2", ModelRef::Dir("./gpt2".into())),
             ("../x", ModelRef::Dir("../x".into())),
             ("/abs/x", ModelRef::Dir("/abs/x".into())),
             (".", ModelRef::Dir(".".into())),
-            ("w/model.safetensors", ModelRef::File("w/model.safetensors".into())),
-            ("./pytorch_model.bin", ModelRef::File("./pytorch_model.bin".into())),
+            (
+                "w/model.safetensors",
+                ModelRef::File("w/model.safetensors".into()),
+            ),
+            (
+                "./pytorch_model.bin",
+                ModelRef::File("./pytorch_model.bin".into()),
+            ),
         ] {
             assert_eq!(ModelRef::parse(text).unwrap(), expected, "{text}");
         }
@@ -169,7 +217,9 @@ mod tests {
 
     #[test]
     fn home_is_expanded() {
-        let ModelRef::Dir(path) = ModelRef::parse("~/models/x").unwrap() else { panic!("not a folder") };
+        let ModelRef::Dir(path) = ModelRef::parse("~/models/x").unwrap() else {
+            panic!("not a folder")
+        };
         assert!(path.is_absolute() && path.ends_with("models/x"));
     }
 
@@ -204,7 +254,10 @@ mod tests {
         ] {
             match ModelRef::parse(text) {
                 Err(error) => assert_eq!(error.exit_code(), 2, "{text:?}"),
-                Ok(reference) => assert!(matches!(reference, ModelRef::Dir(_)), "{text:?}: {reference:?}"),
+                Ok(reference) => assert!(
+                    matches!(reference, ModelRef::Dir(_)),
+                    "{text:?}: {reference:?}"
+                ),
             }
         }
         assert!(ModelRef::parse(&"a".repeat(97)).is_err());

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use hf_hub::HFClient;
 use hf_hub::repository::download::HFByteStream;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, LINK, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, LINK, LOCATION, RANGE, RETRY_AFTER,
+};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, Response, Url};
 use serde::Deserialize;
@@ -51,8 +53,11 @@ impl Listing {
     /// It is not there; `what` names the repository.
     pub fn file(&self, name: &str, what: &str) -> Result<&FileEntry> {
         self.files.get(name).ok_or_else(|| {
-            Error::invalid(what, format!("`{}` is not in the repository", printable(name)))
-                .with_hint("the upload is incomplete; try another revision")
+            Error::invalid(
+                what,
+                format!("`{}` is not in the repository", printable(name)),
+            )
+            .with_hint("the upload is incomplete; try another revision")
         })
     }
 }
@@ -107,7 +112,10 @@ impl<'a> Remote<'a> {
     pub fn new(config: &'a HubConfig) -> Result<Self> {
         let endpoint = parse_endpoint(&config.endpoint)?;
         // In the clear a token is anybody's, except on this machine.
-        let token = config.token.as_ref().filter(|_| endpoint.scheme() == "https" || is_loopback(&endpoint));
+        let token = config
+            .token
+            .as_ref()
+            .filter(|_| endpoint.scheme() == "https" || is_loopback(&endpoint));
         let build = |policy| {
             let mut builder = Client::builder()
                 .user_agent(concat!("scale-ckpt/", env!("CARGO_PKG_VERSION")))
@@ -118,7 +126,9 @@ impl<'a> Remote<'a> {
             if is_loopback(&endpoint) {
                 builder = builder.no_proxy();
             }
-            builder.build().map_err(|e| Fault::from(e).explain("hub client", config))
+            builder
+                .build()
+                .map_err(|e| Fault::from(e).explain("hub client", config))
         };
         let hub = HFClient::builder()
             .endpoint(endpoint.as_str().trim_end_matches('/'))
@@ -131,7 +141,13 @@ impl<'a> Remote<'a> {
             .retry_max_attempts(0)
             .build()
             .map_err(|e| Fault::from(e).explain("hub client", config))?;
-        Ok(Self { config, token, hub, plain: build(Policy::none())?, endpoint })
+        Ok(Self {
+            config,
+            token,
+            hub,
+            plain: build(Policy::none())?,
+            endpoint,
+        })
     }
 
     /// Whether there is a token that is not sent, lest others read it.
@@ -151,7 +167,12 @@ impl<'a> Remote<'a> {
         for _ in 0..MAX_PAGES {
             let Some(url) = page.take() else { break };
             let (entries, next): (Vec<TreeAnswer>, _) = self.json(url, tries).await?;
-            files.extend(entries.into_iter().filter_map(TreeAnswer::into_entry).map(|e| (e.name.clone(), e)));
+            files.extend(
+                entries
+                    .into_iter()
+                    .filter_map(TreeAnswer::into_entry)
+                    .map(|e| (e.name.clone(), e)),
+            );
             page = next;
         }
         Ok(Listing { commit, files })
@@ -165,8 +186,15 @@ impl<'a> Remote<'a> {
         }
         let (owner, name) = hf_hub::split_id(repo);
         let model = self.hub.model(owner, name);
-        let request = model.download_file_stream().filename(&entry.name).revision(commit).send();
-        match guarded(3 * self.config.timeout, request).await?.map_err(Fault::from) {
+        let request = model
+            .download_file_stream()
+            .filename(&entry.name)
+            .revision(commit)
+            .send();
+        match guarded(3 * self.config.timeout, request)
+            .await?
+            .map_err(Fault::from)
+        {
             Ok((length, stream)) => check_length(length, entry.size).map(|()| Body::Hub(stream)),
             Err(fault @ Fault::Status { code: 400.., .. }) => Err(fault),
             Err(_) => self.resume(repo, commit, entry, 0).await,
@@ -174,7 +202,13 @@ impl<'a> Remote<'a> {
     }
 
     /// Goes on with a file at byte `from`, with a plain request whose answer we see in full.
-    pub async fn resume(&self, repo: &str, commit: &str, entry: &FileEntry, from: u64) -> Result<Body, Fault> {
+    pub async fn resume(
+        &self,
+        repo: &str,
+        commit: &str,
+        entry: &FileEntry,
+        from: u64,
+    ) -> Result<Body, Fault> {
         let url = self.url(&[], repo, &["resolve", commit, &entry.name]);
         let (response, linked) = match self.get(url, from).await {
             Err(Fault::Status { code: 416, .. }) if from > 0 => return Err(Fault::NoRange),
@@ -182,13 +216,25 @@ impl<'a> Remote<'a> {
         };
         let headers = response.headers();
         if from == 0 {
-            check_length(header(headers, CONTENT_LENGTH.as_str()).and_then(|v| v.parse().ok()), entry.size)?;
+            check_length(
+                header(headers, CONTENT_LENGTH.as_str()).and_then(|v| v.parse().ok()),
+                entry.size,
+            )?;
             return Ok(Body::Plain(response));
         }
-        let rest = format!("bytes {from}-{}/{}", entry.size.saturating_sub(1), entry.size);
-        let continued = response.status().as_u16() == 206 && header(headers, CONTENT_RANGE.as_str()) == Some(&rest);
+        let rest = format!(
+            "bytes {from}-{}/{}",
+            entry.size.saturating_sub(1),
+            entry.size
+        );
+        let continued = response.status().as_u16() == 206
+            && header(headers, CONTENT_RANGE.as_str()) == Some(&rest);
         let same_file = linked.is_none_or(|etag| etag.trim_matches('"') == entry.id.as_str());
-        if continued && same_file { Ok(Body::Plain(response)) } else { Err(Fault::NoRange) }
+        if continued && same_file {
+            Ok(Body::Plain(response))
+        } else {
+            Err(Fault::NoRange)
+        }
     }
 
     /// Waits before try `next`, as long as the server wishes and within reason.
@@ -207,16 +253,26 @@ impl<'a> Remote<'a> {
     fn url(&self, before: &[&str], repo: &str, after: &[&str]) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(before).extend(repo.split('/')).extend(after);
+            path.pop_if_empty()
+                .extend(before)
+                .extend(repo.split('/'))
+                .extend(after);
         }
         url
     }
 
     /// A JSON answer, and the address of the next page.
-    async fn json<T: DeserializeOwned>(&self, url: Url, tries: u32) -> Result<(T, Option<Url>), Fault> {
+    async fn json<T: DeserializeOwned>(
+        &self,
+        url: Url,
+        tries: u32,
+    ) -> Result<(T, Option<Url>), Fault> {
         let mut attempt = 1;
         loop {
-            match guarded(3 * self.config.listing_timeout, self.json_once(url.clone())).await.flatten() {
+            match guarded(3 * self.config.listing_timeout, self.json_once(url.clone()))
+                .await
+                .flatten()
+            {
                 Err(fault) if fault.is_passing() && attempt < tries => {
                     attempt += 1;
                     self.pause(attempt, &fault).await?;
@@ -233,27 +289,37 @@ impl<'a> Remote<'a> {
         while let Some(chunk) = guarded(self.config.listing_timeout, response.chunk()).await?? {
             body.extend_from_slice(&chunk);
             if body.len() > MAX_JSON {
-                return Err(Fault::Garbled(format!("a listing of more than {} MiB", MAX_JSON >> 20)));
+                return Err(Fault::Garbled(format!(
+                    "a listing of more than {} MiB",
+                    MAX_JSON >> 20
+                )));
             }
         }
         if body.trim_ascii_start().starts_with(b"<") {
-            return Err(Fault::Garbled("an HTML page where JSON was expected".to_owned()));
+            return Err(Fault::Garbled(
+                "an HTML page where JSON was expected".to_owned(),
+            ));
         }
-        let value = serde_json::from_slice(&body).map_err(|e| Fault::Garbled(printable(&e.to_string())))?;
+        let value =
+            serde_json::from_slice(&body).map_err(|e| Fault::Garbled(printable(&e.to_string())))?;
         Ok((value, next))
     }
 
     /// The `next` link of a listing; it must lead to the same hub, since the token goes along.
     fn next_page(&self, headers: &HeaderMap) -> Result<Option<Url>, Fault> {
-        let links = header(headers, LINK.as_str()).unwrap_or_default().split(',');
-        let next = links.filter(|link| link.contains("rel=\"next\"")).find_map(|link| {
-            let address = link.trim().strip_prefix('<')?.split_once('>')?.0;
-            Url::parse(address).ok()
-        });
+        let links = header(headers, LINK.as_str())
+            .unwrap_or_default()
+            .split(',');
+        let next = links
+            .filter(|link| link.contains("rel=\"next\""))
+            .find_map(|link| {
+                let address = link.trim().strip_prefix('<')?.split_once('>')?.0;
+                Url::parse(address).ok()
+            });
         match next {
-            Some(url) if url.origin() != self.endpoint.origin() => {
-                Err(Fault::Garbled("the listing goes on at another host".to_owned()))
-            }
+            Some(url) if url.origin() != self.endpoint.origin() => Err(Fault::Garbled(
+                "the listing goes on at another host".to_owned(),
+            )),
             next => Ok(next),
         }
     }
@@ -265,16 +331,21 @@ impl<'a> Remote<'a> {
         let mut linked = None;
         for _ in 0..=MAX_REDIRECTS {
             let response = self.send(url.clone(), from).await?;
-            linked = linked.or_else(|| header(response.headers(), "x-linked-etag").map(str::to_owned));
+            linked =
+                linked.or_else(|| header(response.headers(), "x-linked-etag").map(str::to_owned));
             if !response.status().is_redirection() {
                 return check_status(response).map(|response| (response, linked));
             }
-            let location = header(response.headers(), LOCATION.as_str()).and_then(|target| url.join(target).ok());
-            let next = location.ok_or_else(|| Fault::Garbled("a redirect to nowhere".to_owned()))?;
+            let location = header(response.headers(), LOCATION.as_str())
+                .and_then(|target| url.join(target).ok());
+            let next =
+                location.ok_or_else(|| Fault::Garbled("a redirect to nowhere".to_owned()))?;
             check_scheme(&url, &next)?;
             url = next;
         }
-        Err(Fault::Garbled(format!("more than {MAX_REDIRECTS} redirects")))
+        Err(Fault::Garbled(format!(
+            "more than {MAX_REDIRECTS} redirects"
+        )))
     }
 
     async fn send(&self, url: Url, from: u64) -> Result<Response, Fault> {
@@ -300,7 +371,11 @@ impl TreeAnswer {
             Some(lfs) => (BlobId::sha256(lfs.oid)?, lfs.size),
             None => (BlobId::git(self.oid)?, self.size),
         };
-        Some(FileEntry { name: self.path, size, id })
+        Some(FileEntry {
+            name: self.path,
+            size,
+            id,
+        })
     }
 }
 
@@ -314,7 +389,11 @@ pub(super) enum Body {
 
 impl Body {
     /// Adds the next piece to `partial`; returns its length, nothing at the end.
-    pub async fn feed(&mut self, partial: &mut Partial, limit: Duration) -> Result<Option<u64>, Fault> {
+    pub async fn feed(
+        &mut self,
+        partial: &mut Partial,
+        limit: Duration,
+    ) -> Result<Option<u64>, Fault> {
         match self {
             Self::Hub(stream) => match guarded(limit, stream.next()).await? {
                 Some(chunk) => partial.push(&chunk?).map(Some),
@@ -359,13 +438,18 @@ fn parse_endpoint(text: &str) -> Result<Url> {
             && url.password().is_none()
     });
     url.ok_or_else(|| {
-        Error::usage("HF_ENDPOINT is not an address of a hub").with_hint("it looks like https://huggingface.co")
+        Error::usage("HF_ENDPOINT is not an address of a hub")
+            .with_hint("it looks like https://huggingface.co")
     })
 }
 
 fn is_loopback(url: &Url) -> bool {
     url.host_str().is_some_and(|host| {
-        host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        host == "localhost"
+            || host
+                .trim_matches(['[', ']'])
+                .parse::<IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback())
     })
 }
 
@@ -375,8 +459,12 @@ fn judge_redirect(attempt: Attempt<'_>) -> Action {
     let (next, previous) = (attempt.url(), attempt.previous());
     let problem = match (previous.first(), previous.last()) {
         _ if previous.len() > MAX_REDIRECTS => Some("too many redirects"),
-        (_, Some(last)) if check_scheme(last, next).is_err() => Some("a redirect from https to http"),
-        (Some(first), Some(last)) if last.origin() != first.origin() && last.origin() == next.origin() => {
+        (_, Some(last)) if check_scheme(last, next).is_err() => {
+            Some("a redirect from https to http")
+        }
+        (Some(first), Some(last))
+            if last.origin() != first.origin() && last.origin() == next.origin() =>
+        {
             Some("a foreign host redirects to itself")
         }
         _ => None,
@@ -409,9 +497,9 @@ fn check_status(response: Response) -> Result<Response, Fault> {
 
 fn check_length(announced: Option<u64>, listed: u64) -> Result<(), Fault> {
     match announced {
-        Some(length) if length != listed => {
-            Err(Fault::Mismatch(format!("the server announces {length} bytes, the listing says {listed}")))
-        }
+        Some(length) if length != listed => Err(Fault::Mismatch(format!(
+            "the server announces {length} bytes, the listing says {listed}"
+        ))),
         _ => Ok(()),
     }
 }
@@ -434,7 +522,11 @@ mod tests {
             ("https://hub/x", "http://hub/x", false),
             ("https://hub/x", "file:///x", false),
         ] {
-            assert_eq!(check_scheme(&url(from), &url(to)).is_ok(), allowed, "{from} to {to}");
+            assert_eq!(
+                check_scheme(&url(from), &url(to)).is_ok(),
+                allowed,
+                "{from} to {to}"
+            );
         }
     }
 
@@ -457,7 +549,11 @@ mod tests {
             ("http://localhost/hub/", false),
         ] {
             let config = HubConfig::from_vars(vars(endpoint)).unwrap();
-            assert_eq!(Remote::new(&config).unwrap().withholds_token(), withheld, "{endpoint}");
+            assert_eq!(
+                Remote::new(&config).unwrap().withholds_token(),
+                withheld,
+                "{endpoint}"
+            );
         }
     }
 }

@@ -23,7 +23,8 @@ impl LayerInit for Blend {
     fn init(&self, site: &Site<'_>, param: &BlockParam, _rng: &mut ChaCha8Rng) -> Result<Values> {
         let mut sum = HostTensor::full(&param.shape(site.target), 0.0);
         for (layer, weight) in self.layers(site.source.config.n_layer)? {
-            sum.values.scaled_add(weight, &site.values(layer, param)?.values);
+            sum.values
+                .scaled_add(weight, &site.values(layer, param)?.values);
         }
         Ok(Values::Computed(sum))
     }
@@ -33,11 +34,16 @@ impl Blend {
     /// The terms, checked against the number of source blocks.
     pub fn layers(&self, n_layer: usize) -> Result<Vec<(usize, f32)>> {
         if self.weights.is_empty() {
-            return Err(Error::usage("blend needs weights").with_hint("for example --init 'blend:weights={\"0\"=0.5, \"3\"=0.5}'"));
+            return Err(Error::usage("blend needs weights")
+                .with_hint("for example --init 'blend:weights={\"0\"=0.5, \"3\"=0.5}'"));
         }
         let term = |(key, &weight): (&String, &f32)| match key.parse::<usize>() {
             Ok(layer) if layer < n_layer => Ok((layer, weight)),
-            _ => Err(Error::usage(format!("blend: `{}` is not a source block from 0 to {}", crate::error::printable(key), n_layer - 1))),
+            _ => Err(Error::usage(format!(
+                "blend: `{}` is not a source block from 0 to {}",
+                crate::error::printable(key),
+                n_layer - 1
+            ))),
         };
         self.weights.iter().map(term).collect()
     }

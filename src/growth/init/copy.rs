@@ -14,6 +14,8 @@ pub struct Copy {}
 
 impl LayerInit for Copy {
     fn init(&self, site: &Site<'_>, param: &BlockParam, _rng: &mut ChaCha8Rng) -> Result<Values> {
-        Ok(Values::Stored(site.source.block(site.parent, param)?.clone()))
+        Ok(Values::Stored(
+            site.source.block(site.parent, param)?.clone(),
+        ))
     }
 }

@@ -111,13 +111,34 @@ pub trait LayerInit {
 /// One line per initializer: name, summary.
 pub const CATALOGUE: [(&str, &str); 8] = [
     ("copy", "the parent's values, bit for bit"),
-    ("zero-residual", "copy with both c_proj weights and biases zero: the identity at first (LLaMA-Pro)"),
-    ("identity", "random with both c_proj weights and biases zero: the identity at first, nothing inherited"),
-    ("interpolate", "(1-coefficient) * parent + coefficient * next block; coefficient = 0.5"),
-    ("random", "GPT-2's own initialization at the new depth; std = initializer_range"),
-    ("scaled", "copy with the tensors named by `only` (c_proj) multiplied by `scale` = 0.5"),
-    ("noisy", "copy plus normal noise of `noise` = 0.01 times each tensor's own standard deviation"),
-    ("blend", "a linear combination of source blocks: weights = {\"0\" = 0.5, \"3\" = 0.5} (LiGO's depth part)"),
+    (
+        "zero-residual",
+        "copy with both c_proj weights and biases zero: the identity at first (LLaMA-Pro)",
+    ),
+    (
+        "identity",
+        "random with both c_proj weights and biases zero: the identity at first, nothing inherited",
+    ),
+    (
+        "interpolate",
+        "(1-coefficient) * parent + coefficient * next block; coefficient = 0.5",
+    ),
+    (
+        "random",
+        "GPT-2's own initialization at the new depth; std = initializer_range",
+    ),
+    (
+        "scaled",
+        "copy with the tensors named by `only` (c_proj) multiplied by `scale` = 0.5",
+    ),
+    (
+        "noisy",
+        "copy plus normal noise of `noise` = 0.01 times each tensor's own standard deviation",
+    ),
+    (
+        "blend",
+        "a linear combination of source blocks: weights = {\"0\" = 0.5, \"3\" = 0.5} (LiGO's depth part)",
+    ),
 ];
 
 /// An initializer by name, with its parameters.
@@ -189,7 +210,11 @@ impl Initializer {
         }
         toml::from_str::<Wrapper>(&table)
             .map(|wrapper| wrapper.init)
-            .map_err(|e| Error::usage(format!("--init {text}: {}", e.message())).with_hint("write --init noisy:noise=0.02; `scale-ckpt methods` lists the parameters"))
+            .map_err(|e| {
+                Error::usage(format!("--init {text}: {}", e.message())).with_hint(
+                    "write --init noisy:noise=0.02; `scale-ckpt methods` lists the parameters",
+                )
+            })
     }
 
     /// Checks the parameters, for a source of `n_layer` blocks.
@@ -199,13 +224,24 @@ impl Initializer {
     pub fn check(&self, n_layer: usize) -> Result<()> {
         let ok = match self {
             Self::Copy(_) | Self::ZeroResidual(_) => true,
-            Self::Identity(Identity { std }) | Self::Random(Random { std }) => std.is_none_or(|std| std.is_finite() && std >= 0.0),
+            Self::Identity(Identity { std }) | Self::Random(Random { std }) => {
+                std.is_none_or(|std| std.is_finite() && std >= 0.0)
+            }
             Self::Interpolate(Interpolate { coefficient }) => coefficient.is_finite(),
             Self::Scaled(Scaled { scale, .. }) => scale.is_finite(),
             Self::Noisy(Noisy { noise }) => noise.is_finite() && *noise >= 0.0,
-            Self::Blend(blend) => blend.layers(n_layer)?.iter().all(|(_, weight)| weight.is_finite()),
+            Self::Blend(blend) => blend
+                .layers(n_layer)?
+                .iter()
+                .all(|(_, weight)| weight.is_finite()),
         };
-        if ok { Ok(()) } else { Err(Error::usage(format!("initializer `{self}`: its numbers must be finite, and spreads not negative"))) }
+        if ok {
+            Ok(())
+        } else {
+            Err(Error::usage(format!(
+                "initializer `{self}`: its numbers must be finite, and spreads not negative"
+            )))
+        }
     }
 
     fn from_name(name: &str) -> Option<Self> {
@@ -217,7 +253,9 @@ impl Initializer {
             "random" => Self::Random(Random::default()),
             "scaled" => Self::Scaled(Scaled::default()),
             "noisy" => Self::Noisy(Noisy::default()),
-            "blend" => Self::Blend(Blend { weights: BTreeMap::new() }),
+            "blend" => Self::Blend(Blend {
+                weights: BTreeMap::new(),
+            }),
             _ => return None,
         })
     }
@@ -228,12 +266,17 @@ impl fmt::Display for Initializer {
         f.write_str(self.name())?;
         match self {
             Self::Copy(_) | Self::ZeroResidual(_) => Ok(()),
-            Self::Identity(Identity { std }) | Self::Random(Random { std }) => std.map_or(Ok(()), |std| write!(f, " std={std}")),
+            Self::Identity(Identity { std }) | Self::Random(Random { std }) => {
+                std.map_or(Ok(()), |std| write!(f, " std={std}"))
+            }
             Self::Interpolate(Interpolate { coefficient }) => write!(f, " {coefficient}"),
             Self::Scaled(Scaled { scale, only }) => write!(f, " {}*{scale}", only.join(",")),
             Self::Noisy(Noisy { noise }) => write!(f, " {noise}"),
             Self::Blend(Blend { weights }) => {
-                let terms: Vec<String> = weights.iter().map(|(layer, weight)| format!("{weight}*{layer}")).collect();
+                let terms: Vec<String> = weights
+                    .iter()
+                    .map(|(layer, weight)| format!("{weight}*{layer}"))
+                    .collect();
                 write!(f, " {}", terms.join("+"))
             }
         }
@@ -242,8 +285,16 @@ impl fmt::Display for Initializer {
 
 fn unknown(name: &str) -> Error {
     let names = CATALOGUE.map(|row| row.0);
-    let hint = did_you_mean(name, names).map_or_else(|| "`scale-ckpt methods` lists what there is".to_owned(), |best| format!("did you mean `{best}`?"));
-    Error::usage(format!("there is no initializer `{}`; known are {}", crate::error::printable(name), names.join(", "))).with_hint(hint)
+    let hint = did_you_mean(name, names).map_or_else(
+        || "`scale-ckpt methods` lists what there is".to_owned(),
+        |best| format!("did you mean `{best}`?"),
+    );
+    Error::usage(format!(
+        "there is no initializer `{}`; known are {}",
+        crate::error::printable(name),
+        names.join(", ")
+    ))
+    .with_hint(hint)
 }
 
 /// Accepts `init = "copy"` and `[init.noisy] noise = 0.02`, keeping the position of errors.
@@ -272,21 +323,26 @@ impl<'de> Deserialize<'de> for Initializer {
             fn visit_str<E: de::Error>(self, name: &str) -> Result<Initializer, E> {
                 Initializer::from_name(name).ok_or_else(|| {
                     let error = unknown(name);
-                    E::custom(format!("{error}{}", error.hint().map(|h| format!("; {h}")).unwrap_or_default()))
+                    E::custom(format!(
+                        "{error}{}",
+                        error.hint().map(|h| format!("; {h}")).unwrap_or_default()
+                    ))
                 })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Initializer, A::Error> {
-                Ok(match Tagged::deserialize(MapAccessDeserializer::new(map))? {
-                    Tagged::Copy(init) => Initializer::Copy(init),
-                    Tagged::ZeroResidual(init) => Initializer::ZeroResidual(init),
-                    Tagged::Identity(init) => Initializer::Identity(init),
-                    Tagged::Interpolate(init) => Initializer::Interpolate(init),
-                    Tagged::Random(init) => Initializer::Random(init),
-                    Tagged::Scaled(init) => Initializer::Scaled(init),
-                    Tagged::Noisy(init) => Initializer::Noisy(init),
-                    Tagged::Blend(init) => Initializer::Blend(init),
-                })
+                Ok(
+                    match Tagged::deserialize(MapAccessDeserializer::new(map))? {
+                        Tagged::Copy(init) => Initializer::Copy(init),
+                        Tagged::ZeroResidual(init) => Initializer::ZeroResidual(init),
+                        Tagged::Identity(init) => Initializer::Identity(init),
+                        Tagged::Interpolate(init) => Initializer::Interpolate(init),
+                        Tagged::Random(init) => Initializer::Random(init),
+                        Tagged::Scaled(init) => Initializer::Scaled(init),
+                        Tagged::Noisy(init) => Initializer::Noisy(init),
+                        Tagged::Blend(init) => Initializer::Blend(init),
+                    },
+                )
             }
         }
         deserializer.deserialize_any(NameOrTable)
@@ -300,20 +356,41 @@ mod tests {
     #[test]
     fn the_catalogue_names_every_initializer() {
         for (name, _) in CATALOGUE {
-            assert_eq!(Initializer::from_name(name).map(|init| init.name()), Some(name));
+            assert_eq!(
+                Initializer::from_name(name).map(|init| init.name()),
+                Some(name)
+            );
         }
     }
 
     #[test]
     fn parameters_are_read_from_the_command_line() {
-        assert_eq!(Initializer::parse("noisy:noise=0.5").unwrap(), Initializer::Noisy(Noisy { noise: 0.5 }));
-        assert_eq!(Initializer::parse("interpolate").unwrap(), Initializer::Interpolate(Interpolate::default()));
-        let error = Initializer::parse("noisy:nose=0.5").unwrap_err().to_string();
+        assert_eq!(
+            Initializer::parse("noisy:noise=0.5").unwrap(),
+            Initializer::Noisy(Noisy { noise: 0.5 })
+        );
+        assert_eq!(
+            Initializer::parse("interpolate").unwrap(),
+            Initializer::Interpolate(Interpolate::default())
+        );
+        let error = Initializer::parse("noisy:nose=0.5")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("nose"), "{error}");
         let error = Initializer::parse("zero-residul").unwrap_err();
         assert!(error.hint().unwrap().contains("zero-residual"));
-        assert!(Initializer::parse("scaled:scale=nan").unwrap().check(1).is_err());
-        assert!(Initializer::parse("random:std=-1").unwrap().check(1).is_err());
+        assert!(
+            Initializer::parse("scaled:scale=nan")
+                .unwrap()
+                .check(1)
+                .is_err()
+        );
+        assert!(
+            Initializer::parse("random:std=-1")
+                .unwrap()
+                .check(1)
+                .is_err()
+        );
         assert!(Initializer::parse("blend").is_err());
     }
 }

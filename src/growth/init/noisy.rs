@@ -29,6 +29,8 @@ impl LayerInit for Noisy {
         let parent = site.values(site.parent, param)?.values;
         let std = f64::from(parent.std(0.0));
         let noise = normal(parent.shape(), std * self.noise, rng);
-        Ok(Values::Computed(HostTensor { values: parent + noise.values }))
+        Ok(Values::Computed(HostTensor {
+            values: parent + noise.values,
+        }))
     }
 }

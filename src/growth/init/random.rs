@@ -22,12 +22,24 @@ pub struct Random {
 impl LayerInit for Random {
     fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values> {
         let std = self.std.unwrap_or(site.target.initializer_range);
-        Ok(Values::Computed(fresh(param.fresh, &param.shape(site.target), std, site.target, rng)))
+        Ok(Values::Computed(fresh(
+            param.fresh,
+            &param.shape(site.target),
+            std,
+            site.target,
+            rng,
+        )))
     }
 }
 
 /// Draws one parameter from scratch.
-pub fn fresh(kind: Fresh, shape: &[usize], std: f64, config: &Gpt2Config, rng: &mut ChaCha8Rng) -> HostTensor {
+pub fn fresh(
+    kind: Fresh,
+    shape: &[usize],
+    std: f64,
+    config: &Gpt2Config,
+    rng: &mut ChaCha8Rng,
+) -> HostTensor {
     let residual_std = std / (2.0 * config.n_layer as f64).sqrt();
     match kind {
         Fresh::Zeros => HostTensor::full(shape, 0.0),
@@ -55,7 +67,13 @@ mod tests {
     fn spreads_are_those_of_gpt2() {
         let config = Gpt2Config::new(64, 8, 32, 8, 4).unwrap();
         let spread = |kind| {
-            let values = fresh(kind, &[100, 100], 0.02, &config, &mut ChaCha8Rng::seed_from_u64(1));
+            let values = fresh(
+                kind,
+                &[100, 100],
+                0.02,
+                &config,
+                &mut ChaCha8Rng::seed_from_u64(1),
+            );
             (values.values.mapv(|x| f64::from(x).powi(2)).mean().unwrap()).sqrt()
         };
         // 10,000 draws: the relative standard error of a spread is 1/√(2·10⁴) = 0.7 %.

@@ -21,7 +21,10 @@ pub struct Scaled {
 
 impl Default for Scaled {
     fn default() -> Self {
-        Self { scale: 0.5, only: vec!["c_proj".into()] }
+        Self {
+            scale: 0.5,
+            only: vec!["c_proj".into()],
+        }
     }
 }
 
@@ -37,9 +40,15 @@ impl LayerInit for Scaled {
 
     fn init(&self, site: &Site<'_>, param: &BlockParam, _rng: &mut ChaCha8Rng) -> Result<Values> {
         let parent = site.source.block(site.parent, param)?;
-        if !self.only.iter().any(|part| param.name.contains(part.as_str())) {
+        if !self
+            .only
+            .iter()
+            .any(|part| param.name.contains(part.as_str()))
+        {
             return Ok(Values::Stored(parent.clone()));
         }
-        Ok(Values::Computed(HostTensor { values: parent.read()?.values * self.scale }))
+        Ok(Values::Computed(HostTensor {
+            values: parent.read()?.values * self.scale,
+        }))
     }
 }

@@ -23,7 +23,10 @@ impl LayerInit for ZeroResidual {
 
     fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values> {
         if param.is_residual_out() {
-            return Ok(Values::Computed(HostTensor::full(&param.shape(site.target), 0.0)));
+            return Ok(Values::Computed(HostTensor::full(
+                &param.shape(site.target),
+                0.0,
+            )));
         }
         Copy {}.init(site, param, rng)
     }

@@ -1,0 +1,217 @@
+//! Growth from an open source to a published folder: write, certify, record.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::VERSION;
+use crate::certify::{Certificate, PROBE_TOKENS, certify};
+use crate::checkpoint::safetensors::TensorOut;
+use crate::checkpoint::{Checkpoint, Origin, save};
+use crate::data::Tokenizer;
+use crate::durable::StagedDir;
+use crate::error::{Error, Result};
+use crate::growth::{Claim, Growth, GrowthPlan, Slot};
+use crate::inspect::inspect;
+use crate::progress::{Meter, Unit};
+
+/// The record of a growth, `growth.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct GrowthRecord {
+    /// Version of this format.
+    pub schema: u32,
+    /// Always `scale-ckpt`.
+    pub tool: &'static str,
+    /// Version and commit of this program.
+    pub tool_version: &'static str,
+    /// What was grown.
+    pub source: SourceRecord,
+    /// Blocks afterwards.
+    pub n_layer: usize,
+    /// Seed of random values.
+    pub seed: u64,
+    /// Source and initializer of every block.
+    pub layers: Vec<Slot>,
+    /// What the plan claims.
+    pub claim: Claim,
+    /// What was measured, if it was.
+    pub certificate: Option<Certificate>,
+    /// Source tensors with values that are not finite, where that kept the certificate from
+    /// being measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub non_finite: Vec<String>,
+    /// Files that were copied along.
+    pub companions: Vec<String>,
+}
+
+/// What was grown.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceRecord {
+    /// Name and commit.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// SHA-256 over the bytes of its weight files.
+    pub weights_sha256: String,
+    /// Its blocks.
+    pub n_layer: usize,
+}
+
+/// One growth, from open source to published folder.
+#[derive(Clone, Copy, Debug)]
+pub struct Grower<'a> {
+    /// What is grown.
+    pub source: &'a Checkpoint,
+    /// How.
+    pub plan: &'a GrowthPlan,
+    /// Seed of random values.
+    pub seed: u64,
+    /// The text to certify on; no certificate without.
+    pub probe: Option<&'a str>,
+    /// Largest weight file.
+    pub max_shard_bytes: u64,
+    /// Whether an existing checkpoint is replaced.
+    pub force: bool,
+}
+
+impl Grower<'_> {
+    /// Writes, certifies, records, publishes; returns what is in `growth.json`.
+    ///
+    /// # Errors
+    /// Nothing is published if a file cannot be read or written, a signal arrives, or an exact
+    /// claim does not hold.
+    pub fn run(&self, out: &Path) -> Result<GrowthRecord> {
+        let staged = StagedDir::new(out, self.force)?;
+        let weights_sha256 = self.write_weights(&staged)?;
+        let companions = save::copy_companions(&self.source.dir, &staged)?;
+        let certificate = self
+            .probe
+            .map(|probe| self.certify(staged.path(), probe))
+            .transpose()?;
+        let unproven = certificate.as_ref().is_some_and(|c| c.holds.is_none());
+        let record = GrowthRecord {
+            schema: 1,
+            tool: "scale-ckpt",
+            tool_version: VERSION,
+            source: SourceRecord {
+                origin: self.source.origin.clone(),
+                weights_sha256,
+                n_layer: self.source.config.n_layer,
+            },
+            n_layer: self.plan.n_layer(),
+            seed: self.seed,
+            layers: self.plan.slots.clone(),
+            claim: self.plan.claim(),
+            certificate,
+            non_finite: if unproven {
+                self.non_finite()?
+            } else {
+                Vec::new()
+            },
+            companions,
+        };
+        let json = serde_json::to_string_pretty(&record).expect("a record serializes") + "\n";
+        staged.write("growth.json", json.as_bytes())?;
+        staged.write("README.md", self.model_card(&record).as_bytes())?;
+        staged.publish()?;
+        Ok(record)
+    }
+
+    /// Tensors of the source with values that are not finite.
+    fn non_finite(&self) -> Result<Vec<String>> {
+        let reports = inspect(self.source)?.into_iter();
+        Ok(reports
+            .filter(|report| report.non_finite > 0)
+            .map(|report| report.name)
+            .collect())
+    }
+
+    /// Writes the weights while another thread hashes the source; returns the hash.
+    fn write_weights(&self, staged: &StagedDir) -> Result<String> {
+        let growth = Growth::new(self.source, self.plan, self.seed)?;
+        let tensors = growth.tensors()?;
+        let total = tensors.iter().map(TensorOut::byte_len).sum();
+        let meter = Meter::new("writing", total, Unit::Bytes);
+        std::thread::scope(|scope| {
+            let hash = scope.spawn(|| self.source.weights_sha256());
+            let written = save::save(
+                staged,
+                &growth.config(),
+                tensors,
+                self.max_shard_bytes,
+                &|bytes| meter.advance(bytes),
+            );
+            let hash = hash.join().expect("hashing does not panic");
+            written.and(hash)
+        })
+    }
+
+    /// Measures what was written, from the files themselves.
+    fn certify(&self, written: &Path, probe: &str) -> Result<Certificate> {
+        let ids = probe_ids(self.source, probe)?;
+        let grown = Checkpoint::open_dir(written)?;
+        let certificate = certify(self.source, &grown, self.plan.claim(), &ids)?;
+        certificate.enforce()?;
+        Ok(certificate)
+    }
+
+    fn model_card(&self, record: &GrowthRecord) -> String {
+        let Origin { source, commit } = &self.source.origin;
+        let at = commit
+            .as_ref()
+            .map(|commit| format!(" at commit `{commit}`"))
+            .unwrap_or_default();
+        let inits: BTreeSet<String> = self
+            .plan
+            .slots
+            .iter()
+            .filter_map(|slot| slot.init.as_ref())
+            .map(ToString::to_string)
+            .collect();
+        let inits = inits.into_iter().collect::<Vec<_>>().join(", ");
+        let measured = record
+            .certificate
+            .as_ref()
+            .map_or_else(|| "not measured".to_owned(), |c| c.lines().join("\n"));
+        let base = if source.starts_with(['.', '/', '~']) {
+            String::new()
+        } else {
+            format!(
+                "base_model: {}\n",
+                source.split('@').next().unwrap_or(source)
+            )
+        };
+        let (before, after, seed, plan) = (
+            self.source.config.n_layer,
+            self.plan.n_layer(),
+            self.seed,
+            self.plan,
+        );
+        format!(
+            "---\nlibrary_name: transformers\npipeline_tag: text-generation\n{base}tags:\n- gpt2\n- scale-ckpt\n---\n\n\
+             # {source}, grown from {before} to {after} layers\n\n\
+             Made from `{source}`{at} by scale-ckpt {VERSION}. Blocks of the source behind each block, new ones starred:\n\n\
+             ```text\n{plan}\n```\n\n\
+             New blocks: {inits}. Seed {seed}. The other blocks, the embeddings and the final LayerNorm are those of the\n\
+             source, bit for bit. The full plan and certificate are in `growth.json`.\n\n\
+             Right after growth:\n\n```text\n{measured}\n```\n"
+        )
+    }
+}
+
+/// Token ids of a probe, at most [`PROBE_TOKENS`]; a fixed pseudo-random sequence where the
+/// checkpoint has no tokenizer.
+pub fn probe_ids(checkpoint: &Checkpoint, text: &str) -> Result<Vec<u32>> {
+    let vocab = checkpoint.config.vocab_size;
+    let longest = PROBE_TOKENS.min(checkpoint.config.n_positions);
+    if !Tokenizer::exists_for(&checkpoint.dir, vocab) {
+        let scrambled = |i: u64| (i.wrapping_mul(2_654_435_761) >> 7) % vocab as u64;
+        return Ok((0..longest as u64).map(|i| scrambled(i) as u32).collect());
+    }
+    let mut ids = Tokenizer::for_checkpoint(&checkpoint.dir, vocab)?.encode(text)?;
+    ids.truncate(longest);
+    if ids.len() < 2 {
+        return Err(Error::usage("the probe text has fewer than 2 tokens"));
+    }
+    Ok(ids)
+}
