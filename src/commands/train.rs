@@ -193,6 +193,7 @@ fn fit(
         meter,
         data_sha256,
         average: None,
+        saved: None,
     };
     train(trainee, &mut batches, config, &device, &mut watcher)
 }

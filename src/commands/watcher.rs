@@ -8,7 +8,7 @@ use scale_ckpt::recipe::LoadedRecipe;
 use scale_ckpt::run::RunDir;
 use scale_ckpt::train::state::{self, TrainerState};
 use scale_ckpt::train::{Observer, StepReport, Trainee};
-use scale_ckpt::{Result, VERSION};
+use scale_ckpt::{Error, Result, VERSION};
 use serde_json::json;
 
 use super::scores::Measures;
@@ -28,15 +28,12 @@ pub struct Watcher<'a> {
     pub data_sha256: String,
     /// Moving average of the training loss.
     pub average: Option<f64>,
+    /// The step last saved.
+    pub saved: Option<u64>,
 }
 
 impl Observer for Watcher<'_> {
-    fn after_step(
-        &mut self,
-        report: &StepReport,
-        trainee: &Trainee,
-        must_save: bool,
-    ) -> Result<()> {
+    fn after_step(&mut self, report: &StepReport, trainee: &Trainee) -> Result<()> {
         let config = &self.loaded.recipe.train;
         let average = self.average.map_or(report.loss, |old| {
             (1.0 - NEWEST) * old + NEWEST * report.loss
@@ -44,43 +41,34 @@ impl Observer for Watcher<'_> {
         self.average = Some(average);
         self.run.log(report)?;
         let rate = thousands((config.batch_tokens as f64 / report.elapsed_s) as u64);
+        let StepReport {
+            loss,
+            grad_norm,
+            lr,
+            ..
+        } = report;
         self.meter.message(format!(
-            "loss {:.4} (avg {average:.4}) norm {:.2} lr {:.2e} {rate} tok/s",
-            report.loss, report.grad_norm, report.lr
+            "loss {loss:.4} (avg {average:.4}) norm {grad_norm:.2} lr {lr:.2e} {rate} tok/s"
         ));
         self.meter.advance(1);
-        if !must_save && config.is_due(config.eval_every_tokens, report.step) {
+        let last = report.step == config.steps();
+        if config.is_due(config.eval_every_tokens, report.step) && !last {
             self.validate(report, trainee)?;
         }
-        if must_save || config.is_due(config.save_every_tokens, report.step) {
-            self.save(report, trainee)?;
+        if config.is_due(config.save_every_tokens, report.step) {
+            self.save(trainee)?;
         }
         Ok(())
     }
-}
 
-impl Watcher<'_> {
-    fn validate(&mut self, report: &StepReport, trainee: &Trainee) -> Result<()> {
-        let model = without_autodiff(&trainee.model, &self.start.config, &self.measures.device)?;
-        let Some(val) = self.measures.val_loss(&model)? else {
+    fn save(&mut self, trainee: &Trainee) -> Result<()> {
+        if self.saved == Some(trainee.step) {
             return Ok(());
-        };
-        self.run
-            .log(&json!({ "step": report.step, "tokens": report.tokens, "val_loss": val.loss }))?;
-        self.meter.note(&format!(
-            "step {}: {} tokens, train loss {:.4}, val loss {:.4}",
-            report.step,
-            thousands(report.tokens),
-            self.average.unwrap_or(report.loss),
-            val.loss
-        ));
-        Ok(())
-    }
-
-    fn save(&mut self, report: &StepReport, trainee: &Trainee) -> Result<()> {
+        }
+        let config = &self.loaded.recipe.train;
         let state = TrainerState {
-            step: report.step,
-            tokens: report.tokens,
+            step: trainee.step,
+            tokens: trainee.step * config.batch_tokens,
             data_sha256: self.data_sha256.clone(),
             recipe_sha256: self.loaded.sha256.clone(),
             tool_version: VERSION.to_owned(),
@@ -91,7 +79,7 @@ impl Watcher<'_> {
         if let Ok(growth) = std::fs::read(self.run.path().join("grown/growth.json")) {
             extra.push(("growth.json", growth));
         }
-        let destination = self.run.checkpoint_path(report.step);
+        let destination = self.run.checkpoint_path(trainee.step);
         state::save(
             &destination,
             trainee,
@@ -100,7 +88,30 @@ impl Watcher<'_> {
             state,
             &extra,
         )?;
-        self.run.prune(self.loaded.recipe.train.keep)
+        self.saved = Some(trainee.step);
+        self.run.prune(config.keep)
+    }
+}
+
+impl Watcher<'_> {
+    fn validate(&mut self, report: &StepReport, trainee: &Trainee) -> Result<()> {
+        let model = without_autodiff(&trainee.model, &self.start.config, &self.measures.device)?;
+        let val = match self.measures.val_loss(&model) {
+            Ok(Some(val)) => val,
+            // A signal: the loop sees it as well, and saves.
+            Ok(None) | Err(Error::Interrupted { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let (step, tokens) = (report.step, report.tokens);
+        self.run
+            .log(&json!({ "step": step, "tokens": tokens, "val_loss": val.loss }))?;
+        let average = self.average.unwrap_or(report.loss);
+        self.meter.note(&format!(
+            "step {step}: {} tokens, train loss {average:.4}, val loss {:.4}",
+            thousands(tokens),
+            val.loss
+        ));
+        Ok(())
     }
 }
 

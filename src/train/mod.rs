@@ -21,6 +21,10 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::Gpt2;
 
+/// Bounds that keep every product of counts within 64 bits.
+const MAX_TOKENS: u64 = 1_000_000_000_000_000;
+const MAX_BATCH_TOKENS: u64 = 1 << 32;
+
 /// The `[train]` table of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,7 +91,7 @@ impl TrainConfig {
     /// # Errors
     /// Says which key is wrong, and what would be right.
     pub fn check(&self, n_positions: usize) -> Result<(), String> {
-        let sequence_tokens = (self.micro_batch * self.context) as u64;
+        let sequence_tokens = self.micro_batch.saturating_mul(self.context) as u64;
         let positive = [
             ("tokens", self.tokens),
             ("batch_tokens", self.batch_tokens),
@@ -97,6 +101,13 @@ impl TrainConfig {
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("train.{key} must be at least 1"));
+        }
+        let largest = [
+            ("tokens", self.tokens, MAX_TOKENS),
+            ("batch_tokens", self.batch_tokens, MAX_BATCH_TOKENS),
+        ];
+        if let Some((key, value, max)) = largest.iter().find(|(_, value, max)| value > max) {
+            return Err(format!("train.{key} = {value} is more than {max}"));
         }
         if self.context > n_positions {
             return Err(format!(
@@ -205,17 +216,19 @@ pub struct Trainee {
 
 /// Somebody who watches a run, and saves and evaluates it.
 pub trait Observer {
-    /// After every step. The observer saves if `must_save`, which is set at the last step and
-    /// when a signal asked for a stop.
-    fn after_step(&mut self, report: &StepReport, trainee: &Trainee, must_save: bool)
-    -> Result<()>;
+    /// After every step.
+    fn after_step(&mut self, report: &StepReport, trainee: &Trainee) -> Result<()>;
+
+    /// When the run ends, or is about to stop for a signal.
+    fn save(&mut self, trainee: &Trainee) -> Result<()>;
 }
 
 /// Trains from `trainee.step` to the end of the config.
 ///
 /// # Errors
 /// [`Error::Diverged`] if a loss or gradient is not finite: the model is as it was before that
-/// step. [`Error::Interrupted`] after a signal, with the observer told to save.
+/// step. [`Error::Interrupted`] after a signal: the step under way is given up, and what was
+/// reached before it is saved.
 pub fn train(
     mut trainee: Trainee,
     batches: &mut Batches,
@@ -227,53 +240,60 @@ pub fn train(
     while trainee.step < config.steps() {
         let started = Instant::now();
         let lr = schedule.at(trainee.step);
-        let (loss, grads) = gradients(&trainee, batches, config, device)?;
+        let Some((loss, grads)) = gradients(&trainee, batches, config, device)? else {
+            observer.save(&trainee)?;
+            let message = format!("saved at step {} of {}", trainee.step, config.steps());
+            let hint = Some("the same command goes on from there".into());
+            return Err(Error::Interrupted { message, hint });
+        };
         let grad_norm = global_norm(&trainee.model, &grads);
         if !grad_norm.is_finite() {
+            let message = format!("the gradient's norm is {grad_norm}");
             return Err(Error::Diverged {
                 step: trainee.step,
-                message: format!("the gradient's norm is {grad_norm}"),
+                message,
             });
         }
+        let clip = config.grad_clip / (grad_norm + 1e-6);
         let scale = if config.grad_clip > 0.0 {
-            (config.grad_clip / (grad_norm + 1e-6)).min(1.0)
+            clip.min(1.0)
         } else {
             1.0
         };
         trainee.model = trainee.optimizer.step(trainee.model, grads, lr, scale);
         trainee.step += 1;
         let tokens = trainee.step * config.batch_tokens;
-        let report = StepReport {
-            step: trainee.step,
-            tokens,
-            loss,
-            grad_norm,
-            lr,
-            elapsed_s: started.elapsed().as_secs_f64(),
-        };
-        let stop = interrupt::requested();
-        observer.after_step(&report, &trainee, stop || trainee.step == config.steps())?;
-        if stop && trainee.step < config.steps() {
-            return Err(Error::Interrupted {
-                message: format!("saved at step {}", trainee.step),
-                hint: Some("the same command goes on from there".into()),
-            });
-        }
+        let elapsed_s = started.elapsed().as_secs_f64();
+        observer.after_step(
+            &StepReport {
+                step: trainee.step,
+                tokens,
+                loss,
+                grad_norm,
+                lr,
+                elapsed_s,
+            },
+            &trainee,
+        )?;
     }
+    observer.save(&trainee)?;
     Ok(trainee)
 }
 
-/// Mean loss and gradient over the micro-batches of the next step.
+/// Mean loss and gradient over the micro-batches of the next step; none if a signal arrived.
 fn gradients(
     trainee: &Trainee,
     batches: &mut Batches,
     config: &TrainConfig,
     device: &Device,
-) -> Result<(f64, GradientsParams)> {
+) -> Result<Option<(f64, GradientsParams)>> {
     let accum = config.grad_accum();
     let mut sum = GradientsAccumulator::new();
     let mut losses = Vec::new();
     for micro_step in 0..accum {
+        if interrupt::requested() {
+            return Ok(None);
+        }
         let first = (trainee.step * accum + micro_step) * config.micro_batch as u64;
         let (inputs, targets) = batches.get(first, config.micro_batch, device);
         let loss = trainee.model.loss(inputs, targets);
@@ -285,18 +305,17 @@ fn gradients(
             GradientsParams::from_grads(grads, &trainee.model),
         );
     }
-    let loss = losses
+    let losses = losses
         .into_iter()
-        .map(|loss| f64::from(loss.into_scalar::<f32>()))
-        .sum::<f64>()
-        / accum as f64;
+        .map(|loss| f64::from(loss.into_scalar::<f32>()));
+    let loss = losses.sum::<f64>() / accum as f64;
     if !loss.is_finite() {
         return Err(Error::Diverged {
             step: trainee.step,
             message: format!("the loss is {loss}"),
         });
     }
-    Ok((loss, sum.grads()))
+    Ok(Some((loss, sum.grads())))
 }
 
 #[cfg(test)]
@@ -332,6 +351,8 @@ mod tests {
         assert!(bad(|c| c.context = 9).contains("n_positions"));
         assert!(bad(|c| c.lr = f64::NAN).contains("train.lr"));
         assert!(bad(|c| c.micro_batch = 0).contains("micro_batch"));
+        assert!(bad(|c| c.tokens = u64::MAX).contains("train.tokens"));
+        assert!(bad(|c| c.batch_tokens = u64::MAX - 63).contains("batch_tokens"));
         assert!(bad(|c| c.beta2 = 1.0).contains("beta2"));
     }
 
