@@ -1,4 +1,4 @@
-//! Grow pretrained GPT-2 checkpoints deeper, continue training them, and measure what it bought.
+#![doc = include_str!("../README.md")]
 
 pub mod certify;
 pub mod checkpoint;

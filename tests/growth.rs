@@ -1,4 +1,5 @@
 //! Growth on real files: what is kept, what is new, and what others got wrong.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The hub client against a server that misbehaves in every way we could think of.
+#![allow(clippy::unwrap_used)]
 
 #[path = "support/hub_server.rs"]
 mod hub_server;

@@ -2,6 +2,7 @@
 //!
 //! Both compute in f32 in another order; errors grow with the length of the sums. Tolerances
 //! are relative to the largest value and allow about 30 units in the last place.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Every shipped recipe parses and is consistent.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 

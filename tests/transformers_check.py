@@ -4,16 +4,21 @@
     python tests/transformers_check.py DIR [DIR...]
     python tests/transformers_check.py DIR --logits LOGITS.safetensors
     python tests/transformers_check.py DIR [DIR...] --scale-ckpt BIN [--text FILE]
+    python tests/transformers_check.py DIR [DIR...] --scale-ckpt BIN --grow N
 
 Every DIR must load as a GPT-2 with no missing, unexpected or mismatched
 parameter. With --logits or --scale-ckpt the float32 logits are compared too:
 LOGITS.safetensors, as written by `scale-ckpt logits DIR --text FILE --out
 LOGITS.safetensors`, holds `input_ids` [T] (i64) and `logits` [T, V] (f32).
 
+With --grow, every DIR is first grown to N layers by every initializer and by every
+method that reaches N, and what was written is checked instead.
+
 Exit status: 0 all well, 1 a check failed, 2 wrong usage.
 Needs: pip install torch transformers safetensors
 """
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -30,7 +35,10 @@ def arguments():
     p.add_argument("--text", metavar="FILE", type=Path, help="text for --scale-ckpt (a sentence of its own by default)")
     p.add_argument("--tolerance", metavar="X", type=float, default=1e-4,
                    help="largest difference allowed, as a part of the largest logit (default %(default)s)")
+    p.add_argument("--grow", metavar="N", type=int, help="check what growing to N layers writes (needs --scale-ckpt)")
     args = p.parse_args()
+    if args.grow and not args.scale_ckpt:
+        p.error("--grow needs --scale-ckpt")
     if args.logits and args.scale_ckpt:
         p.error("give --logits or --scale-ckpt, not both")
     if args.logits and len(args.dirs) > 1:
@@ -62,8 +70,24 @@ def logits_of_tool(program, path, text, scratch):
         text = Path(scratch) / "text.txt"
         text.write_text(TEXT, encoding="utf-8")
     # A folder given as "name" would be read as a model's name: pass the whole path.
-    subprocess.run([program, "logits", str(path.resolve()), "--text", str(text), "--out", str(out)], check=True, stdout=sys.stderr)
+    subprocess.run([program, "logits", str(path.resolve()), "--text", str(text), "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
     return out
+
+
+def grown(program, source, n_layer, scratch):
+    """Grows `source` in every way there is; yields the folders written."""
+    listed = subprocess.run([program, "methods", "--json"], check=True, capture_output=True).stdout
+    known = json.loads(listed)
+    ways = [("--init", row["name"]) for row in known["initializers"]]
+    ways += [("--method", row["name"]) for row in known["methods"]]
+    for flag, name in ways:
+        value = 'blend:weights={"0"=0.5,"1"=0.5}' if name == "blend" else name
+        out = Path(scratch) / f"{source.name}{flag}-{name}"
+        done = subprocess.run([program, "grow", str(source.resolve()), "--to", str(n_layer), flag, value, "--out", str(out)],
+                              capture_output=True, text=True)
+        if done.returncode == 2 and "does not reach this depth" in done.stderr:
+            continue
+        yield out
 
 
 def compare(model, file, tolerance, problems):
@@ -97,26 +121,33 @@ def main():
     logging.disable_progress_bar()
 
     failed = False
-    for path in args.dirs:
-        problems, done = [], "loads"
-        try:
-            if not path.is_dir():
-                raise FileNotFoundError("no such folder")
-            model = load(path, problems)
-            done = f"loads, {sum(p.numel() for p in model.parameters()):,} parameters"
-            with tempfile.TemporaryDirectory() as scratch:
-                file = args.logits
-                if args.scale_ckpt:
-                    file = logits_of_tool(args.scale_ckpt, path, args.text, scratch)
-                if file:
-                    done += "; " + compare(model, file, args.tolerance, problems)
-        except Exception as e:  # one bad folder must not hide the next
-            problems.append(f"{type(e).__name__}: {e}")
-        failed |= bool(problems)
-        print(f"FAIL {path}" if problems else f"ok   {path}: {done}")
-        for problem in problems:
-            print(f"     {problem}")
+    with tempfile.TemporaryDirectory() as scratch:
+        for source in args.dirs:
+            for path in grown(args.scale_ckpt, source, args.grow, scratch) if args.grow else [source]:
+                failed |= not check(path, args)
     return 1 if failed else 0
+
+
+def check(path, args):
+    """Checks one folder and prints a line about it."""
+    problems, done = [], "loads"
+    try:
+        if not path.is_dir():
+            raise FileNotFoundError("no such folder")
+        model = load(path, problems)
+        done = f"loads, {sum(p.numel() for p in model.parameters()):,} parameters"
+        with tempfile.TemporaryDirectory() as scratch:
+            file = args.logits
+            if args.scale_ckpt:
+                file = logits_of_tool(args.scale_ckpt, path, args.text, scratch)
+            if file:
+                done += "; " + compare(model, file, args.tolerance, problems)
+    except Exception as e:  # one bad folder must not hide the next
+        problems.append(f"{type(e).__name__}: {e}")
+    print(f"FAIL {path.name}" if problems else f"ok   {path.name}: {done}")
+    for problem in problems:
+        print(f"     {problem}")
+    return not problems
 
 
 if __name__ == "__main__":

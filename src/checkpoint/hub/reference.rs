@@ -22,8 +22,8 @@ pub enum ModelRef {
 }
 
 impl ModelRef {
-    /// Reads a reference. A local path starts with `./`, `../`, `/` or `~/`, or ends in
-    /// `.safetensors` or `.bin`; everything else is a hub id.
+    /// Reads a reference. A local path starts with `./`, `../`, `/` or `~/`, has more than one
+    /// `/`, or ends in `.safetensors` or `.bin`; everything else is a hub id.
     ///
     /// # Errors
     /// A usage error that says which rule of hub ids or revisions the text breaks.
@@ -83,6 +83,10 @@ fn is_weight_file(text: &str) -> bool {
 
 fn is_local(text: &str) -> bool {
     matches!(text, "." | ".." | "~")
+        || text
+            .split('@')
+            .next()
+            .is_some_and(|path| path.matches('/').count() > 1)
         || ["./", "../", "/", "~/"]
             .iter()
             .any(|start| text.starts_with(start))
@@ -198,6 +202,8 @@ mod tests {
                 hub("org/name", Some("refs/pr/1")),
             ),
             ("hf://org/weights.bin", hub("org/weights.bin", None)),
+            ("org/name@refs/pr/1", hub("org/name", Some("refs/pr/1"))),
+            ("runs/x/step-1", ModelRef::Dir("runs/x/step-1".into())),
             ("./gpt2", ModelRef::Dir("./gpt2".into())),
             ("../x", ModelRef::Dir("../x".into())),
             ("/abs/x", ModelRef::Dir("/abs/x".into())),
