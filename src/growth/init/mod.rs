@@ -17,7 +17,7 @@ use std::fmt;
 
 use rand_chacha::ChaCha8Rng;
 use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use blend::Blend;
 pub use copy::Copy;
@@ -142,8 +142,11 @@ pub const CATALOGUE: [(&str, &str); 8] = [
 ];
 
 /// An initializer by name, with its parameters.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+///
+/// `remote = "Self"` makes serde derive plain functions instead of the traits, so that the
+/// impl below can accept a bare name as well.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", remote = "Self")]
 pub enum Initializer {
     /// See [`Copy`].
     Copy(Copy),
@@ -297,21 +300,15 @@ fn unknown(name: &str) -> Error {
     .with_hint(hint)
 }
 
+impl Serialize for Initializer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
 /// Accepts `init = "copy"` and `[init.noisy] noise = 0.02`, keeping the position of errors.
 impl<'de> Deserialize<'de> for Initializer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        enum Tagged {
-            Copy(Copy),
-            ZeroResidual(ZeroResidual),
-            Identity(Identity),
-            Interpolate(Interpolate),
-            Random(Random),
-            Scaled(Scaled),
-            Noisy(Noisy),
-            Blend(Blend),
-        }
         struct NameOrTable;
         impl<'de> Visitor<'de> for NameOrTable {
             type Value = Initializer;
@@ -331,18 +328,7 @@ impl<'de> Deserialize<'de> for Initializer {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Initializer, A::Error> {
-                Ok(
-                    match Tagged::deserialize(MapAccessDeserializer::new(map))? {
-                        Tagged::Copy(init) => Initializer::Copy(init),
-                        Tagged::ZeroResidual(init) => Initializer::ZeroResidual(init),
-                        Tagged::Identity(init) => Initializer::Identity(init),
-                        Tagged::Interpolate(init) => Initializer::Interpolate(init),
-                        Tagged::Random(init) => Initializer::Random(init),
-                        Tagged::Scaled(init) => Initializer::Scaled(init),
-                        Tagged::Noisy(init) => Initializer::Noisy(init),
-                        Tagged::Blend(init) => Initializer::Blend(init),
-                    },
-                )
+                Initializer::deserialize(MapAccessDeserializer::new(map))
             }
         }
         deserializer.deserialize_any(NameOrTable)
