@@ -61,11 +61,6 @@ impl StagedDir {
         self.staging.path()
     }
 
-    /// Where the folder will stand.
-    pub fn destination(&self) -> &Path {
-        &self.destination
-    }
-
     /// Creates a new file in the staging folder.
     pub fn create(&self, name: &str) -> Result<File> {
         let path = self.path().join(name);
@@ -106,8 +101,8 @@ impl StagedDir {
     }
 }
 
-/// Refuses a destination that exists, unless forced. What `--force` replaces must look like a
-/// checkpoint or run folder of ours or be empty, so that a slip does not delete a home folder.
+/// Refuses a destination that exists, unless forced. What `--force` replaces must hold nothing
+/// but a checkpoint's files, so that a slip does not delete anything else.
 pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
     let Ok(metadata) = fs::symlink_metadata(destination) else {
         return Ok(());
@@ -118,9 +113,7 @@ pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
                 .with_hint("choose another --out, or replace it with --force"),
         );
     }
-    let recognised = metadata.is_dir()
-        && (destination.join("config.json").is_file()
-            || fs::read_dir(destination).is_ok_and(|mut entries| entries.next().is_none()));
+    let recognised = metadata.is_dir() && holds_only_a_checkpoint(destination);
     if recognised {
         return Ok(());
     }
@@ -128,6 +121,26 @@ pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
         "{} is not a checkpoint folder; --force will not replace it",
         destination.display()
     )))
+}
+
+/// Whether every entry of a folder is a plain file of a kind that checkpoints are made of.
+fn holds_only_a_checkpoint(dir: &Path) -> bool {
+    let part = |entry: std::io::Result<fs::DirEntry>| {
+        let Ok(entry) = entry else { return false };
+        let name = entry.file_name();
+        let extension = Path::new(&name).extension().unwrap_or_default();
+        let kinds = ["json", "safetensors", "bin", "toml", "jinja", "model"];
+        let named = [
+            "merges.txt",
+            "vocab.txt",
+            "README.md",
+            "LICENSE",
+            ".gitattributes",
+        ];
+        let known = kinds.iter().any(|kind| extension == *kind) || named.iter().any(|n| name == *n);
+        known && entry.file_type().is_ok_and(|kind| !kind.is_dir())
+    };
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.all(part))
 }
 
 /// Syncs a folder, so that renames within it survive a power cut.
@@ -212,11 +225,15 @@ mod tests {
         assert!(StagedDir::new(&out, false).is_err());
         assert!(StagedDir::new(&out, true).is_err());
         fs::write(out.join("config.json"), "old").unwrap();
+        assert!(
+            StagedDir::new(&out, true).is_err(),
+            "the diary is still there"
+        );
+        fs::remove_file(out.join("diary.txt")).unwrap();
         let staged = StagedDir::new(&out, true).unwrap();
         staged.write("config.json", b"new").unwrap();
         staged.publish().unwrap();
         assert_eq!(fs::read(out.join("config.json")).unwrap(), b"new");
-        assert!(!out.join("diary.txt").exists());
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 

@@ -155,6 +155,11 @@ impl Error {
             Self::Usage { .. } => 2,
             Self::Invalid { .. } => 3,
             Self::Hub { .. } => 4,
+            Self::Io {
+                action: "read" | "open",
+                source,
+                ..
+            } if source.kind() == io::ErrorKind::NotFound => 3,
             Self::Io { .. } => 5,
             Self::Device { .. } => 6,
             Self::Diverged { .. } => 7,

@@ -13,7 +13,6 @@ use crate::data::Tokenizer;
 use crate::durable::StagedDir;
 use crate::error::{Error, Result};
 use crate::growth::{Claim, Growth, GrowthPlan, Slot};
-use crate::inspect::inspect;
 use crate::progress::{Meter, Unit};
 
 /// The record of a growth, `growth.json`.
@@ -37,8 +36,7 @@ pub struct GrowthRecord {
     pub claim: Claim,
     /// What was measured, if it was.
     pub certificate: Option<Certificate>,
-    /// Source tensors with values that are not finite, where that kept the certificate from
-    /// being measured.
+    /// Source tensors with values that are not finite.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub non_finite: Vec<String>,
     /// Files that were copied along.
@@ -82,13 +80,12 @@ impl Grower<'_> {
     /// claim does not hold.
     pub fn run(&self, out: &Path) -> Result<GrowthRecord> {
         let staged = StagedDir::new(out, self.force)?;
-        let weights_sha256 = self.write_weights(&staged)?;
+        let (weights_sha256, non_finite) = self.write_weights(&staged)?;
         let companions = save::copy_companions(&self.source.dir, &staged)?;
         let certificate = self
             .probe
             .map(|probe| self.certify(staged.path(), probe))
             .transpose()?;
-        let unproven = certificate.as_ref().is_some_and(|c| c.holds.is_none());
         let record = GrowthRecord {
             schema: 1,
             tool: "scale-ckpt",
@@ -103,11 +100,7 @@ impl Grower<'_> {
             layers: self.plan.slots.clone(),
             claim: self.plan.claim(),
             certificate,
-            non_finite: if unproven {
-                self.non_finite()?
-            } else {
-                Vec::new()
-            },
+            non_finite,
             companions,
         };
         let json = serde_json::to_string_pretty(&record).expect("a record serializes") + "\n";
@@ -117,23 +110,16 @@ impl Grower<'_> {
         Ok(record)
     }
 
-    /// Tensors of the source with values that are not finite.
-    fn non_finite(&self) -> Result<Vec<String>> {
-        let reports = inspect(self.source)?.into_iter();
-        Ok(reports
-            .filter(|report| report.non_finite > 0)
-            .map(|report| report.name)
-            .collect())
-    }
-
-    /// Writes the weights while another thread hashes the source; returns the hash.
-    fn write_weights(&self, staged: &StagedDir) -> Result<String> {
+    /// Writes the weights while another thread reads the source for its hash and for values that
+    /// are not finite.
+    fn write_weights(&self, staged: &StagedDir) -> Result<(String, Vec<String>)> {
         let growth = Growth::new(self.source, self.plan, self.seed)?;
         let tensors = growth.tensors()?;
         let total = tensors.iter().map(TensorOut::byte_len).sum();
         let meter = Meter::new("writing", total, Unit::Bytes);
         std::thread::scope(|scope| {
-            let hash = scope.spawn(|| self.source.weights_sha256());
+            let reading =
+                scope.spawn(|| Ok((self.source.weights_sha256()?, self.source.non_finite()?)));
             let written = save::save(
                 staged,
                 &growth.config(),
@@ -141,8 +127,8 @@ impl Grower<'_> {
                 self.max_shard_bytes,
                 &|bytes| meter.advance(bytes),
             );
-            let hash = hash.join().expect("hashing does not panic");
-            written.and(hash)
+            let read = reading.join().expect("reading does not panic");
+            written.and(read)
         })
     }
 
@@ -156,7 +142,11 @@ impl Grower<'_> {
     }
 
     fn model_card(&self, record: &GrowthRecord) -> String {
-        let Origin { source, commit } = &self.source.origin;
+        let Origin {
+            source,
+            repo,
+            commit,
+        } = &self.source.origin;
         let at = commit
             .as_ref()
             .map(|commit| format!(" at commit `{commit}`"))
@@ -173,14 +163,10 @@ impl Grower<'_> {
             .certificate
             .as_ref()
             .map_or_else(|| "not measured".to_owned(), |c| c.lines().join("\n"));
-        let base = if source.starts_with(['.', '/', '~']) {
-            String::new()
-        } else {
-            format!(
-                "base_model: {}\n",
-                source.split('@').next().unwrap_or(source)
-            )
-        };
+        let base = repo
+            .as_ref()
+            .map(|repo| format!("base_model: {repo}\n"))
+            .unwrap_or_default();
         let (before, after, seed, plan) = (
             self.source.config.n_layer,
             self.plan.n_layer(),

@@ -138,11 +138,17 @@ fn difference(a: &TensorRef, b: &TensorRef) -> Result<Difference> {
     let (va, vb) = (a.read()?, b.read()?);
     let (mut max_abs, mut squares, mut norm) = (0.0_f64, 0.0, 0.0);
     for (&x, &y) in va.as_slice().iter().zip(vb.as_slice()) {
-        let distance = f64::from(x) - f64::from(y);
-        max_abs = if distance.is_nan() {
-            distance
+        // Equal infinities and equal NaNs do not differ; a NaN against a number does, for good.
+        let same = x == y || x.to_bits() == y.to_bits();
+        let distance = if same {
+            0.0
         } else {
-            max_abs.max(distance.abs())
+            (f64::from(x) - f64::from(y)).abs()
+        };
+        max_abs = if max_abs.is_nan() || distance <= max_abs {
+            max_abs
+        } else {
+            distance
         };
         squares += distance.powi(2);
         norm += f64::from(x).powi(2);

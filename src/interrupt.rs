@@ -12,11 +12,12 @@ static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Installs the handlers. Called once, by the binary.
 pub fn install() {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+    // A file-size limit would kill the process here; with a handler, the write fails instead.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     for signal in [SIGINT, SIGTERM] {
         // Registered first, so that it sees the flag as the previous signal left it.
-        let _ =
-            signal_hook::flag::register_conditional_shutdown(signal, 75, Arc::clone(&REQUESTED));
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&REQUESTED));
         let _ = signal_hook::flag::register(signal, Arc::clone(&REQUESTED));
     }
 }

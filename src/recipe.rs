@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::checkpoint::config::MAX_LAYERS;
 use crate::checkpoint::{Gpt2Config, hex};
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result, did_you_mean, printable};
@@ -135,9 +136,9 @@ impl GrowConfig {
                 "--to {to} is not deeper than the source's {n} blocks"
             )));
         }
-        if to > 4096 {
+        if to > MAX_LAYERS {
             return Err(Error::usage(format!(
-                "--to {to}: at most 4096 blocks are supported"
+                "--to {to}: at most {MAX_LAYERS} blocks are supported"
             )));
         }
         if let Some(name) = &self.method {
@@ -195,7 +196,11 @@ pub struct LoadedRecipe {
 /// # Errors
 /// Names the line, and suggests the nearest key for an unknown one.
 pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Error::invalid(path.display(), format!("not UTF-8 at byte {at}"))
+    })?;
     let text = if overrides.is_empty() {
         text
     } else {

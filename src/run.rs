@@ -36,6 +36,7 @@ impl RunDir {
     pub fn open(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let lock = lock(path)?;
+        sweep(path)?;
         let metrics_path = path.join("metrics.jsonl");
         let metrics = OpenOptions::new()
             .create(true)
@@ -59,6 +60,12 @@ impl RunDir {
         durable::write_file(&self.path.join(name), text.as_bytes())
     }
 
+    /// Writes a small JSON file durably.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).expect("a record serializes");
+        self.write(name, &(text + "\n"))
+    }
+
     /// Appends an event to `metrics.jsonl`.
     pub fn log(&mut self, event: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(event).expect("an event serializes");
@@ -68,23 +75,15 @@ impl RunDir {
             .map_err(Error::io("write", self.path.join("metrics.jsonl")))
     }
 
-    /// Drops events of steps after `step`, so that a resumed run logs no step twice, and a
-    /// line that a crash left unfinished.
+    /// Drops events of steps after `step`, so that a resumed run logs no step twice, a line
+    /// that a crash left unfinished, and for step 0 the start that is about to be logged anew.
     pub fn truncate_metrics(&mut self, step: u64) -> Result<()> {
         let path = self.path.join("metrics.jsonl");
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         let kept: Vec<String> = BufReader::new(file)
             .lines()
             .map_while(std::result::Result::ok)
-            .filter(|line| {
-                let event: Option<serde_json::Value> = serde_json::from_str(line).ok();
-                event.is_some_and(|event| {
-                    event
-                        .get("step")
-                        .and_then(serde_json::Value::as_u64)
-                        .is_none_or(|s| s <= step)
-                })
-            })
+            .filter(|line| belongs_before(line, step))
             .map(|line| line + "\n")
             .collect();
         durable::write_file(&path, kept.concat().as_bytes())?;
@@ -119,6 +118,17 @@ impl RunDir {
         Ok(found)
     }
 
+    /// Moves a checkpoint that does not load out of the way, so that it never again counts as
+    /// the newest; it is kept for whoever wants to look.
+    pub fn set_aside(&self, checkpoint: &Path) -> Result<()> {
+        let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+        let aside = self
+            .path
+            .join(format!("damaged-{}-{name}", std::process::id()));
+        fs::rename(checkpoint, aside).map_err(Error::io("move aside", checkpoint))?;
+        durable::sync_dir(&self.path)
+    }
+
     /// Deletes all but the newest `keep` checkpoints.
     pub fn prune(&self, keep: usize) -> Result<()> {
         for (_, path) in self.checkpoints()?.into_iter().skip(keep.max(1)) {
@@ -126,6 +136,33 @@ impl RunDir {
         }
         Ok(())
     }
+}
+
+/// Removes what a killed process left half-written; the lock is held, so nobody is writing.
+fn sweep(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let staging = name.starts_with('.') && name.contains(".tmp-");
+        if staging || name.starts_with(".tmp-") {
+            let path = entry.path();
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a line of the metrics is kept when a run goes on after `step` steps.
+fn belongs_before(line: &str, step: u64) -> bool {
+    let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else {
+        return false;
+    };
+    let started_anew = step == 0 && event["event"] == "start";
+    !started_anew && event["step"].as_u64().is_none_or(|logged| logged <= step)
 }
 
 fn lock(dir: &Path) -> Result<File> {
@@ -137,7 +174,10 @@ fn lock(dir: &Path) -> Result<File> {
         .write(true)
         .open(&path)
         .map_err(Error::io("open", &path))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if errno != rustix::io::Errno::WOULDBLOCK {
+            return Err(Error::io("lock", &path)(errno.into()));
+        }
         let owner = fs::read_to_string(&path).unwrap_or_default();
         let owner = if owner.trim().is_empty() {
             "another process".to_owned()
@@ -187,6 +227,32 @@ mod tests {
             text,
             "{\"event\":\"start\"}\n{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n"
         );
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(".step-00000001.tmp-abc")).unwrap();
+        fs::write(dir.path().join(".tmp-xyz"), "").unwrap();
+        drop(RunDir::open(dir.path()).unwrap());
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, [".lock", "metrics.jsonl"]);
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_no_longer_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        fs::create_dir(run.checkpoint_path(9)).unwrap();
+        run.set_aside(&run.checkpoint_path(9)).unwrap();
+        fs::create_dir(run.checkpoint_path(5)).unwrap();
+        run.prune(1).unwrap();
+        assert_eq!(run.checkpoints().unwrap().len(), 1);
+        assert!(run.checkpoint_path(5).exists());
     }
 
     #[test]

@@ -348,6 +348,34 @@ fn interpolation_is_between_parent_and_next() {
     );
 }
 
+/// OpT-DeUS's start, without its alignment: averaged blocks that are the identity.
+#[test]
+fn initializers_compose() {
+    let source = pico();
+    let init = Initializer::parse("scaled:scale=0.0, of=\"interpolate\"").unwrap();
+    let (_dir, grown) = grow(
+        &source,
+        &GrowthPlan::from_map(2, &[0, 0, 1], &init).unwrap(),
+        1,
+    );
+    assert_eq!(
+        certificate(&source, &grown, Claim::Exact).max_abs_logit_diff,
+        0.0
+    );
+    assert_ne!(
+        bytes(&source, "h.0.mlp.c_fc.weight"),
+        bytes(&grown, "h.1.mlp.c_fc.weight")
+    );
+}
+
+/// A name of another architecture must not silently scale nothing (LLaMA-Pro's names on GPT-2).
+#[test]
+fn scaling_what_is_not_there_is_refused() {
+    let init = Initializer::parse("scaled:scale=0.0, only=[\"o_proj\", \"down_proj\"]").unwrap();
+    let error = GrowthPlan::from_map(2, &[0, 0, 1], &init).unwrap_err();
+    assert!(error.to_string().contains("o_proj"), "{error}");
+}
+
 #[test]
 fn formats_keep_names_and_types() {
     for (variant, prefixed, dtype) in [

@@ -159,6 +159,30 @@ fn linear_cross_entropy() {
     }
 }
 
+/// The version for GPUs, in pieces: it must be the plain one.
+#[test]
+fn chunked_linear_cross_entropy() {
+    let device = Device::flex().autodiff();
+    device.seed(5);
+    let (n, d, v) = (5000, 6, 40);
+    let inputs = [random([n * d], &device), random([v * d], &device)];
+    let targets: Vec<i64> = (0..n).map(|i| ((i * 31) % v) as i64).collect();
+    let targets: Tensor<1, Int> = Tensor::from_data(TensorData::new(targets, [n]), &device);
+    let of = |x: &[Tensor<1>], f: fn(Tensor<2>, Tensor<2>, Tensor<1, Int>) -> Tensor<1>| {
+        f(
+            x[0].clone().reshape([n, d]),
+            x[1].clone().reshape([v, d]),
+            targets.clone(),
+        )
+    };
+    compare(
+        "chunked",
+        &inputs,
+        |x| of(x, plain::chunked_linear_cross_entropy),
+        |x| of(x, plain::linear_cross_entropy),
+    );
+}
+
 /// A loss that is not finite must stay visible.
 #[test]
 fn nan_is_not_swallowed() {

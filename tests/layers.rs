@@ -11,11 +11,11 @@ const LAYERS: &[&[&str]] = &[
     &["interrupt"],
     &["durable"],
     &["checkpoint", "device"],
-    &["growth"],
     &["progress", "kernels"],
     &["model", "run"],
     &["data"],
-    &["train", "eval", "generate", "inspect", "certify"],
+    &["growth", "train", "eval", "generate", "inspect"],
+    &["certify"],
     &["grower", "recipe"],
 ];
 

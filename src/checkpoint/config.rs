@@ -8,10 +8,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::tensor::Dtype;
 use crate::error::{Error, Result, printable};
 
 /// Upper bounds on sizes read from outside, so that no allocation follows a hostile number.
-const MAX_LAYERS: usize = 4096;
+pub const MAX_LAYERS: usize = 4096;
 const MAX_WIDTH: usize = 1 << 17;
 const MAX_ROWS: usize = 1 << 24;
 
@@ -101,8 +102,8 @@ impl Gpt2Config {
 
     /// Reads `config.json`.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        match serde_json::from_str(&text) {
+        let text = std::fs::read(path).map_err(Error::io("read", path))?;
+        match serde_json::from_slice(&text) {
             Ok(Value::Object(raw)) => Self::from_map(raw, path),
             Ok(_) => Err(Error::invalid(path.display(), "expected a JSON object")),
             Err(e) => Err(Error::invalid(
@@ -157,14 +158,32 @@ impl Gpt2Config {
     pub fn with_n_layer(&self, n_layer: usize) -> Self {
         let mut config = self.clone();
         config.n_layer = n_layer;
-        let key = if self.raw.contains_key("num_hidden_layers") && !self.raw.contains_key("n_layer")
-        {
-            "num_hidden_layers"
-        } else {
-            "n_layer"
-        };
-        config.raw.insert(key.into(), n_layer.into());
+        // Of an alias and the name, `transformers` lets the last one win: one is enough.
+        config.raw.remove("num_hidden_layers");
+        config.raw.insert("n_layer".into(), n_layer.into());
         config
+    }
+
+    /// The same architecture, saying that weights are of `dtype`. `transformers` loads them in
+    /// the type that the config names.
+    #[must_use]
+    pub fn with_dtype(&self, dtype: Dtype) -> Self {
+        let mut config = self.clone();
+        for key in ["dtype", "torch_dtype"] {
+            if let Some(value) = config.raw.get_mut(key) {
+                *value = dtype.torch_name().into();
+            }
+        }
+        config
+    }
+
+    /// The same architecture, naming the token that ends a text.
+    #[must_use]
+    pub fn with_end_of_text(mut self, id: u32) -> Self {
+        for key in ["bos_token_id", "eos_token_id"] {
+            self.raw.insert(key.into(), id.into());
+        }
+        self
     }
 
     /// The bytes of `config.json`: what was read, with the current depth.
@@ -199,13 +218,21 @@ impl Keys<'_> {
         self.raw.get(key).filter(|value| !value.is_null())
     }
 
+    /// The value under whichever of `names` is there; two that disagree are an error.
     fn size(&self, names: &[&str], default: usize, max: usize) -> Result<usize> {
+        let mut found: Option<(&str, usize)> = None;
         for name in names {
-            if let Some(size) = self.optional_size(name, max)? {
-                return Ok(size);
+            let Some(size) = self.optional_size(name, max)? else {
+                continue;
+            };
+            match found {
+                Some((first, other)) if other != size => {
+                    return Err(self.error(name, format!("{size}, but `{first}` is {other}")));
+                }
+                _ => found = found.or(Some((name, size))),
             }
         }
-        Ok(default)
+        Ok(found.map_or(default, |(_, size)| size))
     }
 
     fn optional_size(&self, key: &str, max: usize) -> Result<Option<usize>> {
@@ -368,11 +395,15 @@ mod tests {
             parse(json!({"num_hidden_layers": 3, "hidden_size": 24, "num_attention_heads": 4}))
                 .unwrap();
         assert_eq!((config.n_layer, config.n_embd, config.n_head), (3, 24, 4));
-        assert!(
-            config
-                .with_n_layer(5)
-                .to_json()
-                .contains("\"num_hidden_layers\": 5")
-        );
+        let deeper = config.with_n_layer(5).to_json();
+        assert!(deeper.contains("\"n_layer\": 5") && !deeper.contains("num_hidden_layers"));
+        assert!(parse(json!({"num_hidden_layers": 3, "n_layer": 4})).is_err());
+    }
+
+    #[test]
+    fn the_type_of_the_weights_is_kept_true() {
+        let config = parse(json!({"dtype": "float16"})).unwrap();
+        let json = config.with_dtype(Dtype::F32).to_json();
+        assert!(json.contains("\"dtype\": \"float32\""));
     }
 }

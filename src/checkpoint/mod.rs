@@ -5,6 +5,7 @@
 //! their file until somebody reads them, so an open checkpoint costs kilobytes.
 
 pub mod config;
+pub mod draw;
 pub mod hub;
 pub mod layout;
 mod pytorch;
@@ -32,6 +33,9 @@ use crate::error::{Error, Result, printable};
 pub struct Origin {
     /// What the user wrote.
     pub source: String,
+    /// Repository on the hub, where it came from there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub repo: Option<String>,
     /// Commit on the hub, where it came from there.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub commit: Option<String>,
@@ -54,12 +58,18 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens what `source` names: a hub id, a folder, or a single file beside its config.
-    pub fn open(source: &str, hub: &HubConfig, progress: &dyn Progress) -> Result<Self> {
+    /// Opens what `source` names: a hub id, a folder, or a single file beside its config. The
+    /// hub's settings are asked for only where the hub is.
+    pub fn open(
+        source: &str,
+        hub: impl FnOnce() -> Result<HubConfig>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         let mut checkpoint = match ModelRef::parse(source)? {
             ModelRef::Hub { repo, revision } => {
-                let snapshot = hub::fetch(&repo, revision.as_deref(), hub, progress)?;
+                let snapshot = hub::fetch(&repo, revision.as_deref(), &hub()?, progress)?;
                 let mut checkpoint = Self::open_dir(&snapshot.dir)?;
+                checkpoint.origin.repo = Some(snapshot.repo);
                 checkpoint.origin.commit = Some(snapshot.commit);
                 checkpoint
             }
@@ -115,6 +125,7 @@ impl Checkpoint {
         let ignored = leftovers(&config, found)?;
         let origin = Origin {
             source: dir.display().to_string(),
+            repo: None,
             commit: None,
         };
         Ok(Self {
@@ -158,6 +169,17 @@ impl Checkpoint {
     /// The weight files, in the order they were read.
     pub fn weight_files(&self) -> &[PathBuf] {
         &self.weight_files
+    }
+
+    /// Tensors with values that are not finite, read a piece at a time.
+    pub fn non_finite(&self) -> Result<Vec<String>> {
+        let mut bad = Vec::new();
+        for param in layout::params(&self.config) {
+            if !self.tensor(&param.name)?.is_finite()? {
+                bad.push(param.name);
+            }
+        }
+        Ok(bad)
     }
 
     /// SHA-256 over the bytes of the weight files, in hex.

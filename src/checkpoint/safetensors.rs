@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 use ::safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 
+use super::config::MAX_LAYERS;
 use super::tensor::{Dtype, OpenFile, TensorRef};
 use crate::error::{Error, Result, printable};
 
 /// Largest header read. gpt2-xl's has 60 kB.
 const MAX_HEADER: u64 = 8 << 20;
 /// Largest number of tensors read.
-const MAX_TENSORS: usize = 20_000;
+const MAX_TENSORS: usize = 16 * MAX_LAYERS;
 /// Largest number of dimensions read: the mask buffers of old checkpoints have 4.
 const MAX_RANK: usize = 4;
 

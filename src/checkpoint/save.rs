@@ -1,7 +1,7 @@
 //! Writing a checkpoint folder that `transformers` opens unchanged.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -39,10 +39,7 @@ pub fn save(
     let shards = split(tensors, max_shard_bytes);
     let metadata = || HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let count = shards.len();
-    let file_name = |i: usize| match count {
-        1 => "model.safetensors".to_owned(),
-        _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
-    };
+    let file_name = |i| shard_name(i, count);
     for (i, shard) in shards.iter().enumerate() {
         let name = file_name(i);
         let out = OpenFile {
@@ -60,23 +57,37 @@ pub fn save(
     Ok(())
 }
 
-/// Splits into shards of at most `max` bytes, each ordered by descending element size.
-fn split(tensors: Vec<TensorOut<'_>>, max: u64) -> Vec<Vec<TensorOut<'_>>> {
-    let mut shards: Vec<Vec<TensorOut<'_>>> = vec![vec![]];
-    let mut filled = 0;
-    for tensor in tensors {
-        let size = tensor.byte_len();
+/// How many tensors go into each shard of at most `max` bytes, in order; a larger tensor has a
+/// shard of its own.
+fn shard_lengths(sizes: impl IntoIterator<Item = u64>, max: u64) -> Vec<usize> {
+    let (mut lengths, mut filled) = (vec![0], 0);
+    for size in sizes {
         if filled > 0 && filled + size > max {
-            shards.push(vec![]);
+            lengths.push(0);
             filled = 0;
         }
         filled += size;
-        shards.last_mut().expect("never empty").push(tensor);
+        *lengths.last_mut().expect("never empty") += 1;
     }
-    for shard in &mut shards {
+    lengths
+}
+
+/// Splits into shards, each ordered by descending element size.
+fn split(mut tensors: Vec<TensorOut<'_>>, max: u64) -> Vec<Vec<TensorOut<'_>>> {
+    let lengths = shard_lengths(tensors.iter().map(TensorOut::byte_len), max);
+    let take = |length| {
+        let mut shard: Vec<_> = tensors.drain(..length).collect();
         shard.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.size()));
+        shard
+    };
+    lengths.into_iter().map(take).collect()
+}
+
+fn shard_name(i: usize, count: usize) -> String {
+    match count {
+        1 => "model.safetensors".to_owned(),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
     }
-    shards
 }
 
 fn index(shards: &[Vec<TensorOut<'_>>], file_name: impl Fn(usize) -> String) -> String {
@@ -134,27 +145,17 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "expected a size from 1 byte to 16 EiB".to_owned())
 }
 
-/// The files a checkpoint of these tensor sizes would have, with the bytes of each.
-pub fn planned_files(sizes: &[u64], max_shard_bytes: u64) -> Vec<(PathBuf, u64)> {
-    let mut shards = vec![0];
-    for &size in sizes {
-        let last = shards.last_mut().expect("never empty");
-        if *last > 0 && *last + size > max_shard_bytes {
-            shards.push(size);
-        } else {
-            *last += size;
-        }
-    }
-    let count = shards.len();
-    let name = |i: usize| match count {
-        1 => "model.safetensors".into(),
-        _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1).into(),
+/// The weight files of a checkpoint with tensors of these sizes, and the bytes of each.
+pub fn planned_files(sizes: &[u64], max_shard_bytes: u64) -> Vec<(String, u64)> {
+    let lengths = shard_lengths(sizes.iter().copied(), max_shard_bytes);
+    let count = lengths.len();
+    let mut rest = sizes;
+    let file = |(i, length): (usize, usize)| {
+        let (shard, later) = rest.split_at(length);
+        rest = later;
+        (shard_name(i, count), shard.iter().sum())
     };
-    shards
-        .into_iter()
-        .enumerate()
-        .map(|(i, bytes)| (name(i), bytes))
-        .collect()
+    lengths.into_iter().enumerate().map(file).collect()
 }
 
 #[cfg(test)]

@@ -56,6 +56,19 @@ impl Dtype {
         }
     }
 
+    /// Whether no value in little-endian `bytes` has the exponent of infinities and NaNs.
+    fn all_finite(self, bytes: &[u8]) -> bool {
+        // The exponent's upper bits are in the last two bytes of each value.
+        let (size, mask) = match self {
+            Self::F32 | Self::Bf16 => (self.size(), 0x7f80),
+            Self::F16 => (2, 0x7c00),
+        };
+        let upper = |value: &[u8]| u16::from_le_bytes([value[size - 2], value[size - 1]]);
+        !bytes
+            .chunks_exact(size)
+            .fold(false, |bad, value| bad | (upper(value) & mask == mask))
+    }
+
     /// Little-endian bytes of `values`, rounded to nearest even where the type is narrower.
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         fn bits(words: impl Iterator<Item = u16>) -> Vec<u8> {
@@ -237,6 +250,28 @@ impl TensorRef {
         ))
     }
 
+    /// Whether every value is finite; reads a piece at a time where the format allows.
+    pub fn is_finite(&self) -> Result<bool> {
+        let Bytes::Span { file, offset } = &self.bytes else {
+            return Ok(self.dtype.all_finite(&self.read_bytes()?));
+        };
+        let (mut position, end) = (*offset, offset + self.byte_len() as u64);
+        let mut buffer = vec![0; CHUNK.min(self.byte_len())];
+        while position < end {
+            interrupt::check("nothing was published")?;
+            let take = usize::try_from(end - position).map_or(CHUNK, |left| left.min(CHUNK));
+            let piece = &mut buffer[..take];
+            file.file
+                .read_exact_at(piece, position)
+                .map_err(Error::io("read", &file.path))?;
+            if !self.dtype.all_finite(piece) {
+                return Ok(false);
+            }
+            position += take as u64;
+        }
+        Ok(true)
+    }
+
     /// Rows `rows` of a matrix, in f32, without reading the others where the format allows.
     pub fn read_rows(&self, rows: std::ops::Range<usize>) -> Result<HostTensor> {
         let width: usize = self.shape[1..].iter().product();
@@ -264,6 +299,7 @@ impl TensorRef {
     /// The kernel moves the bytes from file to file where it can, and shares them on file
     /// systems that do.
     pub fn append_to(&self, out: &OpenFile) -> Result<()> {
+        interrupt::check("nothing was published")?;
         let Bytes::Span { file, offset } = &self.bytes else {
             return (&out.file)
                 .write_all(&self.read_bytes()?)
@@ -313,5 +349,15 @@ mod tests {
             assert_eq!(dtype.decode(&dtype.encode(&representable)), representable);
         }
         assert_eq!(Dtype::F32.decode(&Dtype::F32.encode(&values)), values);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_seen_in_every_type() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            assert!(dtype.all_finite(&dtype.encode(&[0.0, -1.5, 65504.0, 1e-8])));
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                assert!(!dtype.all_finite(&dtype.encode(&[1.0, bad])));
+            }
+        }
     }
 }

@@ -48,7 +48,7 @@ impl Args {
         let model = load_model(&checkpoint, &device)?;
         let mut ids = tokenizer.encode(&self.prompt)?;
         if ids.is_empty() {
-            ids.push(tokenizer.end_of_text());
+            ids.push(tokenizer.end_of_text()?);
         }
         let sampling = Sampling {
             temperature: self.temperature,
@@ -63,7 +63,7 @@ impl Args {
             &model,
             &ids,
             self.tokens,
-            tokenizer.end_of_text(),
+            tokenizer.end_of_text()?,
             sampling,
             &mut |id| {
                 made.push(id);

@@ -78,7 +78,7 @@ impl Args {
             .unwrap_or_else(|| default_out(&source, plan.n_layer()));
         if !plan.dropped().is_empty() {
             eprint_line(&format!(
-                "warning: source blocks {:?} stand nowhere in the plan",
+                "warning: source blocks {:?} are kept nowhere in the plan",
                 plan.dropped()
             ));
         }
@@ -159,7 +159,7 @@ impl Args {
             out.display()
         ));
         for (name, size) in files {
-            text.push_str(&format!("\n  {} ({})", name.display(), bytes(size)));
+            text.push_str(&format!("\n  {name} ({})", bytes(size)));
         }
         print(&text)
     }
@@ -210,26 +210,16 @@ fn tensor_sizes(source: &Checkpoint, plan: &GrowthPlan) -> Result<Vec<u64>> {
         .collect())
 }
 
-/// `gpt2-24l` for the hub's gpt2, `name-8l` beside nothing for a folder `./some/name`.
+/// `gpt2-24l` for the hub's gpt2, `name-8l` for a folder `some/name`, in the current folder.
 fn default_out(source: &Checkpoint, n_layer: usize) -> PathBuf {
-    let given = source.origin.source.trim_start_matches("hf://");
-    let name = given
-        .split('@')
-        .next()
-        .unwrap_or(given)
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or("model");
-    let name = name
-        .trim_end_matches(".safetensors")
-        .trim_end_matches(".bin");
+    let name = match &source.origin.repo {
+        Some(repo) => repo.rsplit('/').next().map(str::to_owned),
+        None => std::path::absolute(&source.dir)
+            .ok()
+            .and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned())),
+    };
     PathBuf::from(format!(
         "{}-{n_layer}l",
-        if name.is_empty() || name == "." || name == ".." {
-            "model"
-        } else {
-            name
-        }
+        name.unwrap_or_else(|| "model".into())
     ))
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 /// Opens a checkpoint and says what of it is not used.
 pub fn open(source: &str) -> Result<Checkpoint> {
-    let checkpoint = Checkpoint::open(source, &HubConfig::from_env()?, &DownloadMeter::default())?;
+    let checkpoint = Checkpoint::open(source, HubConfig::from_env, &DownloadMeter::default())?;
     if !checkpoint.ignored.is_empty() {
         eprint_line(&format!(
             "warning: {source}: a GPT-2 language model has no place for {}",

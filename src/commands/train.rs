@@ -15,7 +15,7 @@ use scale_ckpt::run::RunDir;
 use scale_ckpt::train::optimizer::Optimizer;
 use scale_ckpt::train::{Trainee, state, train};
 use scale_ckpt::{Result, VERSION};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::scores::{Measures, Row, render};
 use super::shared::{print, print_json, thousands};
@@ -24,6 +24,8 @@ use super::watcher::{Watcher, without_autodiff};
 
 /// Tokens of the sample that a run ends with.
 const SAMPLE_TOKENS: usize = 120;
+/// Hashes of what the run was started with.
+const INPUTS_FILE: &str = "inputs.json";
 /// Scores before training, kept in the run's folder so that a resumed run does not repeat them.
 const BEFORE_FILE: &str = "before.json";
 
@@ -50,11 +52,15 @@ impl Args {
         let loaded = recipe::load(&self.recipe, &self.set)?;
         let spec = self.device.unwrap_or(loaded.recipe.device);
         let device = spec.open()?;
-        let mut run = open_run(&loaded)?;
-        let start = Start::prepare(&loaded.recipe, &run)?;
+        // Everything that can be wrong with the input is found before the folder is claimed.
+        let mut start = Start::prepare(&loaded.recipe)?;
+        let text = Tokens::from_files(&loaded.recipe.data.train, &start.tokenizer)?;
+        let batches = Batches::new(&text, loaded.recipe.train.context, loaded.recipe.seed)?;
         let measures = measures(&loaded.recipe, &start, &device)?;
+        let mut run = open_run(&loaded, &start, &text)?;
+        start.grow(&loaded.recipe, &run)?;
         let mut rows = scores_before(&loaded.recipe, &start, &measures, &mut run)?;
-        let trained = fit(&loaded, &start, &measures, &mut run)?;
+        let trained = fit(&loaded, &start, &measures, batches, &text.sha256, &mut run)?;
         let model = without_autodiff(&trained.model, &start.config, &device)?;
         let name = format!(
             "trained, +{} tokens",
@@ -70,10 +76,7 @@ impl Args {
             "sample": sample(&loaded.recipe, &model, &start)?,
             "checkpoint": run.checkpoint_path(trained.step),
         });
-        run.write(
-            "report.json",
-            &(serde_json::to_string_pretty(&report).expect("a report serializes") + "\n"),
-        )?;
+        run.write_json("report.json", &report)?;
         if self.json {
             return print_json(&report);
         }
@@ -81,41 +84,51 @@ impl Args {
         if let Some(sample) = report["sample"].as_str() {
             print(&format!("\nsample:\n{sample}"))?;
         }
-        print(&format!(
-            "\ncheckpoint: {}",
-            run.checkpoint_path(trained.step).display()
-        ))
+        let checkpoint = run.checkpoint_path(trained.step);
+        print(&format!("\ncheckpoint: {}", checkpoint.display()))
     }
 }
 
-/// Opens the run's folder, refusing one that another recipe made.
-fn open_run(loaded: &LoadedRecipe) -> Result<RunDir> {
+/// Opens the run's folder, refusing one that was made from another recipe or other inputs.
+fn open_run(loaded: &LoadedRecipe, start: &Start, text: &Tokens) -> Result<RunDir> {
     let run = RunDir::open(&loaded.recipe.out)?;
-    match std::fs::read_to_string(run.path().join("recipe.toml")) {
-        Ok(text) if text == loaded.text => Ok(run),
-        Ok(_) => Err(Error::usage(format!(
-            "{} holds a run of another recipe",
+    let path = run.path().join(INPUTS_FILE);
+    let inputs = json!({
+        "recipe": loaded.sha256,
+        "training text": text.sha256,
+        "source checkpoint": start.source_sha256()?,
+        "tokenizer": start.tokenizer.sha256(),
+    });
+    let saved = match std::fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            run.write("recipe.toml", &loaded.text)?;
+            run.write_json(INPUTS_FILE, &inputs)?;
+            return Ok(run);
+        }
+        read => read.map_err(Error::io("read", &path))?,
+    };
+    let saved: Value = serde_json::from_slice(&saved)
+        .map_err(|e| Error::invalid(path.display(), format!("not valid JSON: {e}")))?;
+    let changed = ["recipe", "training text", "source checkpoint", "tokenizer"];
+    match changed.iter().find(|&&input| saved[input] != inputs[input]) {
+        None => Ok(run),
+        Some(input) => Err(Error::usage(format!(
+            "{} holds a run of another {input}",
             run.path().display()
         ))
         .with_hint("choose another `out`, or remove that folder")),
-        Err(_) => {
-            run.write("recipe.toml", &loaded.text)?;
-            Ok(run)
-        }
     }
 }
 
 fn measures(recipe: &Recipe, start: &Start, device: &Device) -> Result<Measures> {
     let limit = recipe.eval.hellaswag_limit;
+    let items = recipe.eval.hellaswag.as_ref();
     Ok(Measures {
         tokenizer: start.tokenizer.clone(),
         val: Some(Tokens::from_files(&recipe.data.val, &start.tokenizer)?),
         context: recipe.train.context,
         val_tokens: recipe.eval.val_tokens,
-        items: recipe
-            .eval
-            .hellaswag
-            .as_ref()
+        items: items
             .map(|path| hellaswag::load(path, limit))
             .transpose()?
             .unwrap_or_default(),
@@ -138,11 +151,8 @@ fn scores_before(
     for (row, val) in rows.iter().filter_map(|row| Some((row, row.val?))) {
         eprint_line(&format!("{}: val loss {:.4}", row.model, val.loss));
     }
-    run.log(&json!({ "event": "before", "models": rows }))?;
-    run.write(
-        BEFORE_FILE,
-        &serde_json::to_string_pretty(&rows).expect("scores serialize"),
-    )?;
+    run.log(&json!({ "event": "before", "step": 0, "models": rows }))?;
+    run.write_json(BEFORE_FILE, &rows)?;
     Ok(rows)
 }
 
@@ -151,14 +161,13 @@ fn fit(
     loaded: &LoadedRecipe,
     start: &Start,
     measures: &Measures,
+    mut batches: Batches,
+    data_sha256: &str,
     run: &mut RunDir,
 ) -> Result<Trainee> {
     let (recipe, config) = (&loaded.recipe, &loaded.recipe.train);
-    let tokens = Tokens::from_files(&recipe.data.train, &start.tokenizer)?;
-    let (data_sha256, token_count) = (tokens.sha256.clone(), tokens.ids.len() as u64);
-    let mut batches = Batches::new(tokens, config.context, recipe.seed)?;
     let device = measures.device.clone().autodiff();
-    let trainee = match newest(run, recipe, &data_sha256, &device)? {
+    let trainee = match newest(run, recipe, &device)? {
         Some(trainee) => trainee,
         None => Trainee {
             model: start.model(recipe.seed, &device)?,
@@ -174,17 +183,27 @@ fn fit(
             config.steps()
         ));
     } else {
-        let epochs = (config.steps() * config.batch_tokens) as f64 / token_count as f64;
+        let epoch = (batches.windows() * config.context) as u64;
+        let epochs = (config.steps() * config.batch_tokens) as f64 / epoch as f64;
         eprint_line(&format!(
             "training: {} steps of {} tokens, {epochs:.2} epochs of {} tokens",
             config.steps(),
             thousands(config.batch_tokens),
-            thousands(token_count)
+            thousands(epoch)
         ));
-        run.log(&json!({ "event": "start", "tool_version": VERSION, "seed": recipe.seed, "recipe_sha256": loaded.sha256, "data_sha256": data_sha256, "train_tokens": token_count, "n_layer": start.config.n_layer }))?;
+        run.log(&json!({
+            "event": "start",
+            "step": 0,
+            "tool_version": VERSION,
+            "seed": recipe.seed,
+            "recipe_sha256": loaded.sha256,
+            "data_sha256": data_sha256,
+            "n_layer": start.config.n_layer,
+        }))?;
     }
     let meter = Meter::new("training", config.steps(), Unit::Count);
     meter.start_at(trainee.step);
+    let data_sha256 = data_sha256.to_owned();
     let mut watcher = Watcher {
         loaded,
         start,
@@ -198,27 +217,20 @@ fn fit(
     train(trainee, &mut batches, config, &device, &mut watcher)
 }
 
-/// The newest checkpoint that loads; damaged ones are passed over with a warning.
-fn newest(
-    run: &RunDir,
-    recipe: &Recipe,
-    data_sha256: &str,
-    device: &Device,
-) -> Result<Option<Trainee>> {
+/// The newest checkpoint that loads. Damaged ones are set aside with a warning: were they left,
+/// they would count as the newest and the sound ones would be pruned.
+fn newest(run: &RunDir, recipe: &Recipe, device: &Device) -> Result<Option<Trainee>> {
     for (_, path) in run.checkpoints()? {
         match state::load(&path, recipe.train.adamw(), device) {
-            Ok((_, state)) if state.data_sha256 != data_sha256 => {
-                return Err(Error::invalid(
-                    path.display(),
-                    "the training text has changed since this checkpoint",
-                )
-                .with_hint("restore the text, or choose another `out`"));
-            }
             Ok((trainee, _)) => return Ok(Some(trainee)),
-            Err(error) => eprint_line(&format!(
-                "warning: {} is passed over: {error}",
-                path.display()
-            )),
+            Err(error @ Error::Invalid { .. }) => {
+                eprint_line(&format!(
+                    "warning: {} is set aside: {error}",
+                    path.display()
+                ));
+                run.set_aside(&path)?;
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(None)
@@ -243,7 +255,7 @@ fn sample(recipe: &Recipe, model: &Gpt2, start: &Start) -> Result<Option<String>
         model,
         &ids,
         SAMPLE_TOKENS,
-        start.tokenizer.end_of_text(),
+        start.tokenizer.end_of_text()?,
         sampling,
         &mut |id| {
             made.push(id);

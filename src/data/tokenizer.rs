@@ -12,14 +12,14 @@ use crate::error::{Error, Result, printable};
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// Entries of GPT-2's own vocabulary.
-const GPT2_VOCAB: usize = 50257;
+pub const GPT2_VOCAB: usize = 50257;
 static GPT2_TOKENIZER: &[u8] = include_bytes!("gpt2/tokenizer.json");
 
 /// A tokenizer and its identity.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    end_of_text: u32,
+    end_of_text: Option<u32>,
     sha256: String,
     embedded: bool,
 }
@@ -73,18 +73,16 @@ impl Tokenizer {
     }
 
     fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
             Error::invalid(
                 path.display(),
                 format!("not a tokenizer: {}", printable(&e.to_string())),
             )
         })?;
-        let end_of_text = inner.token_to_id(END_OF_TEXT).ok_or_else(|| {
-            Error::invalid(
-                path.display(),
-                format!("the vocabulary has no {END_OF_TEXT}"),
-            )
-        })?;
+        // Settings of somebody's earlier use: they would cut or pad every text here.
+        let _ = inner.with_truncation(None);
+        inner.with_padding(None);
+        let end_of_text = inner.token_to_id(END_OF_TEXT);
         Ok(Self {
             inner,
             end_of_text,
@@ -163,8 +161,13 @@ impl Tokenizer {
     }
 
     /// Id of `<|endoftext|>`.
-    pub fn end_of_text(&self) -> u32 {
-        self.end_of_text
+    ///
+    /// # Errors
+    /// The vocabulary has none: documents cannot be told apart.
+    pub fn end_of_text(&self) -> Result<u32> {
+        self.end_of_text.ok_or_else(|| {
+            Error::invalid("tokenizer", format!("the vocabulary has no {END_OF_TEXT}"))
+        })
     }
 
     /// SHA-256 of the tokenizer file, in hex.

@@ -14,8 +14,6 @@ use crate::error::{Error, Result};
 pub struct Tokens {
     /// The ids: every document is preceded by `<|endoftext|>`.
     pub ids: Vec<u32>,
-    /// Bytes of text behind them.
-    pub bytes: u64,
     /// SHA-256 over the ids as little-endian u32, in hex.
     pub sha256: String,
 }
@@ -38,20 +36,19 @@ impl Tokens {
                 .collect();
             return Err(Error::invalid(names.join(", "), "no text there"));
         }
+        let end_of_text = tokenizer.end_of_text()?;
         let encoded = documents
             .par_iter()
             .map(|document| tokenizer.encode(document))
             .collect::<Result<Vec<_>>>()?;
         let ids: Vec<u32> = encoded
             .into_iter()
-            .flat_map(|ids| std::iter::once(tokenizer.end_of_text()).chain(ids))
+            .flat_map(|ids| std::iter::once(end_of_text).chain(ids))
             .collect();
         let mut hasher = Sha256::new();
         ids.iter().for_each(|id| hasher.update(id.to_le_bytes()));
-        let bytes = documents.iter().map(|document| document.len() as u64).sum();
         Ok(Self {
             ids,
-            bytes,
             sha256: hex(&hasher.finalize()),
         })
     }

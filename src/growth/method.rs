@@ -231,6 +231,10 @@ mod tests {
         let yi: Vec<usize> = (0..28).chain(12..28).chain(28..32).collect();
         assert_eq!(map("yi", 32, 48), yi);
         assert_eq!(map("interposition", 3, 6), [0, 0, 1, 1, 2, 2]);
+        let gopher: Vec<usize> = (0..18)
+            .map(|j| ((f64::from(j) + 0.5) * 12.0 / 18.0).floor() as usize)
+            .collect();
+        assert_eq!(map("gopher", 12, 18), gopher);
         assert_eq!(map("average", 3, 6), [0, 0, 1, 1, 2, 2]);
         assert_eq!(
             map("on-top", 12, 16),

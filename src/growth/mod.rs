@@ -24,6 +24,7 @@ use crate::checkpoint::safetensors::TensorOut;
 use crate::checkpoint::tensor::OpenFile;
 use crate::checkpoint::{Checkpoint, Gpt2Config, TensorRef};
 use crate::error::{Error, Result};
+use crate::interrupt;
 
 /// A source, a plan and a seed: everything that determines the grown checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -79,13 +80,16 @@ impl<'a> Growth<'a> {
         let Some(init) = &slot.init else {
             return self.stored(name, parent);
         };
-        let append = move |out: &OpenFile| match self.values(layer, index, init.as_init())? {
-            Values::Stored(tensor) => tensor.append_to(out),
-            Values::Computed(values) => {
-                let bytes = parent.dtype.encode(values.as_slice());
-                (&out.file)
-                    .write_all(&bytes)
-                    .map_err(Error::io("write", &out.path))
+        let append = move |out: &OpenFile| {
+            interrupt::check("nothing was published")?;
+            match self.values(layer, index, init.as_init())? {
+                Values::Stored(tensor) => tensor.append_to(out),
+                Values::Computed(values) => {
+                    let bytes = parent.dtype.encode(values.as_slice());
+                    (&out.file)
+                        .write_all(&bytes)
+                        .map_err(Error::io("write", &out.path))
+                }
             }
         };
         Ok(TensorOut {
@@ -112,7 +116,7 @@ impl<'a> Growth<'a> {
             source: self.source,
             target: &target,
             parent: self.plan.slots[layer].source,
-            next: self.plan.next_source(layer),
+            gap: self.plan.gap(layer),
             layer,
         };
         let param: &BlockParam = &BLOCK[index];

@@ -47,18 +47,8 @@ impl Placement {
 
 /// All blocks up to the end of `block`, then `added` blocks cycling through it, then the rest.
 pub fn repeat_block(n: usize, block: std::ops::Range<usize>, added: usize) -> Vec<usize> {
-    let again = block.clone().cycle_n(added);
+    let again = block.clone().cycle().take(added);
     (0..block.end).chain(again).chain(block.end..n).collect()
-}
-
-trait CycleN {
-    fn cycle_n(self, count: usize) -> impl Iterator<Item = usize>;
-}
-
-impl CycleN for std::ops::Range<usize> {
-    fn cycle_n(self, count: usize) -> impl Iterator<Item = usize> {
-        self.cycle().take(count)
-    }
 }
 
 /// One block of the grown model.
@@ -75,6 +65,17 @@ impl Slot {
     pub fn is_kept(&self) -> bool {
         self.init.is_none()
     }
+}
+
+/// Where a new block stands between kept ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gap {
+    /// The nearest kept source block below; that above where there is none.
+    pub below: usize,
+    /// The nearest kept source block above; that below where there is none.
+    pub above: usize,
+    /// 0 is at the block below, 1 at the block above; one new block alone is at ½.
+    pub fraction: f32,
 }
 
 /// A complete plan: one slot per block of the grown model.
@@ -149,7 +150,7 @@ impl GrowthPlan {
         self.slots.iter().map(|slot| slot.source).collect()
     }
 
-    /// Source blocks that stand nowhere.
+    /// Source blocks that are kept nowhere.
     pub fn dropped(&self) -> Vec<usize> {
         (0..self.source_n_layer)
             .filter(|&layer| {
@@ -161,12 +162,24 @@ impl GrowthPlan {
             .collect()
     }
 
-    /// The source block kept next above `layer`; the slot's own source at the top.
-    pub fn next_source(&self, layer: usize) -> usize {
-        self.slots[layer + 1..]
+    /// The kept blocks around the new block `layer`, and its place between them.
+    pub fn gap(&self, layer: usize) -> Gap {
+        let kept = |slot: &&Slot| slot.is_kept();
+        let own = self.slots[layer].source;
+        let (lower, upper) = (&self.slots[..layer], &self.slots[layer + 1..]);
+        let below = lower.iter().rev().find(kept).map(|slot| slot.source);
+        let above = upper.iter().find(kept).map(|slot| slot.source);
+        let new_below = lower
             .iter()
-            .find(|slot| slot.is_kept())
-            .map_or(self.slots[layer].source, |slot| slot.source)
+            .rev()
+            .take_while(|slot| !slot.is_kept())
+            .count();
+        let new_above = upper.iter().take_while(|slot| !slot.is_kept()).count();
+        Gap {
+            below: below.or(above).unwrap_or(own),
+            above: above.or(below).unwrap_or(own),
+            fraction: (new_below + 1) as f32 / (new_below + new_above + 2) as f32,
+        }
     }
 
     /// The weakest claim of its initializers; none if the kept blocks are not the whole
@@ -245,6 +258,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn new_blocks_know_the_kept_ones_around_them() {
+        let plan = GrowthPlan::from_map(2, &[0, 0, 0, 1, 1], &Initializer::COPY).unwrap();
+        assert_eq!(
+            plan.gap(1),
+            Gap {
+                below: 0,
+                above: 1,
+                fraction: 1.0 / 3.0
+            }
+        );
+        assert_eq!(
+            plan.gap(2),
+            Gap {
+                below: 0,
+                above: 1,
+                fraction: 2.0 / 3.0
+            }
+        );
+        assert_eq!(
+            plan.gap(4),
+            Gap {
+                below: 1,
+                above: 1,
+                fraction: 0.5
+            }
+        );
     }
 
     #[test]

@@ -23,10 +23,8 @@ use serde::Deserialize;
 
 use super::init::Initializer;
 use super::plan::{GrowthPlan, Slot};
+use crate::checkpoint::config::MAX_LAYERS;
 use crate::error::{Error, Result};
-
-/// Most blocks a plan may have.
-const MAX_LAYERS: usize = 4096;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

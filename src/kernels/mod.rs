@@ -96,7 +96,7 @@ pub fn linear_cross_entropy(
     targets: Tensor<1, Int>,
 ) -> Tensor<1> {
     if !on_cpu(&hidden) {
-        return plain::linear_cross_entropy(hidden, head, targets);
+        return plain::chunked_linear_cross_entropy(hidden, head, targets);
     }
     Tensor::from_dispatch(Dispatch::fused_linear_cross_entropy(
         hidden.into_dispatch(),

@@ -34,6 +34,58 @@ pub fn causal_softmax(scores: Tensor<4>, scale: f64) -> Tensor<4> {
     burn::tensor::activation::softmax(masked, 3)
 }
 
+/// Rows of logits in one piece of [`chunked_linear_cross_entropy`]: enough to fill a GPU.
+const PIECE_ROWS: usize = 2048;
+
+/// [`linear_cross_entropy`] a piece of rows at a time, so that logits and their softmax exist
+/// for [`PIECE_ROWS`] rows only.
+///
+/// Each piece is taken back to hidden states and head at once, on a graph of its own. What is
+/// returned has the value of the loss and, being linear in both, those very gradients.
+pub fn chunked_linear_cross_entropy(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
+    let n = hidden.dims()[0];
+    if n <= PIECE_ROWS {
+        return linear_cross_entropy(hidden, head, targets);
+    }
+    let tracked = hidden.device().is_autodiff();
+    let (mut loss, mut d_hidden, mut d_head) = (Vec::new(), Vec::new(), None::<Tensor<2>>);
+    for start in (0..n).step_by(PIECE_ROWS) {
+        let rows = start..(start + PIECE_ROWS).min(n);
+        let leaf = |x: Tensor<2>| {
+            if tracked {
+                x.detach().require_grad()
+            } else {
+                x
+            }
+        };
+        let (h, w) = (
+            leaf(hidden.clone().slice_dim(0, rows.clone())),
+            leaf(head.clone()),
+        );
+        let logits = h.clone().matmul(w.clone().transpose());
+        let piece = nll(logits, targets.clone().slice_dim(0, rows)).sum() / n as f64;
+        if tracked {
+            let grads = piece.backward();
+            d_hidden.extend(h.grad(&grads));
+            d_head = match (d_head, w.grad(&grads)) {
+                (Some(sum), Some(part)) => Some(sum + part),
+                (sum, part) => sum.or(part),
+            };
+        }
+        loss.push(piece.detach());
+    }
+    let loss = Tensor::cat(loss, 0).sum();
+    let Some(d_head) = d_head else { return loss };
+    let constant = |grad: Tensor<2>| grad.autodiff();
+    let d_hidden = constant(Tensor::cat(d_hidden, 0));
+    let linear = (hidden * d_hidden).sum() + (head * constant(d_head)).sum();
+    linear.clone() + (loss - linear.detach())
+}
+
 /// Mean cross-entropy `[1]` of hidden `[N, D]` times head `[V, D]` transposed.
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,

@@ -6,11 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::{Block, Gpt2, LayerNorm};
-use crate::checkpoint::layout;
 use crate::checkpoint::safetensors::TensorOut;
 use crate::checkpoint::{Checkpoint, Dtype, Gpt2Config, HostTensor};
+use crate::checkpoint::{draw, layout};
 use crate::error::{Error, Result};
-use crate::growth::init::random_values;
 
 /// Loads a checkpoint. Weights are widened to f32.
 ///
@@ -48,7 +47,7 @@ pub fn init(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Gpt2> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream as u64);
         let param = &params[stream];
-        Ok(random_values(
+        Ok(draw::fresh(
             param.fresh,
             &param.shape,
             config.initializer_range,
@@ -88,11 +87,37 @@ pub fn read_all<M: Module>(module: &M) -> Vec<Named> {
 
 /// Names of parameters with values that are not finite.
 pub fn non_finite<M: Module>(module: &M) -> Vec<String> {
-    read_all(module)
-        .into_iter()
-        .filter(|named| !named.values.as_slice().iter().all(|v| v.is_finite()))
-        .map(|named| named.name)
-        .collect()
+    let mut finder = NonFinite {
+        path: Path::default(),
+        found: Vec::new(),
+    };
+    module.visit(&mut finder);
+    finder.found
+}
+
+struct NonFinite {
+    path: Path,
+    found: Vec<String>,
+}
+
+impl ModuleVisitor for NonFinite {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !to_host(param.val())
+            .as_slice()
+            .iter()
+            .all(|v| v.is_finite())
+        {
+            self.found.push(self.path.name());
+        }
+    }
 }
 
 /// Tensors ready to be written, with the trunk's prefix as `transformers` writes it, in `dtype`.

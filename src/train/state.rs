@@ -11,7 +11,7 @@ use super::Trainee;
 use super::optimizer::{AdamW, Optimizer, SavedMoments};
 use crate::checkpoint::safetensors::{self, Entry, TensorOut};
 use crate::checkpoint::tensor::OpenFile;
-use crate::checkpoint::{Checkpoint, Dtype, HostTensor, save};
+use crate::checkpoint::{Checkpoint, Dtype, Gpt2Config, HostTensor, layout, save};
 use crate::durable::StagedDir;
 use crate::error::{Error, Result};
 use crate::model::weights;
@@ -19,7 +19,7 @@ use crate::model::weights;
 /// Name of the optimizer's file.
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// Name of the position's file, written last.
-pub const STATE_FILE: &str = "trainer_state.json";
+const STATE_FILE: &str = "trainer_state.json";
 
 /// Where a run stands, and what it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct TrainerState {
 pub fn save(
     destination: &Path,
     trainee: &Trainee,
-    config: &crate::checkpoint::Gpt2Config,
+    config: &Gpt2Config,
     tokenizer_dir: Option<&Path>,
     mut state: TrainerState,
     extra: &[(&str, Vec<u8>)],
@@ -61,7 +61,7 @@ pub fn save(
     let staged = StagedDir::new(destination, true)?;
     save::save(
         &staged,
-        config,
+        &config.with_dtype(Dtype::F32),
         weights::tensors_out(&named, Dtype::F32),
         save::DEFAULT_SHARD_BYTES,
         &|_| {},
@@ -87,9 +87,9 @@ pub fn save(
 }
 
 fn write_moments(staged: &StagedDir, moments: &[(String, SavedMoments)]) -> Result<()> {
-    let tensor = |name: String, values: &HostTensor| {
-        let bytes = Dtype::F32.encode(values.as_slice());
+    fn tensor(name: String, values: &HostTensor) -> TensorOut<'_> {
         let append = move |out: &OpenFile| {
+            let bytes = Dtype::F32.encode(values.as_slice());
             (&out.file)
                 .write_all(&bytes)
                 .map_err(Error::io("write", &out.path))
@@ -100,25 +100,22 @@ fn write_moments(staged: &StagedDir, moments: &[(String, SavedMoments)]) -> Resu
             shape: values.shape().to_vec(),
             append: Box::new(append),
         }
-    };
-    let tensors: Vec<_> = moments
-        .iter()
-        .flat_map(|(name, saved)| {
-            [
-                tensor(format!("exp_avg.{name}"), &saved.exp_avg),
-                tensor(format!("exp_avg_sq.{name}"), &saved.exp_avg_sq),
-            ]
-        })
-        .collect();
+    }
+    let mut tensors = Vec::with_capacity(2 * moments.len());
+    for (name, saved) in moments {
+        tensors.push(tensor(format!("exp_avg.{name}"), &saved.exp_avg));
+        tensors.push(tensor(format!("exp_avg_sq.{name}"), &saved.exp_avg_sq));
+    }
+    let file = staged.create(OPTIMIZER_FILE)?;
     let out = OpenFile {
         path: staged.path().join(OPTIMIZER_FILE),
-        file: staged.create(OPTIMIZER_FILE)?,
+        file,
     };
     safetensors::write(&out, &tensors, HashMap::new(), &|_| {})
 }
 
 /// Reads the position of a checkpoint folder.
-pub fn read_state(dir: &Path) -> Result<TrainerState> {
+fn read_state(dir: &Path) -> Result<TrainerState> {
     let path = dir.join(STATE_FILE);
     let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
     serde_json::from_slice(&text)
@@ -130,7 +127,10 @@ pub fn load(dir: &Path, constants: AdamW, device: &Device) -> Result<(Trainee, T
     let state = read_state(dir)?;
     let checkpoint = Checkpoint::open_dir(dir)?;
     let mut optimizer = Optimizer::new(constants);
-    optimizer.restore(read_moments(dir, &state)?, &device.clone().inner());
+    optimizer.restore(
+        read_moments(dir, &state, &checkpoint.config)?,
+        &device.clone().inner(),
+    );
     let model = weights::load(&checkpoint, device)?;
     let step = state.step;
     Ok((
@@ -143,31 +143,40 @@ pub fn load(dir: &Path, constants: AdamW, device: &Device) -> Result<(Trainee, T
     ))
 }
 
-fn read_moments(dir: &Path, state: &TrainerState) -> Result<Vec<(String, SavedMoments)>> {
+/// Moments by name, each checked against the parameter it belongs to.
+fn read_moments(
+    dir: &Path,
+    state: &TrainerState,
+    config: &Gpt2Config,
+) -> Result<Vec<(String, SavedMoments)>> {
     let path = dir.join(OPTIMIZER_FILE);
-    let mut tensors: HashMap<String, HostTensor> = HashMap::new();
-    for (name, entry) in safetensors::open(&path)? {
-        if let Entry::Float(tensor) = entry {
-            tensors.insert(name, tensor.read()?);
-        }
-    }
-    let mut take = |kind: &str, name: &str| {
-        tensors
-            .remove(&format!("{kind}.{name}"))
-            .ok_or_else(|| Error::invalid(path.display(), format!("{kind} of `{name}` is missing")))
+    let stored: HashMap<String, Entry> = safetensors::open(&path)?.into_iter().collect();
+    let sizes: HashMap<String, usize> = layout::params(config)
+        .into_iter()
+        .map(|p| (p.name.clone(), p.numel()))
+        .collect();
+    let read =
+        |kind: &str, name: &str| match (stored.get(&format!("{kind}.{name}")), sizes.get(name)) {
+            (Some(Entry::Float(tensor)), Some(&size)) if tensor.shape == [size] => tensor.read(),
+            (Some(_), _) => Err(Error::invalid(
+                path.display(),
+                format!("{kind} of `{name}` does not fit the parameter"),
+            )),
+            (None, _) => Err(Error::invalid(
+                path.display(),
+                format!("{kind} of `{name}` is missing"),
+            )),
+        };
+    let moments = |(name, &step): (&String, &u64)| {
+        let (exp_avg, exp_avg_sq) = (read("exp_avg", name)?, read("exp_avg_sq", name)?);
+        Ok((
+            name.clone(),
+            SavedMoments {
+                exp_avg,
+                exp_avg_sq,
+                step,
+            },
+        ))
     };
-    state
-        .optimizer_steps
-        .iter()
-        .map(|(name, &step)| {
-            Ok((
-                name.clone(),
-                SavedMoments {
-                    exp_avg: take("exp_avg", name)?,
-                    exp_avg_sq: take("exp_avg_sq", name)?,
-                    step,
-                },
-            ))
-        })
-        .collect()
+    state.optimizer_steps.iter().map(moments).collect()
 }

@@ -39,18 +39,12 @@ use self::download::Download;
 use self::fault::Fault;
 use self::reference::{check_repo, check_revision, folder_hint};
 use self::remote::{FileEntry, Listing, Remote, TRIES};
+use super::save::COMPANIONS;
 
 /// Small files that a model comes with; those that exist are fetched.
-const COMPANIONS: [&str; 8] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-];
+fn companions() -> impl Iterator<Item = &'static str> {
+    std::iter::once("config.json").chain(COMPANIONS)
+}
 
 /// No config, tokenizer or index is larger than this.
 const MAX_COMPANION: u64 = 128 << 20;
@@ -225,7 +219,7 @@ impl Request<'_> {
 
     async fn fetch_all(&self, listing: &Listing, download: &Download<'_>) -> Result<()> {
         let weights = self.check(listing)?;
-        for name in COMPANIONS {
+        for name in companions() {
             if let Some(entry) = listing.files.get(name) {
                 download.obtain(entry).await?;
             }
@@ -266,7 +260,7 @@ impl Request<'_> {
         }
         let too_large = |entry: &&FileEntry| {
             let small =
-                COMPANIONS.contains(&entry.name.as_str()) || entry.name.ends_with(".index.json");
+                companions().any(|name| name == entry.name) || entry.name.ends_with(".index.json");
             small && entry.size > MAX_COMPANION
         };
         if let Some(entry) = listing.files.values().find(too_large) {

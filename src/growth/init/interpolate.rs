@@ -1,4 +1,4 @@
-//! Averaging neighbours: ½(fᵢ + fᵢ₊₁) at the default coefficient, the "average" arm of
+//! Averaging neighbours: ½(fᵢ + fᵢ₊₁) for one block between two, the "average" arm of
 //! OpT-DeUS (voalmciaf/OpT-DeUS, `Model/`). Not to be confused with interleaved copying.
 
 use rand_chacha::ChaCha8Rng;
@@ -9,28 +9,23 @@ use crate::checkpoint::HostTensor;
 use crate::checkpoint::layout::BlockParam;
 use crate::error::Result;
 
-/// (1 − `coefficient`) · parent + `coefficient` · next block. At the top there is no next
-/// block, and the parent is copied.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// (1 − `coefficient`) · below + `coefficient` · above, the kept blocks around the new one. At
+/// the top and at the bottom there is only one of them, which is copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Interpolate {
-    /// 0 is the parent, 1 the next block.
-    pub coefficient: f32,
-}
-
-impl Default for Interpolate {
-    fn default() -> Self {
-        Self { coefficient: 0.5 }
-    }
+    /// 0 is the block below, 1 that above; new blocks of one gap are spread evenly unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coefficient: Option<f32>,
 }
 
 impl LayerInit for Interpolate {
     fn init(&self, site: &Site<'_>, param: &BlockParam, _rng: &mut ChaCha8Rng) -> Result<Values> {
-        let parent = site.values(site.parent, param)?.values;
-        let next = site.values(site.next, param)?.values;
-        let t = self.coefficient;
-        // In this form equal neighbours and t = 0 give the parent exactly.
-        let values = &parent + &((next - &parent) * t);
+        let below = site.values(site.gap.below, param)?.values;
+        let above = site.values(site.gap.above, param)?.values;
+        let t = self.coefficient.unwrap_or(site.gap.fraction);
+        // In this form equal neighbours and t = 0 give the block below exactly.
+        let values = &below + &((above - &below) * t);
         Ok(Values::Computed(HostTensor { values }))
     }
 }

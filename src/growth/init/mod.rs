@@ -24,10 +24,11 @@ pub use copy::Copy;
 pub use identity::Identity;
 pub use interpolate::Interpolate;
 pub use noisy::Noisy;
-pub use random::{Random, fresh as random_values};
+pub use random::Random;
 pub use scaled::Scaled;
 pub use zero_residual::ZeroResidual;
 
+use super::plan::Gap;
 use crate::checkpoint::layout::BlockParam;
 use crate::checkpoint::{Checkpoint, Gpt2Config, HostTensor, TensorRef};
 use crate::error::{Error, Result, did_you_mean};
@@ -64,8 +65,8 @@ pub struct Site<'a> {
     pub target: &'a Gpt2Config,
     /// The source block behind the new one.
     pub parent: usize,
-    /// The source block that follows in the grown model; the parent itself at the top.
-    pub next: usize,
+    /// The kept blocks around it, and where between them it stands.
+    pub gap: Gap,
     /// Index of the new block in the grown model.
     pub layer: usize,
 }
@@ -121,7 +122,7 @@ pub const CATALOGUE: [(&str, &str); 8] = [
     ),
     (
         "interpolate",
-        "(1-coefficient) * parent + coefficient * next block; coefficient = 0.5",
+        "(1-coefficient) * kept block below + coefficient * kept block above; spread evenly unless given",
     ),
     (
         "random",
@@ -129,7 +130,7 @@ pub const CATALOGUE: [(&str, &str); 8] = [
     ),
     (
         "scaled",
-        "copy with the tensors named by `only` (c_proj) multiplied by `scale` = 0.5",
+        "another initializer `of` (copy) with the tensors named by `only` (c_proj) multiplied by `scale` = 0.5",
     ),
     (
         "noisy",
@@ -230,8 +231,13 @@ impl Initializer {
             Self::Identity(Identity { std }) | Self::Random(Random { std }) => {
                 std.is_none_or(|std| std.is_finite() && std >= 0.0)
             }
-            Self::Interpolate(Interpolate { coefficient }) => coefficient.is_finite(),
-            Self::Scaled(Scaled { scale, .. }) => scale.is_finite(),
+            Self::Interpolate(Interpolate { coefficient }) => {
+                coefficient.is_none_or(f32::is_finite)
+            }
+            Self::Scaled(scaled) => {
+                scaled.of.check(n_layer)?;
+                scaled.names()?.scale.is_finite()
+            }
             Self::Noisy(Noisy { noise }) => noise.is_finite() && *noise >= 0.0,
             Self::Blend(blend) => blend
                 .layers(n_layer)?
@@ -272,8 +278,12 @@ impl fmt::Display for Initializer {
             Self::Identity(Identity { std }) | Self::Random(Random { std }) => {
                 std.map_or(Ok(()), |std| write!(f, " std={std}"))
             }
-            Self::Interpolate(Interpolate { coefficient }) => write!(f, " {coefficient}"),
-            Self::Scaled(Scaled { scale, only }) => write!(f, " {}*{scale}", only.join(",")),
+            Self::Interpolate(Interpolate { coefficient }) => {
+                coefficient.map_or(Ok(()), |coefficient| write!(f, " {coefficient}"))
+            }
+            Self::Scaled(Scaled { scale, only, of }) => {
+                write!(f, " {}*{scale} of {of}", only.join(","))
+            }
             Self::Noisy(Noisy { noise }) => write!(f, " {noise}"),
             Self::Blend(Blend { weights }) => {
                 let terms: Vec<String> = weights

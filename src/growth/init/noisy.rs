@@ -4,9 +4,9 @@
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::random::normal;
 use super::{LayerInit, Site, Values};
 use crate::checkpoint::HostTensor;
+use crate::checkpoint::draw::normal;
 use crate::checkpoint::layout::BlockParam;
 use crate::error::Result;
 

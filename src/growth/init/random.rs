@@ -2,12 +2,11 @@
 //! N(0, σ), output projections N(0, σ / √(2 · n_layer)), biases 0, LayerNorm 1 and 0.
 
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
 use super::{LayerInit, Site, Values};
-use crate::checkpoint::layout::{BlockParam, Fresh};
-use crate::checkpoint::{Gpt2Config, HostTensor};
+use crate::checkpoint::draw;
+use crate::checkpoint::layout::BlockParam;
 use crate::error::Result;
 
 /// Fresh values at the depth of the grown model.
@@ -22,62 +21,12 @@ pub struct Random {
 impl LayerInit for Random {
     fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values> {
         let std = self.std.unwrap_or(site.target.initializer_range);
-        Ok(Values::Computed(fresh(
+        Ok(Values::Computed(draw::fresh(
             param.fresh,
             &param.shape(site.target),
             std,
             site.target,
             rng,
         )))
-    }
-}
-
-/// Draws one parameter from scratch.
-pub fn fresh(
-    kind: Fresh,
-    shape: &[usize],
-    std: f64,
-    config: &Gpt2Config,
-    rng: &mut ChaCha8Rng,
-) -> HostTensor {
-    let residual_std = std / (2.0 * config.n_layer as f64).sqrt();
-    match kind {
-        Fresh::Zeros => HostTensor::full(shape, 0.0),
-        Fresh::Ones => HostTensor::full(shape, 1.0),
-        Fresh::Normal => normal(shape, std, rng),
-        Fresh::ResidualNormal => normal(shape, residual_std, rng),
-    }
-}
-
-/// Independent N(0, `std`) values.
-pub fn normal(shape: &[usize], std: f64, rng: &mut ChaCha8Rng) -> HostTensor {
-    let draw = |_| {
-        let z: f64 = StandardNormal.sample(rng);
-        (z * std) as f32
-    };
-    HostTensor::new(shape, (0..shape.iter().product()).map(draw).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rand_chacha::rand_core::SeedableRng;
-
-    #[test]
-    fn spreads_are_those_of_gpt2() {
-        let config = Gpt2Config::new(64, 8, 32, 8, 4).unwrap();
-        let spread = |kind| {
-            let values = fresh(
-                kind,
-                &[100, 100],
-                0.02,
-                &config,
-                &mut ChaCha8Rng::seed_from_u64(1),
-            );
-            (values.values.mapv(|x| f64::from(x).powi(2)).mean().unwrap()).sqrt()
-        };
-        // 10,000 draws: the relative standard error of a spread is 1/√(2·10⁴) = 0.7 %.
-        assert!((spread(Fresh::Normal) / 0.02 - 1.0).abs() < 0.03);
-        assert!((spread(Fresh::ResidualNormal) / (0.02 / 4.0) - 1.0).abs() < 0.03);
     }
 }

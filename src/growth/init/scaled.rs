@@ -4,19 +4,23 @@
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, LayerInit, Site, Values};
+use super::{Claim, Initializer, LayerInit, Site, Values};
 use crate::checkpoint::HostTensor;
-use crate::checkpoint::layout::BlockParam;
-use crate::error::Result;
+use crate::checkpoint::layout::{BLOCK, BlockParam};
+use crate::error::{Error, Result, printable};
 
-/// The parent's values, those of matching tensors multiplied by `scale`.
+/// The values of another initializer, those of matching tensors multiplied by `scale`.
+///
+/// OpT-DeUS without its alignment is `{ scale = 0, of = "interpolate" }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scaled {
-    /// The factor. On both `c_proj`, 0 is the identity and 1 a plain copy.
+    /// The factor. On both `c_proj`, 0 is the identity and 1 changes nothing.
     pub scale: f32,
     /// Parts of tensor names, as in `c_proj` or `mlp.c_fc.weight`.
     pub only: Vec<String>,
+    /// What is scaled; copy unless given.
+    pub of: Box<Initializer>,
 }
 
 impl Default for Scaled {
@@ -24,6 +28,7 @@ impl Default for Scaled {
         Self {
             scale: 0.5,
             only: vec!["c_proj".into()],
+            of: Box::new(Initializer::COPY),
         }
     }
 }
@@ -38,17 +43,36 @@ impl LayerInit for Scaled {
         }
     }
 
-    fn init(&self, site: &Site<'_>, param: &BlockParam, _rng: &mut ChaCha8Rng) -> Result<Values> {
-        let parent = site.source.block(site.parent, param)?;
+    fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values> {
+        let values = self.of.as_init().init(site, param, rng)?;
         if !self
             .only
             .iter()
             .any(|part| param.name.contains(part.as_str()))
         {
-            return Ok(Values::Stored(parent.clone()));
+            return Ok(values);
         }
-        Ok(Values::Computed(HostTensor {
-            values: parent.read()?.values * self.scale,
-        }))
+        let values = values.into_host()?.values * self.scale;
+        Ok(Values::Computed(HostTensor { values }))
+    }
+}
+
+impl Scaled {
+    /// Itself, if every part of `only` names a parameter. A name of another architecture, such
+    /// as `o_proj`, would scale nothing and leave a plain copy.
+    pub fn names(&self) -> Result<&Self> {
+        let known = |part: &str| BLOCK.iter().any(|param| param.name.contains(part));
+        match self
+            .only
+            .iter()
+            .find(|part| part.is_empty() || !known(part))
+        {
+            None => Ok(self),
+            Some(part) => Err(Error::usage(format!(
+                "scaled: no parameter of a block is called `{}`",
+                printable(part)
+            ))
+            .with_hint("GPT-2's are ln_1, attn.c_attn, attn.c_proj, ln_2, mlp.c_fc, mlp.c_proj")),
+        }
     }
 }
