@@ -141,8 +141,11 @@ impl Error {
             | Self::Hub { hint, .. }
             | Self::Device { hint, .. }
             | Self::Interrupted { hint, .. } => hint.as_deref(),
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free some space or choose another --out; nothing was published")
+            Self::Io { source, path, .. }
+                if source.kind() == io::ErrorKind::StorageFull
+                    && path != Path::new("standard output") =>
+            {
+                Some("free some space or write elsewhere; what was under way was not published")
             }
             _ => None,
         }
@@ -168,6 +171,19 @@ impl Error {
             Self::Interrupted { .. } => 75,
         }
     }
+}
+
+/// Reads a text file.
+///
+/// # Errors
+/// It cannot be read, or is not UTF-8; the error gives the byte.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Error::invalid(path.display(), format!("not UTF-8 at byte {at}"))
+            .with_hint("convert the file, for example with iconv -t UTF-8")
+    })
 }
 
 /// `text` with control characters escaped, for names that come from outside.

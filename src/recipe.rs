@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::config::MAX_LAYERS;
 use crate::checkpoint::{Gpt2Config, hex};
 use crate::device::DeviceSpec;
-use crate::error::{Error, Result, did_you_mean, printable};
+use crate::error::{Error, Result, did_you_mean, printable, read_text};
 use crate::growth::{GrowthPlan, Initializer, Method, Placement, plan_file};
 use crate::train::TrainConfig;
 
@@ -196,11 +196,7 @@ pub struct LoadedRecipe {
 /// # Errors
 /// Names the line, and suggests the nearest key for an unknown one.
 pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Error::invalid(path.display(), format!("not UTF-8 at byte {at}"))
-    })?;
+    let text = read_text(path)?;
     let text = if overrides.is_empty() {
         text
     } else {
@@ -213,12 +209,26 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
             None => error,
         }
     })?;
+    check_paths(&recipe).map_err(|message| Error::invalid(path.display(), message))?;
     let sha256 = hex(&Sha256::digest(text.as_bytes()));
     Ok(LoadedRecipe {
         recipe,
         text,
         sha256,
     })
+}
+
+/// Refuses paths and lists that are empty.
+fn check_paths(recipe: &Recipe) -> Result<(), String> {
+    if recipe.out.as_os_str().is_empty() {
+        return Err("`out` is empty".into());
+    }
+    for (key, files) in [("train", &recipe.data.train), ("val", &recipe.data.val)] {
+        if files.is_empty() {
+            return Err(format!("data.{key} names no text files"));
+        }
+    }
+    Ok(())
 }
 
 /// The known key nearest to the unknown one that a message of serde names.

@@ -142,8 +142,10 @@ impl RunDir {
 fn sweep(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let staging = name.starts_with('.') && name.contains(".tmp-");
-        if staging || name.starts_with(".tmp-") {
+        let own = [".tmp-", ".grown.tmp-"]
+            .iter()
+            .any(|start| name.starts_with(start));
+        if own || (name.starts_with(".step-") && name.contains(".tmp-")) {
             let path = entry.path();
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)

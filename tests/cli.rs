@@ -1,911 +1,462 @@
-//! The program as a user meets it: bad input, signals, full disks, what goes where.
-//!
-//! Every refusal has its exit code, says what and where, does not panic, and leaves nothing
-//! behind.
+//! The program on bad input: its exit code, a message that names what is wrong and where, and
+//! nothing left behind.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/sandbox.rs"]
+mod sandbox;
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use rustix::fs::{FlockOperation, flock};
+use sandbox::{GROW, Outcome, RECIPE, Sandbox, rows, with_recipe};
+use serde_json::Value;
 use support::{copy_dir, fixture};
 
-fn tool() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_scale-ckpt"));
-    command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("HF_HUB_OFFLINE", "1");
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    tool().args(args).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Asserts exit code and words of a refusal.
-fn refused(output: &Output, code: i32, words: &[&str]) {
-    let text = stderr(output);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    assert!(!text.contains("panicked"), "{text}");
-    for word in words {
-        assert!(text.contains(word), "no `{word}` in: {text}");
-    }
-}
-
-fn done(output: &Output) {
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
-}
-
-fn listing(dir: &Path) -> Vec<PathBuf> {
-    let mut entries: Vec<PathBuf> = fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
-    entries.sort();
-    entries
-}
-
-/// A copy of the pico checkpoint in a folder of its own, and room for output beside it.
-struct Case {
-    root: tempfile::TempDir,
-}
-
-impl Case {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        copy_dir(&fixture("gpt2-pico"), &root.path().join("source"));
-        Self { root }
-    }
-
-    fn source(&self) -> PathBuf {
-        self.root.path().join("source")
-    }
-
-    fn weights(&self) -> PathBuf {
-        self.source().join("model.safetensors")
-    }
-
-    fn edit_config(&self, change: impl FnOnce(&mut Value)) {
-        let path = self.source().join("config.json");
-        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        change(&mut config);
-        fs::write(path, config.to_string()).unwrap();
-    }
-
-    /// Replaces header and data of the weights.
-    fn edit_header(&self, change: impl FnOnce(&mut Value, &mut Vec<u8>)) {
-        let bytes = fs::read(self.weights()).unwrap();
-        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-        let mut header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
-        let mut data = bytes[8 + length..].to_vec();
-        change(&mut header, &mut data);
-        let header = header.to_string();
-        let whole = [
-            &(header.len() as u64).to_le_bytes(),
-            header.as_bytes(),
-            &data,
-        ]
-        .concat();
-        fs::write(self.weights(), whole).unwrap();
-    }
-
-    fn grow(&self, flags: &[&str]) -> Output {
-        let out = self.root.path().join("out");
-        let mut command = tool();
-        command
-            .arg("grow")
-            .arg(self.source())
-            .arg("--out")
-            .arg(out)
-            .args(flags);
-        command.output().unwrap()
-    }
-
-    /// Grows to 3 layers, which must fail and leave nothing behind.
-    fn refuses(&self, code: i32, words: &[&str]) {
-        let before = listing(self.root.path());
-        refused(&self.grow(&["--to", "3"]), code, words);
-        assert_eq!(listing(self.root.path()), before);
+/// A weight file after `how`, a verb and what it acts on.
+fn damaged(file: &[u8], how: &str) -> Vec<u8> {
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap());
+    let (header, data) = file[8..].split_at(length as usize);
+    let with_header = |header: &str| {
+        let length = (header.len() as u64).to_le_bytes();
+        [&length, header.as_bytes(), data].concat()
+    };
+    let (verb, rest) = how.split_once(' ').unwrap();
+    match verb {
+        "cut" => file[..rest.parse().unwrap()].to_vec(),
+        "append" => [file, rest.as_bytes()].concat(),
+        "length" => [&rest.parse::<u64>().unwrap().to_le_bytes(), header].concat(),
+        "header" => with_header(rest),
+        "text" => rest.into(),
+        "edit" => {
+            let (from, to) = rest.split_once(" to ").unwrap();
+            let header = std::str::from_utf8(header).unwrap();
+            assert!(header.contains(from), "{from}");
+            with_header(&header.replace(from, to))
+        }
+        _ => panic!("{how}"),
     }
 }
 
 #[test]
 fn damaged_weight_files_are_refused() {
-    let whole = fs::read(fixture("gpt2-pico/model.safetensors")).unwrap();
-    let with_length = |length: u64| [&length.to_le_bytes(), &whole[8..]].concat();
-    let cases: Vec<(Vec<u8>, &[&str])> = vec![
-        (vec![], &["model.safetensors", "too few", "hint"]),
-        (whole[..4].to_vec(), &["too few", "truncated"]),
-        (whole[..500].to_vec(), &["header claims", "truncated"]),
-        (
-            whole[..whole.len() - 1].to_vec(),
-            &["describes", "truncated"],
-        ),
-        (
-            whole[..whole.len() / 2].to_vec(),
-            &["describes", "truncated"],
-        ),
-        ([whole.as_slice(), b"x"].concat(), &["trailing"]),
-        (with_length(1 << 63), &["header claims 9223372036854775808"]),
-        (with_length(u64::MAX), &["at most"]),
-        (
-            [&8_u64.to_le_bytes()[..], b"not json"].concat(),
-            &["not sound"],
-        ),
-        (
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n".to_vec(),
-            &["Git LFS"],
-        ),
-        (
-            b"\x80\x02cos\nsystem\n(S'touch pwned'\ntR.".to_vec(),
-            &["model.safetensors"],
-        ),
-    ];
-    for (bytes, words) in cases {
-        let case = Case::new();
-        fs::write(case.weights(), bytes).unwrap();
-        case.refuses(3, words);
+    // Of 120872 bytes, 2600 are header.
+    let table = r#"
+cut 0 | 0 bytes are too few | hint: the file is truncated
+cut 4 | 4 bytes are too few | hint: the file is truncated
+cut 1300 | the header claims 2592 bytes, the file has 1292 | hint: the file is truncated
+cut 2600 | describes 118272 bytes of tensors, the file has 0 | hint: the file is truncated
+cut 9600 | describes 118272 bytes of tensors, the file has 7000 | hint: the file is truncated
+cut 120871 | the file has 118271 | hint: the file is truncated
+append x | the file has 118273 | hint: the file has trailing bytes
+length 9223372036854775808 | at most | hint: this is not a safetensors file
+header not JSON | header is not sound
+header [] | header is not sound
+edit [0,384] to [0,388] | header is not sound
+edit [384,12672] to [380,12668] | header is not sound
+edit [384,12672] to [388,12676] | header is not sound
+edit [32,96] to [32,95] | header is not sound
+edit [32,96] to [-32,96] | header is not sound
+edit [32,96] to [4294967296,4294967296,4294967296] | header is not sound
+edit F32 to F128 | header is not sound
+edit F32 to I32 | tensor `wte.weight` is I32; F32, F16 and BF16 are supported
+edit [64,32],"data_offsets":[11 to [32,64],"data_offsets":[11 | `wte.weight` is [32, 64], expected [64, 32] | hint: the weights belong to another config.json
+edit transformer.ln_f.bias to ln_f.weight | tensor `ln_f.weight` occurs twice
+edit transformer.ln_f.bias to transformer.other | tensor `ln_f.bias` is missing | hint: the weights do not belong
+text version https://git-lfs.github.com/spec/v1 | at most | hint: this is a Git LFS pointer
+"#;
+    let sandbox = Sandbox::with("gpt2-pico");
+    let good = sandbox.read("m/model.safetensors");
+    for row in rows(table) {
+        sandbox.write("m/model.safetensors", damaged(&good, row[0]));
+        sandbox.refuses(GROW, 3, &[&row[1..], &["error: ./m"]].concat());
+        sandbox.refuses("inspect ./m/model.safetensors", 3, &row[1..]);
+    }
+    let torch = fixture("gpt2-variants/pytorch-bin-2019/pytorch_model.bin");
+    fs::copy(torch, sandbox.path("m/model.safetensors")).unwrap();
+    sandbox.refuses(GROW, 3, &["at most", "hint: this is not a safetensors"]);
+    fs::remove_file(sandbox.path("m/model.safetensors")).unwrap();
+    fs::create_dir(sandbox.path("m/model.safetensors")).unwrap();
+    sandbox.refuses(GROW, 3, &["./m: no weights", "hint: expected model.sa"]);
+}
+
+#[test]
+fn configs_are_refused_by_key() {
+    let table = r#"
+n_head | 5 | `n_head`: 5 heads do not divide n_embd = 32
+n_head | "4" | `n_head`: expected an integer from 1 to
+n_layer | -2 | `n_layer`: expected an integer | found -2
+n_layer | 1000000000000 | `n_layer`: expected an integer | found 1000000000000
+n_layer | 1 | belongs to block 1, but config.json says n_layer = 1 | hint: correct n_layer
+n_layer | 3 | tensor `h.2.ln_1.weight` is missing | hint: the weights do not belong
+tie_word_embeddings | false | tensor `lm_head.weight` is missing | hint: config.json says tie
+tie_word_embeddings | "yes" | `tie_word_embeddings`: expected true or false
+activation_function | "mish" | `activation_function`: `mish` is not supported; known are gelu_new
+add_cross_attention | true | `add_cross_attention`: only false is supported
+scale_attn_by_inverse_layer_idx | true | `scale_attn_by_inverse_layer_idx`: only false
+model_type | "llama" | `model_type`: expected `gpt2`, found `llama`
+layer_norm_epsilon | "small" | `layer_norm_epsilon`: expected a positive number
+"#;
+    let sandbox = Sandbox::with("gpt2-pico");
+    let good: Value = serde_json::from_slice(&sandbox.read("m/config.json")).unwrap();
+    for row in rows(table) {
+        let mut config = good.clone();
+        config[row[0]] = serde_json::from_str(row[1]).unwrap();
+        sandbox.write("m/config.json", config.to_string());
+        sandbox.refuses(GROW, 3, &[&row[2..], &["error: ./m"]].concat());
+    }
+    for bad in [&b"{\"n_layer\": 2"[..], b"[2]", b"", b"{\"\xff\": 1}"] {
+        sandbox.write("m/config.json", bad);
+        sandbox.refuses(GROW, 3, &["error: ./m/config.json: ", "JSON"]);
+    }
+    fs::remove_file(sandbox.path("m/config.json")).unwrap();
+    sandbox.refuses(GROW, 3, &["./m: no config.json", "hint: a checkpoint is"]);
+    let file = "inspect ./m/model.safetensors";
+    sandbox.refuses(file, 3, &["no config.json beside it", "hint: a weight"]);
+    sandbox.refuses("inspect ./x", 3, &["./x: no config.json", "hint: "]);
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named_and_still_grown() {
+    let sandbox = Sandbox::with("gpt2-pico");
+    let mut weights = sandbox.read("m/model.safetensors");
+    weights[2600..2604].copy_from_slice(&f32::NAN.to_le_bytes());
+    sandbox.write("m/model.safetensors", weights);
+    let warning = "warning: values that are not finite in h.0.attn.c_attn.bias";
+    sandbox.run("inspect ./m").expect(0, &[warning]);
+    sandbox.run(GROW).expect(0, &[warning, "not measurable"]);
+    let unmeasured = "grow ./m --to 4 --out other --no-certificate";
+    sandbox.run(unmeasured).expect(0, &[warning]);
+    copy_dir(&fixture("gpt2-pico"), &sandbox.path("sound"));
+    let diff = sandbox.run("diff ./sound ./m").expect(0, &[]).stdout;
+    let changed = "h.0.attn.c_attn.bias  changed by up to NaN";
+    assert!(diff.contains(changed), "{diff}");
+}
+
+#[test]
+fn shard_indices_are_not_trusted() {
+    let index = "m/model.safetensors.index.json";
+    let second = "model-00002-of-00004.safetensors";
+    let sandbox = Sandbox::with("gpt2-variants/sharded");
+    let good = String::from_utf8(sandbox.read(index)).unwrap();
+    for bad in ["../m/config.json", "/etc/passwd", "..", "a/b", "a\\nb", ""] {
+        sandbox.write(index, good.replace(second, bad));
+        sandbox.refuses(GROW, 3, &[index, "is not a plain file name"]);
+    }
+    for bad in ["{", "[]", r#"{"weight_map": {"a": 1}}"#] {
+        sandbox.write(index, bad);
+        sandbox.refuses(GROW, 3, &[index, "not a weight index"]);
+    }
+    sandbox.write(index, r#"{"weight_map": {}}"#);
+    sandbox.refuses(GROW, 3, &["tensor `wte.weight` is missing"]);
+    sandbox.write(index, &good);
+    fs::remove_file(sandbox.path("m").join(second)).unwrap();
+    sandbox.refuses(GROW, 3, &[index, second, "is missing", "hint: fetch"]);
+}
+
+#[test]
+fn pickles_are_read_and_never_executed() {
+    let sandbox = Sandbox::with("gpt2-variants/pytorch-bin");
+    let new = sandbox.read("m/pytorch_model.bin");
+    let old = fixture("gpt2-variants/pytorch-bin-2019/pytorch_model.bin");
+    let old = fs::read(old).unwrap();
+    let call = b"cposix\nsystem\nX\x0b\0\0\0touch pwned\x85R";
+    let root = [b"\x80\x02", &call[..], b"."].concat();
+    let entry = [b"\x80\x02}X\x01\0\0\0a", &call[..], b"s."].concat();
+    let magic = &old[..15]; // after it, the parts of the old format are plain pickles
+    let mut cases = vec![Vec::new(), vec![0; 5000], b"<html>".repeat(500)];
+    cases.extend([4, new.len() / 2, new.len() - 1].map(|n| new[..n].to_vec()));
+    cases.extend([4, 100, 3000, old.len() - 1].map(|n| old[..n].to_vec()));
+    cases.extend([&root, &entry].map(|pickle| [magic, pickle].concat()));
+    cases.extend([root, entry]);
+    for bytes in cases {
+        sandbox.write("m/pytorch_model.bin", bytes);
+        sandbox.refuses(GROW, 3, &["error: ./m"]);
     }
 }
 
 #[test]
-fn unsound_headers_are_refused() {
-    type Edit = fn(&mut Value, &mut Vec<u8>);
-    let cases: [(Edit, &[&str]); 6] = [
-        (
-            |h, _| {
-                h["transformer.ln_f.bias"]["data_offsets"] =
-                    h["transformer.ln_f.weight"]["data_offsets"].clone()
-            },
-            &["not sound"],
-        ),
-        (|_, data| data.truncate(10), &["truncated"]),
-        (
-            |h, _| {
-                h.as_object_mut().unwrap().remove("__metadata__");
-                h["transformer.ln_f.weight"]["shape"] = json!([16, 2]);
-            },
-            &["ln_f.weight", "[16, 2]", "[32]"],
-        ),
-        (
-            |h, _| h["transformer.ln_f.weight"]["dtype"] = json!("I32"),
-            &["ln_f.weight", "I32"],
-        ),
-        (
-            |h, _| {
-                let x = h
-                    .as_object_mut()
-                    .unwrap()
-                    .remove("transformer.ln_f.weight")
-                    .unwrap();
-                h["transformer.ln_g.weight"] = x;
-            },
-            &["`ln_f.weight` is missing", "hint"],
-        ),
-        (
-            |h, _| {
-                let x = h
-                    .as_object_mut()
-                    .unwrap()
-                    .remove("transformer.ln_f.weight")
-                    .unwrap();
-                h["h.7.ln_1.weight"] = x;
-            },
-            &["`ln_f.weight` is missing"],
-        ),
-    ];
-    for (edit, words) in cases {
-        let case = Case::new();
-        case.edit_header(edit);
-        case.refuses(3, words);
+fn tokenizers_must_belong_to_their_checkpoint() {
+    let sandbox = Sandbox::with("gpt2-pico");
+    sandbox.write("t.txt", "Some text.");
+    let refused = |words: &[&str]| {
+        sandbox.refuses("generate ./m --prompt x", 3, words);
+        sandbox.refuses("eval ./m --val t.txt", 3, words);
+    };
+    refused(&["no tokenizer there", "not 64", "hint: put tokenizer"]);
+    let json = fs::read(fixture("hellaswag/model/tokenizer.json")).unwrap();
+    sandbox.write("m/tokenizer.json", &json);
+    let too_large = ["ids up to 4095", "vocab_size = 64", "hint: the tokenizer"];
+    refused(&too_large);
+    sandbox.refuses(GROW, 3, &too_large);
+    for bad in [&json[..json.len() / 2], b"{}", b"", b"\xff"] {
+        sandbox.write("m/tokenizer.json", bad);
+        refused(&["./m/tokenizer.json: not a tokenizer"]);
     }
-    let case = Case::new();
-    case.edit_config(|config| config["n_layer"] = json!(1));
-    case.refuses(3, &["belongs to block 1", "n_layer = 1"]);
-    let case = Case::new();
-    fs::remove_file(case.weights()).unwrap();
-    case.refuses(3, &["no weights", "hint"]);
-}
-
-#[test]
-fn configs_that_do_not_fit_are_refused() {
-    let cases: [(&str, Value, &[&str]); 8] = [
-        (
-            "n_head",
-            json!(5),
-            &["config.json", "`n_head`", "do not divide"],
-        ),
-        ("n_head", json!("4"), &["`n_head`", "expected an integer"]),
-        ("n_layer", json!(-1), &["`n_layer`"]),
-        ("n_embd", json!(64), &["expected [64, 64]", "hint"]),
-        (
-            "activation_function",
-            json!("mish"),
-            &["`activation_function`", "mish"],
-        ),
-        (
-            "add_cross_attention",
-            json!(true),
-            &["`add_cross_attention`"],
-        ),
-        (
-            "scale_attn_by_inverse_layer_idx",
-            json!(true),
-            &["`scale_attn_by_inverse_layer_idx`"],
-        ),
-        (
-            "tie_word_embeddings",
-            json!(false),
-            &["lm_head.weight", "tie_word_embeddings"],
-        ),
-    ];
-    for (key, value, words) in cases {
-        let case = Case::new();
-        case.edit_config(|config| config[key] = value);
-        case.refuses(3, words);
+    fs::remove_file(sandbox.path("m/tokenizer.json")).unwrap();
+    sandbox.write("m/vocab.json", r#"{"<|endoftext|>": 0}"#);
+    refused(&["./m/merges.txt"]);
+    sandbox.write("m/merges.txt", "");
+    for bad in ["{}", "[]", "{"] {
+        sandbox.write("m/vocab.json", bad);
+        refused(&["./m/vocab.json"]);
     }
-    let case = Case::new();
-    fs::write(case.source().join("config.json"), "{").unwrap();
-    case.refuses(3, &["not valid JSON"]);
-    fs::remove_file(case.source().join("config.json")).unwrap();
-    case.refuses(3, &["no config.json"]);
 }
 
 #[test]
-fn shards_are_checked() {
-    let case = Case::new();
-    fs::remove_dir_all(case.source()).unwrap();
-    copy_dir(&fixture("gpt2-variants/sharded"), &case.source());
-    let index = case.source().join("model.safetensors.index.json");
-    let text = fs::read_to_string(&index).unwrap();
-    fs::write(&index, text.replace("model-00001-of", "../model-00001-of")).unwrap();
-    case.refuses(3, &["not a plain file name"]);
-    fs::write(&index, "[]").unwrap();
-    case.refuses(3, &["not a weight index"]);
-    fs::write(&index, text).unwrap();
-    fs::remove_file(case.source().join("model-00002-of-00004.safetensors")).unwrap();
-    case.refuses(3, &["model-00002-of-00004.safetensors", "missing", "hint"]);
+fn growth_requests_are_checked() {
+    let table = r#"
+--to 2 | 2 | --to 2 is not deeper than the source's 2 blocks
+--to 1 | 2 | --to 1 is not deeper
+--to 5000 | 2 | --to 5000 | at most 4096
+--to -4 | 2 | -4
+--to 99999999999999999999 | 2 | 99999999999999999999
+ | 2 | how deep? | --to N
+--to 4 --method gstack | 2 | no method `gstack` | hint: did you mean `g-stack`?
+--to 4 --method zzz | 2 | no method `zzz` | hint: `scale-ckpt methods`
+--to 5 --method g-stack | 2 | g-stack | it needs a multiple of 2 | hint: any depth
+--to 4 --method g-stack --init copy | 2 | exclude each other | hint: a method
+--to 4 --placement up | 2 | up | interleave
+--to 4 --init zero-residul | 2 | zero-residul | hint: did you mean `zero-residual`?
+--to 4 --init noisy:noise=loud | 2 | --init noisy:noise=loud | hint: write --init
+--to 4 --init noisy:nois=1 | 2 | `nois` | `noise` | hint: write --init
+--to 4 --init noisy:noise=-1 | 2 | noisy | not negative
+--to 4 --init noisy:noise=nan | 2 | noisy | finite
+--to 4 --init blend:weights={"9"=1.0} | 2 | blend | 9
+--to 4 --max-shard-size 5parsecs | 2 | --max-shard-size | `parsecs` is not a unit
+--to 4 --max-shard-size 0 | 2 | expected a size from 1 byte
+--to 4 --probe nowhere.txt | 3 | cannot read nowhere.txt
+--to 4 --plan three.toml | 2 | makes 3 blocks, --to says 4
+--plan key.toml | 3 | key.toml | line 3 | `int`
+--plan init.toml | 3 | init.toml | line 3 | did you mean `copy`
+--to 4 --init identity:std=1e30 | 1 | certificate does not hold
+--plan range.toml | 3 | range.toml | slice 1 | [0, 9] | [0, 2]
+--plan huge.toml | 3 | huge.toml | more than 4096 blocks
+--plan empty.toml | 3 | empty.toml | missing field `slice`
+--plan bytes.toml | 3 | bytes.toml | UTF-8
+--plan nowhere.toml | 3 | cannot read nowhere.toml
+"#;
+    let sandbox = Sandbox::with("gpt2-pico");
+    let all = "[[slice]]\nlayers = [0, 2]\n";
+    let last = "[[slice]]\nlayers = [1, 2]\n";
+    sandbox.write("three.toml", [all, last].concat());
+    sandbox.write("key.toml", [all, "int = 3\n"].concat());
+    sandbox.write("init.toml", [all, "init = \"copi\"\n"].concat());
+    sandbox.write("range.toml", all.replace('2', "9"));
+    sandbox.write("huge.toml", [all, "repeat = 9000000000000000000"].concat());
+    sandbox.write("empty.toml", "");
+    sandbox.write("bytes.toml", b"\xff");
+    for row in rows(table) {
+        let args = format!("grow ./m --out out {}", row[0]);
+        sandbox.refuses(&args, row[1].parse().unwrap(), &row[2..]);
+    }
+    if !cfg!(feature = "cuda") {
+        let words = ["no CUDA", "hint: rebuild", "--features cuda"];
+        sandbox.refuses("generate ./m --device cuda", 6, &words);
+    }
+    sandbox.refuses("generate ./m --device tpu", 2, &["`tpu` is not a device"]);
+    sandbox.refuses("generate ./m --temperature nan", 2, &["--temperature"]);
 }
 
 #[test]
-fn values_that_are_not_finite_are_warned_of() {
-    let case = Case::new();
-    case.edit_header(|header, data| {
-        let offset = header["transformer.wpe.weight"]["data_offsets"][1]
-            .as_u64()
-            .unwrap() as usize;
-        data[offset - 4..offset].copy_from_slice(&f32::NAN.to_le_bytes());
-    });
-    for flags in [
-        &["--to", "3"][..],
-        &["--to", "3", "--no-certificate", "--force"],
+fn outputs_are_replaced_only_when_asked_and_recognised() {
+    let sandbox = Sandbox::with("gpt2-pico");
+    sandbox.write("file.txt", "not a folder");
+    sandbox.run(GROW).expect(0, &[]);
+    sandbox.refuses(GROW, 2, &["out exists already", "hint: choose", "--force"]);
+    for (args, words) in [
+        ("grow ./m --to 3 --out out --force", "2 -> 3 layers"),
+        ("grow ./out --to 5 --out out --force", "3 -> 5 layers"),
+        ("inspect ./out", ""),
     ] {
-        let output = case.grow(flags);
-        done(&output);
-        assert!(
-            stderr(&output).contains("not finite in wpe.weight"),
-            "{}",
-            stderr(&output)
-        );
+        sandbox.run(args).expect(0, &[words]);
+        assert_eq!(sandbox.entries().len(), 3);
     }
-    let output = tool().arg("inspect").arg(case.source()).output().unwrap();
-    assert!(stderr(&output).contains("not finite in wpe.weight"));
+    sandbox.write("out/diary.txt", "dear diary");
+    for out in ["out", "file.txt", "."] {
+        let args = format!("grow ./m --to 4 --force --out {out}");
+        sandbox.refuses(&args, 2, &[out, "is not a checkpoint folder"]);
+    }
+    sandbox.refuses("grow ./m --to 4 --out file.txt/out", 5, &["file.txt"]);
 }
 
 #[test]
-fn growth_that_is_asked_for_wrongly_is_refused() {
-    let case = Case::new();
-    let cases: [(&[&str], i32, &[&str]); 14] = [
-        (&["--to", "2"], 2, &["not deeper"]),
-        (&["--to", "1"], 2, &["not deeper"]),
-        (&["--to", "99999999"], 2, &["at most"]),
-        (&[], 2, &["--to"]),
-        (&["--to", "x"], 2, &["invalid value"]),
-        (
-            &["--to", "4", "--method", "g-stak"],
-            2,
-            &["did you mean `g-stack`"],
-        ),
-        (
-            &["--to", "3", "--method", "g-stack"],
-            2,
-            &["multiple of 2", "hint"],
-        ),
-        (
-            &["--to", "4", "--method", "g-stack", "--init", "copy"],
-            2,
-            &["exclude each other"],
-        ),
-        (
-            &["--to", "4", "--init", "zero-residul"],
-            2,
-            &["did you mean `zero-residual`"],
-        ),
-        (&["--to", "4", "--init", "noisy:nose=1"], 2, &["nose"]),
-        (&["--to", "4", "--init", "noisy:noise=nan"], 2, &["finite"]),
-        (
-            &["--to", "4", "--plan", "/no/such/plan.toml"],
-            3,
-            &["/no/such/plan.toml"],
-        ),
-        (
-            &["--to", "4", "--max-shard-size", "5 parsecs"],
-            2,
-            &["unit of size"],
-        ),
-        (
-            &["--to", "4", "--init", "identity:std=1e30"],
-            1,
-            &["certificate does not hold"],
-        ),
+fn recipes_are_checked_before_anything_is_written() {
+    let table = r#"
+micro_batch | micro_bach | r.toml | line 11 | hint: did you mean `micro_batch`?
+[data] | [dta] | r.toml | line 4 | hint: did you mean `data`?
+[train] | [eval] | r.toml | line 9 | unknown field `batch_tokens`
+lr = 1e-3 |  | r.toml | missing field `lr`
+[model]\nfrom = "./m" |  | r.toml | missing field `model`
+from | scratch = { n_layer = 1, n_embd = 8, n_head = 1, n_positions = 8 }\nfrom | r.toml | line 2
+10240 | "many" | r.toml | line 8 | invalid type
+10240 | -1 | r.toml | line 8 | -1
+["val.txt"] | "val.txt" | r.toml | line 6 | expected a sequence
+1e-3 |  | r.toml | line 12
+1e-3 | nan | train.lr
+= 256 | = 250 | train.batch_tokens = 250 | micro_batch * context = 128
+= 256 | = 9223372036854775552 | train.batch_tokens = 9223372036854775552
+= 32 | = 1024 | train.context = 1024 | n_positions = 512
+micro_batch = 4 | micro_batch = 288230376151711745 | micro_batch
+train.txt | nowhere.txt | cannot read nowhere.txt
+val.txt | bad.txt | bad.txt: not UTF-8 at byte 3 | hint: convert the file
+train.txt | empty.txt | empty.txt: no text there
+["val.txt"] | [] | r.toml | data.val names no text files
+out = "run" | out = "" | r.toml | `out` is empty
+[data] | [grow]\nto = 2\n[data] | not deeper than the source's 2 blocks
+[data] | [grow]\nto = 4\nmethod = "gstack"\n[data] | gstack | hint: did you mean `g-stack`?
+./m | ./nowhere | ./nowhere: no config.json
+"#;
+    let sandbox = with_recipe(RECIPE);
+    sandbox.write("bad.txt", b"abc\xff");
+    sandbox.write("empty.txt", "\n<|endoftext|>\n \n");
+    for row in rows(table) {
+        let [from, to] = [row[0], row[1]].map(|cell| cell.replace("\\n", "\n"));
+        assert!(RECIPE.contains(&from), "{from}");
+        sandbox.write("r.toml", RECIPE.replace(&from, &to));
+        sandbox.refuses("train r.toml", 3, &row[2..]);
+    }
+    sandbox.write("r.toml", b"out = \"\xff\"");
+    sandbox.refuses("train r.toml", 3, &["r.toml: not UTF-8 at byte 7"]);
+    sandbox.refuses("train nowhere.toml", 3, &["cannot read nowhere.toml"]);
+    sandbox.write("r.toml", RECIPE);
+    for set in ["train.lr", "=3", "out.a=1"] {
+        let args = format!("train r.toml --set {set}");
+        sandbox.refuses(&args, 2, &["--set", set, "hint: write --set train.lr=3e-4"]);
+    }
+    let unknown = ["`trainn`", "hint: did you mean `train`?"];
+    sandbox.refuses("train r.toml --set trainn.lr=1", 3, &unknown);
+}
+
+#[test]
+fn run_folders_belong_to_one_recipe_and_one_process() {
+    let sandbox = with_recipe(RECIPE);
+    let train = "train r.toml --set train.tokens=512";
+    sandbox.run(train).expect(0, &[]);
+    let other = ["a run of another recipe", "hint: choose another `out`"];
+    sandbox.refuses("train r.toml --set train.tokens=768", 2, &other);
+    let lock = fs::File::open(sandbox.path("run/.lock")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    sandbox.refuses(train, 8, &["run is in use by process"]);
+    drop(lock);
+    sandbox.run(train).expect(0, &["resuming at step 2 of 2"]);
+    sandbox.write("train.txt", "Other words. ".repeat(500));
+    let text = [
+        "a run of another training text",
+        "hint: choose another `out`",
     ];
-    let before = listing(case.root.path());
-    for (flags, code, words) in cases {
-        refused(&case.grow(flags), code, words);
-        assert_eq!(listing(case.root.path()), before, "{flags:?}");
-    }
-    let plan = case.root.path().join("plan.toml");
-    fs::write(&plan, "[[slice]]\nlayers = [0, 2]\nint = \"copy\"\n").unwrap();
-    refused(
-        &case.grow(&["--plan", plan.to_str().unwrap()]),
-        3,
-        &["plan.toml", "line 3", "int"],
-    );
-    fs::write(&plan, "[[slice]]\nlayers = [0, 9]\n").unwrap();
-    refused(
-        &case.grow(&["--plan", plan.to_str().unwrap()]),
-        3,
-        &["slice 1", "[0, 2]"],
-    );
+    sandbox.refuses(train, 2, &text);
 }
 
 #[test]
-fn existing_output_is_kept_unless_forced() {
-    let case = Case::new();
-    let out = case.root.path().join("out");
-    fs::create_dir(&out).unwrap();
-    fs::write(out.join("diary.txt"), "dear").unwrap();
-    refused(
-        &case.grow(&["--to", "3"]),
-        2,
-        &["exists already", "--force"],
-    );
-    refused(
-        &case.grow(&["--to", "3", "--force"]),
-        2,
-        &["will not replace"],
-    );
-    assert_eq!(fs::read_to_string(out.join("diary.txt")).unwrap(), "dear");
-    fs::remove_dir_all(&out).unwrap();
-    done(&case.grow(&["--to", "3"]));
-    refused(&case.grow(&["--to", "4"]), 2, &["exists already"]);
-    done(&case.grow(&["--to", "4", "--force"]));
-    let config = fs::read_to_string(out.join("config.json")).unwrap();
-    assert!(config.contains("\"n_layer\": 4"));
-    assert_eq!(listing(case.root.path()).len(), 2);
-}
-
-#[test]
-fn tokenizers_that_do_not_fit_are_refused() {
-    let case = Case::new();
-    let generate = |dir: &Path| {
-        tool()
-            .arg("generate")
-            .arg(dir)
-            .args(["--tokens", "2"])
-            .output()
-            .unwrap()
-    };
-    refused(&generate(&case.source()), 3, &["no tokenizer", "hint"]);
-    fs::copy(
-        fixture("prose-4l/tokenizer.json"),
-        case.source().join("tokenizer.json"),
-    )
-    .unwrap();
-    refused(
-        &generate(&case.source()),
-        3,
-        &["ids up to 4095", "vocab_size = 64"],
-    );
-    fs::write(case.source().join("tokenizer.json"), "{}").unwrap();
-    refused(
-        &generate(&case.source()),
-        3,
-        &["tokenizer.json", "not a tokenizer"],
-    );
-    let output = run(&["generate", "./fixtures/hellaswag/model", "--device", "cuda"]);
-    refused(&output, 6, &["no CUDA", "--features cuda"]);
-    refused(
-        &run(&["generate", "no-such-model"]),
-        4,
-        &["no-such-model", "hint"],
-    );
-    refused(
-        &run(&["generate", "./no-such-folder"]),
-        3,
-        &["no-such-folder"],
-    );
-}
-
-/// A tiny recipe in `root`, with whatever replaces its lines.
-fn recipe(root: &Path, edit: impl FnOnce(String) -> String) -> PathBuf {
-    let text: String = (0..400)
-        .map(|i| format!("Line {i} of a text that nobody wrote.\n"))
-        .collect();
-    fs::write(root.join("text.txt"), text).unwrap();
-    let text = format!(
-        "out = \"{root}/run\"\n[model]\nfrom = \"./fixtures/hellaswag/model\"\n[grow]\nto = 3\n\
-         [data]\ntrain = [\"{root}/text.txt\"]\nval = [\"{root}/text.txt\"]\n\
-         [train]\ntokens = 12_800\nbatch_tokens = 128\ncontext = 32\nmicro_batch = 2\nlr = 1e-3\n\
-         save_every_tokens = 2560\nkeep = 1\n[eval]\nval_tokens = 256\n",
-        root = root.display()
-    );
-    let path = root.join("recipe.toml");
-    fs::write(&path, edit(text)).unwrap();
-    path
-}
-
-fn train(recipe: &Path) -> Command {
-    let mut command = tool();
-    command.arg("train").arg(recipe);
-    command
-}
-
-#[test]
-fn recipes_with_mistakes_are_refused() {
-    let cases: [(&str, &str, i32, &[&str]); 10] = [
-        (
-            "micro_batch",
-            "micro_bach",
-            3,
-            &["line 13", "micro_bach", "did you mean `micro_batch`"],
-        ),
-        ("lr = 1e-3", "lr = \"fast\"", 3, &["line 14"]),
-        ("[train]", "[trane]", 3, &["trane"]),
-        (
-            "from = ",
-            "scratch = { n_layer = 1, n_embd = 8, n_head = 1, n_positions = 8 }\nfrom = ",
-            3,
-            &["recipe.toml"],
-        ),
-        (
-            "batch_tokens = 128",
-            "batch_tokens = 100",
-            3,
-            &["batch_tokens = 100", "multiple"],
-        ),
-        ("context = 32", "context = 4096", 3, &["n_positions"]),
-        ("to = 3", "to = 1", 3, &["[grow]", "not deeper"]),
-        (
-            "text.txt\"]\nval",
-            "nothing.txt\"]\nval",
-            3,
-            &["nothing.txt"],
-        ),
-        (
-            "tokens = 12_800",
-            "tokens = 9000000000000000000",
-            3,
-            &["train.tokens"],
-        ),
-        (
-            "from = \"./fixtures",
-            "from = \"./fixture",
-            3,
-            &["no config.json"],
-        ),
-    ];
-    for (from, to, code, words) in cases {
-        let root = tempfile::tempdir().unwrap();
-        let path = recipe(root.path(), |text| text.replacen(from, to, 1));
-        refused(&train(&path).output().unwrap(), code, words);
-        assert!(
-            !root.path().join("run").exists(),
-            "{to}: a folder was claimed"
-        );
-    }
-    let root = tempfile::tempdir().unwrap();
-    let path = recipe(root.path(), |text| text);
-    refused(
-        &train(&path).args(["--set", "train.lr"]).output().unwrap(),
-        2,
-        &["--set", "hint"],
-    );
-    refused(
-        &train(Path::new("/no/such.toml")).output().unwrap(),
-        3,
-        &["/no/such.toml"],
-    );
-    fs::write(root.path().join("text.txt"), b"abc\xff").unwrap();
-    refused(
-        &train(&path).output().unwrap(),
-        3,
-        &["text.txt", "not UTF-8 at byte 3"],
-    );
-    fs::write(root.path().join("text.txt"), "\n").unwrap();
-    refused(&train(&path).output().unwrap(), 3, &["no text"]);
-}
-
-#[test]
-fn evaluation_data_with_mistakes_is_located() {
-    let good = r#"{"ctx":"a","endings":["b","c","d","e"],"label":0}"#;
-    let long = format!("{{\"ctx\":\"{}\"}}", "x".repeat(2 << 20));
-    let cases: [(&str, &[&str]); 8] = [
-        (r#"{"endings":["b","c","d","e"],"label":0}"#, &["ctx"]),
-        (
-            r#"{"ctx":"a","endings":["b","c","d"],"label":0}"#,
-            &["4 endings"],
-        ),
-        (
-            r#"{"ctx":"a","endings":["b","c","d","e"],"label":4}"#,
-            &["label"],
-        ),
-        (
-            r#"{"ctx":"a","endings":["b","c","d","e"],"label":""}"#,
-            &["label"],
-        ),
-        (
-            r#"{"ctx":"a","endings":["b","","d","e"],"label":1}"#,
-            &["ending 1 is empty"],
-        ),
-        (
-            r#"{"ctx":"","endings":["b","c","d","e"],"label":1}"#,
-            &["empty"],
-        ),
-        ("nonsense", &["expected"]),
-        (&long, &["longer than"]),
-    ];
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("items.jsonl");
-    let eval = || {
-        tool()
-            .args(["eval", "./fixtures/hellaswag/model", "--hellaswag"])
-            .arg(&file)
-            .output()
-            .unwrap()
-    };
-    for (line, words) in cases {
-        fs::write(&file, format!("{good}\r\n{line}\n")).unwrap();
-        let output = eval();
-        refused(&output, 3, words);
-        refused(&output, 3, &["items.jsonl:2"]);
-    }
-    fs::write(&file, format!("{good}\r\n\n{good}\r\n")).unwrap();
-    done(&eval());
-    fs::write(&file, "").unwrap();
-    refused(&eval(), 3, &["no items"]);
-    refused(
-        &run(&["eval", "./fixtures/hellaswag/model"]),
-        2,
-        &["nothing to score on", "hint"],
-    );
-}
-
-/// Runs a shell line in a mount namespace with a tiny file system at `$DIR`, where that is
-/// allowed.
-#[test]
-fn a_full_disk_leaves_nothing_behind() {
-    let case = Case::new();
-    let mount = case.root.path().join("small");
-    fs::create_dir(&mount).unwrap();
-    let script = "mount -t tmpfs -o size=64k tmpfs \"$DIR\" || exit 99; \"$TOOL\" grow \"$SRC\" --to 4 --out \"$DIR/out\"; code=$?; ls -A \"$DIR\"; exit $code";
-    let output = Command::new("unshare")
-        .args(["-Urm", "sh", "-c", script])
-        .env("DIR", &mount)
-        .env("TOOL", env!("CARGO_BIN_EXE_scale-ckpt"))
-        .env("SRC", case.source())
-        .output();
-    match output {
-        Ok(output) if output.status.code() == Some(5) => {
-            assert!(
-                stderr(&output).contains("No space left"),
-                "{}",
-                stderr(&output)
-            );
-            assert!(
-                output.stdout.is_empty(),
-                "left: {}",
-                String::from_utf8_lossy(&output.stdout)
-            );
-        }
-        Ok(output) if ![Some(1), Some(99)].contains(&output.status.code()) => panic!("{output:?}"),
-        _ => eprintln!("skipped: no mount namespaces here"),
-    }
-}
-
-#[test]
-fn a_file_size_limit_is_a_disk_error() {
-    let case = Case::new();
-    let before = listing(case.root.path());
-    let output = Command::new("bash")
-        .args([
-            "-c",
-            "ulimit -f 50 && exec \"$TOOL\" grow \"$SRC\" --to 4 --out \"$SRC/../out\"",
-        ])
-        .env("TOOL", env!("CARGO_BIN_EXE_scale-ckpt"))
-        .env("SRC", case.source())
-        .output()
-        .unwrap();
-    refused(&output, 5, &["model.safetensors", "File too large"]);
-    assert_eq!(listing(case.root.path()), before);
-}
-
-#[test]
-fn a_parent_that_cannot_be_written_is_a_disk_error() {
-    let case = Case::new();
-    let file = case.root.path().join("file.txt");
-    fs::write(&file, "").unwrap();
-    let output = tool()
-        .arg("grow")
-        .arg(case.source())
-        .args(["--to", "3", "--out"])
-        .arg(file.join("out"))
-        .output()
-        .unwrap();
-    refused(&output, 5, &["file.txt"]);
-}
-
-fn signal(pid: u32, name: &str) {
-    assert!(
-        Command::new("kill")
-            .args([name, &pid.to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
-}
-
-fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !ready() {
-        assert!(
-            started.elapsed() < Duration::from_secs(60),
-            "{what} did not come about"
-        );
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// A checkpoint of 400 MB of zeros, sparse on disk.
-fn large_checkpoint(dir: &Path) {
-    use scale_ckpt::checkpoint::{Gpt2Config, layout};
-    let config = Gpt2Config::new(50257, 1024, 1024, 4, 16).unwrap();
-    fs::create_dir(dir).unwrap();
-    fs::write(dir.join("config.json"), config.to_json()).unwrap();
-    let (mut header, mut offset) = (serde_json::Map::new(), 0);
-    for param in layout::params(&config) {
-        let end = offset + 4 * param.numel();
-        header.insert(
-            param.name,
-            json!({ "dtype": "F32", "shape": param.shape, "data_offsets": [offset, end] }),
-        );
-        offset = end;
-    }
-    let header = Value::Object(header).to_string();
-    let file = dir.join("model.safetensors");
-    fs::write(
-        &file,
-        [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat(),
-    )
-    .unwrap();
-    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
-    file.set_len((8 + header.len() + offset) as u64).unwrap();
-}
-
-#[test]
-fn a_signal_during_a_save_leaves_nothing_behind() {
-    for name in ["-INT", "-TERM"] {
-        let root = tempfile::tempdir().unwrap();
-        let source = root.path().join("source");
-        large_checkpoint(&source);
-        let mut child = tool()
-            .arg("grow")
-            .arg(&source)
-            // Drawing 2 GB of random values takes longer than the signal.
-            .args(["--to", "40", "--init", "random", "--out"])
-            .arg(root.path().join("out"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        wait_for("a staging folder", || listing(root.path()).len() > 1);
-        signal(child.id(), name);
-        let code = child.wait().unwrap().code();
-        assert_eq!(code, Some(75), "{name}");
-        assert_eq!(listing(root.path()), [source], "{name}");
-    }
-}
-
-fn weights_of(run: &Path) -> Vec<u8> {
-    let checkpoint = listing(run)
-        .into_iter()
-        .find(|p| {
-            p.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .starts_with("step-")
-        })
-        .unwrap();
-    let read = |name: &str| fs::read(checkpoint.join(name)).unwrap();
-    [read("model.safetensors"), read("optimizer.safetensors")].concat()
-}
-
-/// Events of a run without their wall times.
-fn metrics_of(run: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let event = |line: &str| {
-        let mut event: Value = serde_json::from_str(line).unwrap();
-        event.as_object_mut().unwrap().remove("elapsed_s");
-        event
-    };
-    text.lines().map(event).collect()
-}
-
-#[test]
-fn a_stopped_run_ends_with_the_same_bytes() {
-    let whole = tempfile::tempdir().unwrap();
-    done(&train(&recipe(whole.path(), |text| text)).output().unwrap());
-    let wanted = whole.path().join("run");
-    for name in ["-INT", "-TERM", "-KILL"] {
-        let root = tempfile::tempdir().unwrap();
-        let path = recipe(root.path(), |text| text);
-        let run = root.path().join("run");
-        let mut child = train(&path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let steps = || {
-            fs::read_to_string(run.join("metrics.jsonl"))
-                .unwrap_or_default()
-                .matches("grad_norm")
-                .count()
+fn hellaswag_files_are_checked_line_by_line() {
+    let table = r#"
+ctx | context | h.jsonl:2: missing field `ctx`
+,"e" |  | h.jsonl:2: expected 4 endings, found 3
+3 | 4 | h.jsonl:2: expected a label from 0 to 3, found | 4
+3 | "" | h.jsonl:2: expected a label from 0 to 3
+3 | -1 | h.jsonl:2: | label
+"c" | " " | h.jsonl:2: ending 1 is empty
+"a" | "" | h.jsonl:2: `ctx` is empty
+"b" | 7 | h.jsonl:2: invalid type | expected a string
+} |  | h.jsonl:2: EOF
+LONG |  | h.jsonl:2: the line is longer than 1048576 bytes
+WORDY |  | item 2 | the model reads 512
+"#;
+    let sandbox = Sandbox::with("hellaswag/model");
+    let item = r#"{"ctx":"a","endings":["b","c","d","e"],"label":3}"#;
+    let eval = "eval ./m --hellaswag h.jsonl";
+    for row in rows(table) {
+        let second = match row[0] {
+            "LONG" => item.replace('a', &"a".repeat(1 << 20)),
+            "WORDY" => item.replace("\"b\"", &format!("\"{}\"", "b c ".repeat(600))),
+            from => item.replace(from, row[1]),
         };
-        wait_for("step 30", || steps() > 30);
-        signal(child.id(), name);
-        let code = child.wait().unwrap().code();
-        assert_eq!(code, (name != "-KILL").then_some(75), "{name}");
-        let output = train(&path).output().unwrap();
-        done(&output);
-        assert!(
-            stderr(&output).contains("resuming at step"),
-            "{name}: {}",
-            stderr(&output)
-        );
-        assert_eq!(weights_of(&run), weights_of(&wanted), "{name}");
-        // The first events name recipe and folders, which differ.
-        let steps = |run: &Path| {
-            metrics_of(run)
-                .into_iter()
-                .filter(|e| e.get("grad_norm").is_some())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(steps(&run), steps(&wanted), "{name}");
+        sandbox.write("h.jsonl", format!("{item}\n{second}\n"));
+        sandbox.refuses(eval, 3, &row[2..]);
     }
+    let second = b"\n{\"ctx\":\"\xff\"}\n";
+    sandbox.write("h.jsonl", [item.as_bytes(), second].concat());
+    sandbox.refuses(eval, 3, &["h.jsonl:2: not UTF-8 at byte 8"]);
+    sandbox.write("h.jsonl", "\n\r\n");
+    sandbox.refuses(eval, 3, &["h.jsonl: no items there"]);
+    sandbox.refuses("eval ./m --hellaswag x.jsonl", 3, &["x.jsonl"]);
+    sandbox.refuses("eval ./m", 2, &["nothing to score on", "hint: give --val"]);
+    sandbox.write("t.txt", "Some words to score, a few of them.");
+    sandbox.refuses("eval ./m --val t.txt", 3, &["fewer than context + 1"]);
+    let context = "eval ./m --val t.txt --context 9999";
+    sandbox.refuses(context, 2, &["--context 9999", "1 to 512"]);
+    sandbox.write("h.jsonl", format!("{item}\r\n\r\n{item}\r\n"));
+    let report = sandbox.run(&format!("{eval} --json")).expect(0, &[]).stdout;
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["models"][0]["hellaswag"]["n"], 2);
 }
 
 #[test]
-fn a_run_guards_its_folder() {
-    let root = tempfile::tempdir().unwrap();
-    let path = recipe(root.path(), |text| {
-        text.replace("tokens = 12_800", "tokens = 256")
-    });
-    done(&train(&path).output().unwrap());
-    let run = root.path().join("run");
-    let other = train(&path)
-        .args(["--set", "train.lr=1e-4"])
-        .output()
-        .unwrap();
-    refused(&other, 2, &["run of another recipe", "hint"]);
-    let held = fs::File::open(run.join(".lock")).unwrap();
-    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    refused(&train(&path).output().unwrap(), 8, &["in use by"]);
-    drop(held);
-    // The only checkpoint is damaged: it is set aside, and the run starts again and ends well.
-    let step = run.join("step-00000002");
-    fs::write(step.join("optimizer.safetensors"), "no").unwrap();
-    let output = train(&path).output().unwrap();
-    done(&output);
-    assert!(stderr(&output).contains("set aside"), "{}", stderr(&output));
-    assert!(step.join("model.safetensors").exists());
-    fs::write(root.path().join("text.txt"), "Another text. ".repeat(500)).unwrap();
-    refused(
-        &train(&path).output().unwrap(),
-        2,
-        &["another training text"],
-    );
+fn standard_output_has_the_result_and_nothing_else() {
+    let commands = "
+grow ./m --to 4 --out out
+grow ./m --to 4 --dry-run
+inspect ./m
+diff ./m ./out
+eval ./m --val t.txt --context 16
+methods
+";
+    let without_json = "
+--help
+man
+completions bash
+generate ./m --prompt Hello --tokens 20
+";
+    let sandbox = Sandbox::with("hellaswag/model");
+    sandbox.write("t.txt", "Some words to score. ".repeat(20));
+    let commands: Vec<&str> = commands.trim().lines().collect();
+    for command in &commands {
+        let outcome = sandbox.run(&format!("{command} --json"));
+        let value: Value = serde_json::from_str(&outcome.expect(0, &[]).stdout).unwrap();
+        assert!(value.is_object(), "{command}");
+    }
+    // A reader that goes away is no error, a full disk is.
+    for command in without_json.trim().lines().chain(commands[1..].to_vec()) {
+        let mut child = sandbox.spawn(command);
+        drop(child.stdout.take());
+        Outcome::of_child(child).expect(0, &[]);
+    }
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut command = sandbox.command("inspect ./m");
+    command.stdout(full.unwrap());
+    Outcome::of(command).expect(5, &["cannot write standard output"]);
 }
 
 #[test]
-fn results_are_on_stdout_and_json_is_json() {
-    let case = Case::new();
-    let json_of = |output: Output| -> Value {
-        done(&output);
-        serde_json::from_slice(&output.stdout).unwrap()
-    };
-    let grown = json_of(case.grow(&["--to", "4", "--json"]));
-    assert_eq!(
-        (
-            &grown["n_layer"],
-            &grown["certificate"]["max_abs_logit_diff"]
-        ),
-        (&json!(4), &json!(0.0))
-    );
-    let plan = json_of(case.grow(&["--to", "5", "--json", "--dry-run"]));
-    assert_eq!(plan["plan"]["slots"].as_array().unwrap().len(), 5);
-    let out = case.root.path().join("out");
-    let (source, out) = (
-        case.source().display().to_string(),
-        out.display().to_string(),
-    );
-    assert_eq!(
-        json_of(run(&["inspect", &out, "--json"]))["tensors"]
-            .as_array()
-            .unwrap()
-            .len(),
-        52
-    );
-    assert_eq!(
-        json_of(run(&["diff", &source, &out, "--json"]))["tensors"]
-            .as_array()
-            .unwrap()
-            .len(),
-        52
-    );
-    assert!(
-        json_of(run(&["methods", "--json"]))["methods"]
-            .as_array()
-            .unwrap()
-            .len()
-            > 9
-    );
-    let scores = run(&[
+fn help_pages_and_usage_errors_are_in_order() {
+    let table = "
+--help | Exit codes: 0 done
+--version | scale-ckpt 0.
+train --help | --set <KEY=VALUE>
+completions bash | complete -F
+completions zsh | #compdef scale-ckpt
+completions fish | complete -c scale-ckpt
+man | .TH scale-ckpt
+";
+    let sandbox = Sandbox::new();
+    for row in rows(table) {
+        let outcome = sandbox.run(row[0]).expect(0, &[]);
+        assert!(outcome.stdout.contains(row[1]), "{}", outcome.stdout);
+        assert!(outcome.stderr.is_empty() && !outcome.stdout.contains('\u{1b}'));
+    }
+    for args in [
+        "",
+        "groww",
+        "grow",
+        "grow ./m --tto 4",
+        "completions tcsh",
         "eval",
-        "./fixtures/hellaswag/model",
-        "--hellaswag",
-        "fixtures/hellaswag/hellaswag_val_200.jsonl",
-        "--limit",
-        "4",
-        "--json",
-    ]);
-    assert_eq!(
-        json_of(scores)["models"][0]["hellaswag"]["protocol"],
-        "completion"
-    );
-}
-
-#[test]
-fn help_pages_and_pipes() {
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(run(&["completions", shell]).stdout.len() > 500);
+    ] {
+        let mut command = sandbox.command(args);
+        command.env("NO_COLOR", "1").env("CLICOLOR_FORCE", "1");
+        let outcome = Outcome::of(command).expect(2, &["--help"]);
+        assert_eq!(outcome.stdout, "", "{args}");
+        assert!(!outcome.stderr.contains('\u{1b}'), "{args}");
     }
-    assert!(String::from_utf8_lossy(&run(&["man"]).stdout).contains(".TH"));
-    let version = String::from_utf8(run(&["--version"]).stdout).unwrap();
-    assert!(
-        version.starts_with("scale-ckpt ") && version.contains('('),
-        "{version}"
-    );
-    refused(&run(&["explode"]), 2, &["explode"]);
-    let mut child = tool()
-        .args(["methods"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    refused(&child.wait_with_output().unwrap(), 0, &[]);
-    let plain = tool()
-        .args(["grow", "./fixtures/gpt2-pico", "--to", "4", "--dry-run"])
-        .env("NO_COLOR", "1")
-        .output()
-        .unwrap();
-    assert!(!plain.stdout.contains(&0x1b) && !plain.stderr.contains(&0x1b));
 }

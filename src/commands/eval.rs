@@ -23,7 +23,7 @@ pub struct Args {
     val: Vec<PathBuf>,
     /// At most so many validation tokens.
     #[arg(long, value_name = "N")]
-    val_tokens: Option<u64>,
+    val_tokens: Option<std::num::NonZeroU64>,
     /// Tokens per window of the validation loss; n_positions unless given.
     #[arg(long, value_name = "N")]
     context: Option<usize>,
@@ -32,7 +32,7 @@ pub struct Args {
     hellaswag: Option<PathBuf>,
     /// At most so many HellaSwag items, from the start.
     #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    limit: Option<std::num::NonZeroUsize>,
     /// cpu, cuda or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: DeviceSpec,
@@ -51,7 +51,7 @@ impl Args {
         let items = self
             .hellaswag
             .as_ref()
-            .map(|path| hellaswag::load(path, self.limit))
+            .map(|path| hellaswag::load(path, self.limit.map(usize::from)))
             .transpose()?
             .unwrap_or_default();
         let mut rows = Vec::new();
@@ -74,7 +74,7 @@ impl Args {
                 tokenizer,
                 val,
                 context,
-                val_tokens: self.val_tokens,
+                val_tokens: self.val_tokens.map(u64::from),
                 items: items.clone(),
                 device: device.clone(),
             };

@@ -8,7 +8,6 @@ use scale_ckpt::checkpoint::save::{self, planned_files};
 use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, layout};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::durable::refuse_existing;
-use scale_ckpt::error::Error;
 use scale_ckpt::grower::{Grower, GrowthRecord};
 use scale_ckpt::growth::{Growth, GrowthPlan, Initializer, Placement};
 use scale_ckpt::progress::eprint_line;
@@ -88,9 +87,7 @@ impl Args {
         refuse_existing(&out, self.force)?;
         let probe = match (&self.probe, self.no_certificate) {
             (_, true) => None,
-            (Some(path), _) => {
-                Some(std::fs::read_to_string(path).map_err(Error::io("read", path))?)
-            }
+            (Some(path), _) => Some(scale_ckpt::error::read_text(path)?),
             (None, _) => Some(PROBE_TEXT.to_owned()),
         };
         let grower = Grower {

@@ -32,7 +32,7 @@ impl Args {
     pub fn execute(self) -> Result<()> {
         let checkpoint = open(&self.checkpoint)?;
         let text = match &self.text {
-            Some(path) => std::fs::read_to_string(path).map_err(Error::io("read", path))?,
+            Some(path) => scale_ckpt::error::read_text(path)?,
             None => PROBE_TEXT.to_owned(),
         };
         let ids = probe_ids(&checkpoint, &text)?;

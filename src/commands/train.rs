@@ -57,6 +57,7 @@ impl Args {
         let text = Tokens::from_files(&loaded.recipe.data.train, &start.tokenizer)?;
         let batches = Batches::new(&text, loaded.recipe.train.context, loaded.recipe.seed)?;
         let measures = measures(&loaded.recipe, &start, &device)?;
+        let prompt = prompt(&loaded.recipe, &start)?;
         let mut run = open_run(&loaded, &start, &text)?;
         start.grow(&loaded.recipe, &run)?;
         let mut rows = scores_before(&loaded.recipe, &start, &measures, &mut run)?;
@@ -73,7 +74,7 @@ impl Args {
             "device": spec.to_string(),
             "recipe_sha256": loaded.sha256,
             "models": rows,
-            "sample": sample(&loaded.recipe, &model, &start)?,
+            "sample": prompt.map(|ids| sample(&ids, &loaded.recipe, &model, &start)).transpose()?,
             "checkpoint": run.checkpoint_path(trained.step),
         });
         run.write_json("report.json", &report)?;
@@ -236,8 +237,8 @@ fn newest(run: &RunDir, recipe: &Recipe, device: &Device) -> Result<Option<Train
     Ok(None)
 }
 
-/// What the trained model makes of the recipe's prompt.
-fn sample(recipe: &Recipe, model: &Gpt2, start: &Start) -> Result<Option<String>> {
+/// The tokens of the recipe's prompt, if it has one.
+fn prompt(recipe: &Recipe, start: &Start) -> Result<Option<Vec<u32>>> {
     let Some(prompt) = &recipe.eval.prompt else {
         return Ok(None);
     };
@@ -245,22 +246,21 @@ fn sample(recipe: &Recipe, model: &Gpt2, start: &Start) -> Result<Option<String>
     if ids.is_empty() {
         return Err(Error::invalid("recipe", "eval.prompt has no tokens"));
     }
+    Ok(Some(ids))
+}
+
+/// The prompt and what the trained model makes of it.
+fn sample(prompt: &[u32], recipe: &Recipe, model: &Gpt2, start: &Start) -> Result<String> {
     let sampling = Sampling {
         temperature: 0.8,
         top_k: 50,
         seed: recipe.seed,
     };
-    let mut made = Vec::new();
-    generate(
-        model,
-        &ids,
-        SAMPLE_TOKENS,
-        start.tokenizer.end_of_text()?,
-        sampling,
-        &mut |id| {
-            made.push(id);
-            Ok(())
-        },
-    )?;
-    Ok(Some(format!("{prompt}{}", start.tokenizer.decode(&made)?)))
+    let mut ids = prompt.to_vec();
+    let stop = start.tokenizer.end_of_text()?;
+    generate(model, prompt, SAMPLE_TOKENS, stop, sampling, &mut |id| {
+        ids.push(id);
+        Ok(())
+    })?;
+    start.tokenizer.decode(&ids)
 }

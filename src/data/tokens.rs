@@ -1,13 +1,13 @@
 //! Text files as one stream of token ids.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::checkpoint::hex;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, read_text};
 
 /// Token ids of a set of documents.
 #[derive(Clone, Debug)]
@@ -54,21 +54,9 @@ impl Tokens {
     }
 }
 
-fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Error::invalid(path.display(), format!("not UTF-8 at byte {at}"))
-            .with_hint("convert the file, for example with iconv -t UTF-8")
-    })?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(rest) => rest.to_owned(),
-        None => text,
-    })
-}
-
 /// The pieces between separator lines, without surrounding white space; empty ones dropped.
 fn documents(text: &str) -> impl Iterator<Item = &str> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.split(END_OF_TEXT)
         .map(str::trim)
         .filter(|document| !document.is_empty())

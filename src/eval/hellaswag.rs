@@ -12,6 +12,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::data::Tokenizer;
 use crate::error::{Error, Result, printable};
@@ -27,35 +28,32 @@ const MAX_LINE: u64 = 1 << 20;
 /// Tokens per forward pass, padding included.
 const PASS_TOKENS: usize = 4096;
 
+/// One question, as it stands in a file.
+#[derive(Deserialize)]
+struct RawItem {
+    ctx: String,
+    endings: Vec<String>,
+    label: Value,
+}
+
 /// One question.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// The context.
     pub ctx: String,
     /// Four endings.
     pub endings: Vec<String>,
-    /// Index of the right one.
-    pub label: Label,
+    /// Index of the right one, from 0 to 3.
+    pub label: usize,
 }
 
-/// The right ending; files give it as a number or as text.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum Label {
-    /// As in the original files.
-    Number(u64),
-    /// As in the hub's copy.
-    Text(String),
-}
-
-impl Label {
-    fn index(&self) -> Option<usize> {
-        let index = match self {
-            Self::Number(n) => usize::try_from(*n).ok()?,
-            Self::Text(text) => text.parse().ok()?,
-        };
-        (index < 4).then_some(index)
-    }
+/// The right ending of an item; files give its index as a number or as text.
+fn label_index(label: &Value) -> Option<usize> {
+    let index = match label {
+        Value::String(text) => text.parse().ok()?,
+        number => usize::try_from(number.as_u64()?).ok()?,
+    };
+    (index < 4).then_some(index)
 }
 
 /// Reads a jsonl file in the official form, at most `limit` items.
@@ -96,7 +94,7 @@ pub fn load(path: &Path, limit: Option<usize>) -> Result<Vec<Item>> {
 fn parse_item(line: &[u8]) -> Result<Item, String> {
     let text =
         std::str::from_utf8(line).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
-    let item: Item = serde_json::from_str(text).map_err(|e| printable(&e.to_string()))?;
+    let item: RawItem = serde_json::from_str(text).map_err(|e| printable(&e.to_string()))?;
     if item.ctx.trim().is_empty() {
         return Err("`ctx` is empty".into());
     }
@@ -110,13 +108,17 @@ fn parse_item(line: &[u8]) -> Result<Item, String> {
     {
         return Err(format!("ending {i} is empty"));
     }
-    if item.label.index().is_none() {
-        return Err(format!(
-            "expected a label from 0 to 3, found {:?}",
-            item.label
-        ));
-    }
-    Ok(item)
+    let label = label_index(&item.label).ok_or_else(|| {
+        format!(
+            "expected a label from 0 to 3, found {}",
+            printable(&item.label.to_string())
+        )
+    })?;
+    Ok(Item {
+        ctx: item.ctx,
+        endings: item.endings,
+        label,
+    })
 }
 
 /// The score of one item: what the choices were made from.
@@ -201,7 +203,7 @@ pub fn score(
         .map(|(item, (sequences, nll))| ItemScore {
             sum_nll: std::array::from_fn(|i| nll[i]),
             tokens: std::array::from_fn(|i| sequences[i].scored),
-            label: item.label.index().expect("checked when read"),
+            label: item.label,
         })
         .collect();
     Ok((summarize(&scores, truncated), scores))
@@ -314,7 +316,7 @@ mod tests {
     #[test]
     fn bad_items_are_named() {
         let good = r#"{"ctx":"a","endings":["b","c","d","e"],"label":"3"}"#;
-        assert_eq!(item(good).unwrap().label.index(), Some(3));
+        assert_eq!(item(good).unwrap().label, 3);
         for (bad, word) in [
             (r#"{"endings":["b","c","d","e"],"label":3}"#, "ctx"),
             (

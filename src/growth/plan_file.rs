@@ -24,7 +24,7 @@ use serde::Deserialize;
 use super::init::Initializer;
 use super::plan::{GrowthPlan, Slot};
 use crate::checkpoint::config::MAX_LAYERS;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, read_text};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,7 +58,7 @@ fn yes() -> bool {
 
 /// Reads a plan for a source of `n_layer` blocks.
 pub fn load(path: &Path, n_layer: usize) -> Result<GrowthPlan> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = read_text(path)?;
     parse(&text, n_layer).map_err(|message| Error::invalid(path.display(), message))
 }
 

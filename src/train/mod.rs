@@ -24,6 +24,8 @@ use crate::model::Gpt2;
 /// Bounds that keep every product of counts within 64 bits.
 const MAX_TOKENS: u64 = 1_000_000_000_000_000;
 const MAX_BATCH_TOKENS: u64 = 1 << 32;
+/// Bound on the tokens of one forward pass.
+const MAX_PASS_TOKENS: u64 = 1 << 24;
 
 /// The `[train]` table of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,6 +103,11 @@ impl TrainConfig {
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("train.{key} must be at least 1"));
+        }
+        if sequence_tokens > MAX_PASS_TOKENS {
+            return Err(format!(
+                "train.micro_batch * context = {sequence_tokens} is more than {MAX_PASS_TOKENS} tokens in one pass"
+            ));
         }
         let largest = [
             ("tokens", self.tokens, MAX_TOKENS),
