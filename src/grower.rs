@@ -40,7 +40,7 @@ pub struct GrowthRecord {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub non_finite: Vec<String>,
     /// Files that were copied along.
-    pub companions: Vec<String>,
+    pub companions: Vec<&'static str>,
 }
 
 /// What was grown.

@@ -97,8 +97,11 @@ impl Meter {
         *last = Instant::now();
         let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
         let amount = match self.unit {
-            Unit::Bytes => format!("{}/{}", HumanBytes(done), HumanBytes(total)),
-            Unit::Count => format!("{done}/{total}"),
+            Unit::Bytes => {
+                let rate = HumanBytes(self.bar.per_sec() as u64);
+                format!("{}/{} {rate}/s", HumanBytes(done), HumanBytes(total))
+            }
+            Unit::Count => format!("{done}/{total} {:.1}/s", self.bar.per_sec()),
         };
         eprint_line(
             format!(

@@ -103,17 +103,21 @@ fn index(shards: &[Vec<TensorOut<'_>>], file_name: impl Fn(usize) -> String) -> 
 }
 
 /// Copies the companions of `source` into the staged folder; returns their names.
-pub fn copy_companions(source: &Path, staged: &StagedDir) -> Result<Vec<String>> {
-    let mut copied = Vec::new();
-    for name in COMPANIONS {
+pub fn copy_companions(source: &Path, staged: &StagedDir) -> Result<Vec<&'static str>> {
+    let names = companions_of(source);
+    for name in &names {
         let from = source.join(name);
-        if from.is_file() {
-            let to = staged.path().join(name);
-            std::fs::copy(&from, &to).map_err(Error::io("copy", &from))?;
-            copied.push(name.to_owned());
-        }
+        std::fs::copy(&from, staged.path().join(name)).map_err(Error::io("copy", &from))?;
     }
-    Ok(copied)
+    Ok(names)
+}
+
+/// The companions that `source` has.
+pub fn companions_of(source: &Path) -> Vec<&'static str> {
+    COMPANIONS
+        .into_iter()
+        .filter(|name| source.join(name).is_file())
+        .collect()
 }
 
 /// Reads sizes such as `500MB`, `2GiB` or plain bytes.

@@ -131,6 +131,7 @@ impl Args {
                 "schema": 1, "dry_run": true, "source": source.origin, "plan": plan, "claim": plan.claim(), "out": out,
                 "parameters": { "before": layout::parameter_count(&source.config), "after": layout::parameter_count(&target) },
                 "files": files,
+                "companions": save::companions_of(&source.dir),
             }));
         }
         let rows: Vec<Vec<String>> = plan
@@ -158,6 +159,9 @@ impl Args {
         for (name, size) in files {
             text.push_str(&format!("\n  {name} ({})", bytes(size)));
         }
+        let ours = ["config.json", "growth.json", "README.md"];
+        let others = [&ours[..], &save::companions_of(&source.dir)].concat();
+        text.push_str(&format!("\n  {}", others.join(", ")));
         print(&text)
     }
 
