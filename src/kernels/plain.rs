@@ -38,7 +38,7 @@ pub fn causal_softmax(scores: Tensor<4>, scale: f64) -> Tensor<4> {
 const PIECE_ROWS: usize = 2048;
 
 /// [`linear_cross_entropy`] a piece of rows at a time, so that logits and their softmax exist
-/// for [`PIECE_ROWS`] rows only.
+/// for 2048 rows only.
 ///
 /// Each piece is taken back to hidden states and head at once, on a graph of its own. What is
 /// returned has the value of the loss and, being linear in both, those very gradients.
@@ -95,7 +95,7 @@ pub fn linear_cross_entropy(
     nll(hidden.matmul(head.transpose()), targets).mean()
 }
 
-/// −log softmax(logits)[target] of every row. `[N, V], [N] -> [N]`
+/// −log softmax(logits) at its target, for every row. `[N, V], [N] -> [N]`
 pub fn nll(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let n = logits.dims()[0];
     -log_softmax(logits, 1)

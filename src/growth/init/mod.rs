@@ -149,7 +149,7 @@ pub const CATALOGUE: [(&str, &str); 8] = [
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", remote = "Self")]
 pub enum Initializer {
-    /// See [`Copy`].
+    /// See [`struct@Copy`].
     Copy(Copy),
     /// See [`ZeroResidual`].
     ZeroResidual(ZeroResidual),
