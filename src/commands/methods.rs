@@ -48,12 +48,11 @@ impl Args {
             );
         }
         let mut lines = vec!["methods (--method): where and what, as published".to_owned()];
-        lines.extend(METHODS.iter().map(|m| {
-            format!(
-                "  {:<14} {}\n  {:<14} [{}]",
-                m.name, m.summary, "", m.source
-            )
-        }));
+        lines.extend(
+            METHODS
+                .iter()
+                .map(|m| format!("  {:<14} {}", m.name, m.summary)),
+        );
         lines.push("\nplacements (--placement): where".to_owned());
         lines.extend(
             placements
@@ -70,7 +69,7 @@ impl Args {
                 .map(|(name, summary)| format!("  {name:<14} {:<11} {summary}", claim(name))),
         );
         lines.push(
-            "\nParameters: --init noisy:noise=0.02. Anything else: a plan file, --plan FILE."
+            "\nParameters: --init noisy:noise=0.02. Anything else: a plan file, --plan FILE. --json cites sources."
                 .to_owned(),
         );
         print(&lines.join("\n"))
