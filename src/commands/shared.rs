@@ -32,16 +32,18 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
 
 /// Loads a model and warns of weights that are not finite.
 pub fn load_model(checkpoint: &Checkpoint, device: &burn::tensor::Device) -> Result<Gpt2> {
-    let model = weights::load(checkpoint, device)?;
-    let bad = weights::non_finite(&model);
-    if !bad.is_empty() {
+    warn_non_finite(&checkpoint.origin.source, &checkpoint.non_finite()?);
+    weights::load(checkpoint, device)
+}
+
+/// Warns of tensors with values that are not finite.
+fn warn_non_finite(source: &str, names: &[String]) {
+    if !names.is_empty() {
         eprint_line(&format!(
-            "warning: {}: values that are not finite in {}",
-            checkpoint.origin.source,
-            bad.join(", ")
+            "warning: {source}: values that are not finite in {}",
+            names.join(", ")
         ));
     }
-    Ok(model)
 }
 
 /// Says what a growth did to the function of the model.

@@ -55,13 +55,14 @@ impl Args {
         // Everything that can be wrong with the input is found before the folder is claimed.
         let mut start = Start::prepare(&loaded.recipe)?;
         let text = Tokens::from_files(&loaded.recipe.data.train, &start.tokenizer)?;
-        let batches = Batches::new(&text, loaded.recipe.train.context, loaded.recipe.seed)?;
+        let data_sha256 = text.sha256.clone();
+        let batches = Batches::new(text, loaded.recipe.train.context, loaded.recipe.seed)?;
         let measures = measures(&loaded.recipe, &start, &device)?;
         let prompt = prompt(&loaded.recipe, &start)?;
-        let mut run = open_run(&loaded, &start, &text)?;
+        let mut run = open_run(&loaded, &start, &data_sha256)?;
         start.grow(&loaded.recipe, &run)?;
         let mut rows = scores_before(&loaded.recipe, &start, &measures, &mut run)?;
-        let trained = fit(&loaded, &start, &measures, batches, &text.sha256, &mut run)?;
+        let trained = fit(&loaded, &start, &measures, batches, &data_sha256, &mut run)?;
         let model = without_autodiff(&trained.model, &start.config, &device)?;
         let name = format!(
             "trained, +{} tokens",
@@ -91,12 +92,12 @@ impl Args {
 }
 
 /// Opens the run's folder, refusing one that was made from another recipe or other inputs.
-fn open_run(loaded: &LoadedRecipe, start: &Start, text: &Tokens) -> Result<RunDir> {
+fn open_run(loaded: &LoadedRecipe, start: &Start, data_sha256: &str) -> Result<RunDir> {
     let run = RunDir::open(&loaded.recipe.out)?;
     let path = run.path().join(INPUTS_FILE);
     let inputs = json!({
         "recipe": loaded.sha256,
-        "training text": text.sha256,
+        "training text": data_sha256,
         "source checkpoint": start.source_sha256()?,
         "tokenizer": start.tokenizer.sha256(),
     });

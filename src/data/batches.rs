@@ -25,7 +25,7 @@ pub struct Batches {
 impl Batches {
     /// # Errors
     /// The stream is shorter than one window and its last target.
-    pub fn new(tokens: &Tokens, context: usize, seed: u64) -> Result<Self> {
+    pub fn new(tokens: Tokens, context: usize, seed: u64) -> Result<Self> {
         let windows = (tokens.ids.len().saturating_sub(1)) / context;
         if windows == 0 {
             return Err(Error::invalid(
@@ -39,7 +39,7 @@ impl Batches {
             .with_hint("give more text or a shorter context"));
         }
         Ok(Self {
-            ids: tokens.ids.clone(),
+            ids: tokens.ids,
             context,
             seed,
             order: None,
@@ -104,7 +104,7 @@ mod tests {
             ids: (0..101).collect(),
             sha256: String::new(),
         };
-        Batches::new(&tokens, 10, seed).unwrap()
+        Batches::new(tokens, 10, seed).unwrap()
     }
 
     #[test]
@@ -139,6 +139,6 @@ mod tests {
             ids: vec![1; 10],
             sha256: String::new(),
         };
-        assert!(Batches::new(&tokens, 10, 0).is_err());
+        assert!(Batches::new(tokens, 10, 0).is_err());
     }
 }

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 /// Loads a checkpoint. Weights are widened to f32.
 ///
 /// # Errors
-/// A tensor cannot be read. Values that are not finite are let through: see [`non_finite`].
+/// A tensor cannot be read. Values that are not finite are let through: see
+/// [`Checkpoint::non_finite`].
 pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Gpt2> {
     fill(Gpt2::zeros(&checkpoint.config, device), |name| {
         checkpoint.tensor(name)?.read()
@@ -83,41 +84,6 @@ pub fn read_all<M: Module>(module: &M) -> Vec<Named> {
     };
     module.visit(&mut reader);
     reader.out
-}
-
-/// Names of parameters with values that are not finite.
-pub fn non_finite<M: Module>(module: &M) -> Vec<String> {
-    let mut finder = NonFinite {
-        path: Path::default(),
-        found: Vec::new(),
-    };
-    module.visit(&mut finder);
-    finder.found
-}
-
-struct NonFinite {
-    path: Path,
-    found: Vec<String>,
-}
-
-impl ModuleVisitor for NonFinite {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if !to_host(param.val())
-            .as_slice()
-            .iter()
-            .all(|v| v.is_finite())
-        {
-            self.found.push(self.path.name());
-        }
-    }
 }
 
 /// Tensors ready to be written, with the trunk's prefix as `transformers` writes it, in `dtype`.
