@@ -27,6 +27,10 @@ impl Expected {
                     .chunks_exact(4)
                     .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
                     .collect(),
+                Dtype::F64 => data
+                    .chunks_exact(8)
+                    .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
+                    .collect(),
                 Dtype::I64 => data
                     .chunks_exact(8)
                     .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64)
