@@ -13,6 +13,7 @@ pub mod growth;
 pub mod inspect;
 pub mod interrupt;
 pub mod kernels;
+pub mod ledger;
 pub mod model;
 pub mod progress;
 pub mod recipe;

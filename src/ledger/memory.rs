@@ -1,0 +1,102 @@
+//! Memory of training in f32.
+
+use super::Trains;
+use super::flops::{Pass, head_name};
+use crate::checkpoint::Gpt2Config;
+use crate::checkpoint::layout;
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// What one forward and backward pass takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// B, sequences.
+    pub sequences: usize,
+    /// T, tokens per sequence.
+    pub context: usize,
+    /// Rows of logits that exist at a time.
+    pub logit_rows: usize,
+    /// Whether gradients of several passes are summed, so that two sets exist for a moment.
+    pub accumulates: bool,
+}
+
+/// Bytes, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Every parameter.
+    pub weights: u64,
+    /// Gradients of trained parameters; twice while accumulating.
+    pub gradients: u64,
+    /// AdamW's two moments of trained parameters.
+    pub moments: u64,
+    /// What the blocks and the last LayerNorm keep for the backward pass.
+    pub activations: u64,
+    /// Hidden states, logits and their gradients around the loss.
+    pub head: u64,
+}
+
+impl Memory {
+    /// Everything.
+    pub fn total(&self) -> u64 {
+        [
+            self.weights,
+            self.gradients,
+            self.moments,
+            self.activations,
+            self.head,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+}
+
+/// An estimate of the bytes that training needs, from below: allocators round up, kernels use
+/// scratch space, the optimizer makes temporaries. What does not fit 64 bits is `u64::MAX`.
+///
+/// With N = B·T rows, P parameters of which P′ train:
+///
+/// - weights 4P, gradients 4P′, moments 8P′;
+/// - activations 4N · (8D + 2F + H·T) for a block that trains throughout: inputs of both
+///   LayerNorms, of the four projections and of the nonlinearity, Q, K, V, and the weights of
+///   attention. That is "Reducing activation recomputation" (arXiv 2205.05198, section 4.1)
+///   without dropout and in f32. Less where a projection or everything below is frozen;
+/// - head 4 · (2RV + N·D, and N·D for the gradient of hidden states, and V·D for the head's
+///   where they are needed), R = min(`logit_rows`, N).
+pub fn memory_estimate(config: &Gpt2Config, batch: &MicroBatch, trains: &Trains) -> Memory {
+    let trained: u64 = layout::params(config)
+        .iter()
+        .filter(|p| trains(&p.name))
+        .map(|p| p.numel() as u64)
+        .sum();
+    let pass = Pass::of(config, batch.context, trains);
+    let rows = (batch.sequences as u64).saturating_mul(batch.context as u64);
+    Memory {
+        weights: F32 * layout::parameter_count(config),
+        gradients: F32 * trained * if batch.accumulates { 2 } else { 1 },
+        moments: F32 * 2 * trained,
+        activations: rows.saturating_mul(F32 * pass.held),
+        head: F32.saturating_mul(head_values(
+            config,
+            batch,
+            rows,
+            pass.live,
+            trains(head_name(config)),
+        )),
+    }
+}
+
+/// Values that exist around the loss.
+fn head_values(
+    config: &Gpt2Config,
+    batch: &MicroBatch,
+    rows: u64,
+    live: bool,
+    head_trains: bool,
+) -> u64 {
+    let (d, v) = (config.n_embd as u64, config.vocab_size as u64);
+    let hidden = rows.saturating_mul(d * if live { 2 } else { 1 });
+    let head = if head_trains { v * d } else { 0 };
+    let logits = rows.min(batch.logit_rows as u64).saturating_mul(2 * v);
+    logits.saturating_add(hidden).saturating_add(head)
+}
