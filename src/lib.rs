@@ -7,6 +7,7 @@ pub mod device;
 pub mod durable;
 pub mod error;
 pub mod eval;
+pub mod events;
 pub mod generate;
 pub mod grower;
 pub mod growth;
