@@ -5,19 +5,62 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
+
+/// Passed before every operation on a published file or folder. With `SCALE_CKPT_KILL_AT=n` in
+/// the environment the process kills itself at the n-th, and with `SCALE_CKPT_FAIL_AT=n` the
+/// n-th fails: so that tests can visit every moment at which a crash or a fault may come.
+///
+/// # Errors
+/// The failure that was asked for.
+pub fn point(action: &'static str, path: &Path) -> Result<()> {
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    static AT: LazyLock<[Option<u64>; 2]> = LazyLock::new(|| {
+        ["SCALE_CKPT_KILL_AT", "SCALE_CKPT_FAIL_AT"]
+            .map(|name| std::env::var(name).ok()?.parse().ok())
+    });
+    let [kill, fail] = *AT;
+    if kill.is_none() && fail.is_none() {
+        return Ok(());
+    }
+    let passed = Some(PASSED.fetch_add(1, Ordering::Relaxed) + 1);
+    if passed == kill {
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+    if passed == fail {
+        return Err(Error::io(action, path)(rustix::io::Errno::IO.into()));
+    }
+    Ok(())
+}
+
+/// Removes a folder of ours: out of sight first, so that a crash leaves no half of it.
+pub fn remove_dir(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = parent_of(path).join(format!(".{name}.tmp-removed"));
+    point("remove", path)?;
+    fs::rename(path, &aside).map_err(Error::io("remove", path))?;
+    point("remove", &aside)?;
+    fs::remove_dir_all(&aside).map_err(Error::io("remove", aside))
+}
 
 /// Writes one file durably, replacing what is there.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let parent = parent_of(path);
+    point("create a file in", &parent)?;
     let mut file = tempfile::Builder::new()
         .prefix(".tmp-")
         .permissions(umask_mode(0o666))
         .tempfile_in(&parent)
         .map_err(Error::io("create a file in", &parent))?;
+    point("write", path)?;
     file.write_all(bytes).map_err(Error::io("write", path))?;
+    point("sync", path)?;
     file.as_file().sync_all().map_err(Error::io("sync", path))?;
+    point("rename to", path)?;
     file.persist(path)
         .map_err(|e| Error::io("rename to", path)(e.error))?;
     sync_dir(&parent)
@@ -64,12 +107,14 @@ impl StagedDir {
     /// Creates a new file in the staging folder.
     pub fn create(&self, name: &str) -> Result<File> {
         let path = self.path().join(name);
+        point("create", &path)?;
         File::create_new(&path).map_err(Error::io("create", path))
     }
 
     /// Writes a small file into the staging folder.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path().join(name);
+        point("write", &path)?;
         fs::write(&path, bytes).map_err(Error::io("write", path))
     }
 
@@ -84,6 +129,7 @@ impl StagedDir {
         } = self;
         let parent = parent_of(&destination);
         let replaced = destination.exists();
+        point("rename to", &destination)?;
         if replaced {
             // Swap in one step, so that a crash leaves either the old or the new folder.
             exchange(staging.path(), &destination)?;
@@ -145,6 +191,7 @@ fn holds_only_a_checkpoint(dir: &Path) -> bool {
 
 /// Syncs a folder, so that renames within it survive a power cut.
 pub fn sync_dir(dir: &Path) -> Result<()> {
+    point("sync", dir)?;
     File::open(dir)
         .and_then(|d| d.sync_all())
         .map_err(Error::io("sync", dir))
@@ -156,6 +203,7 @@ fn sync_tree(dir: &Path) -> Result<()> {
         if path.is_dir() {
             sync_tree(&path)?;
         } else {
+            point("sync", &path)?;
             File::open(&path)
                 .and_then(|f| f.sync_all())
                 .map_err(Error::io("sync", &path))?;

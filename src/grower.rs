@@ -185,6 +185,22 @@ impl Grower<'_> {
     }
 }
 
+/// The blocks of a checkpoint folder that the growth behind it added; none where it was not
+/// grown by this program.
+pub fn new_layers(dir: &Path) -> BTreeSet<usize> {
+    let text = std::fs::read(dir.join("growth.json")).unwrap_or_default();
+    let record: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let layers = record["layers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate();
+    layers
+        .filter(|(_, slot)| !slot["init"].is_null())
+        .map(|(layer, _)| layer)
+        .collect()
+}
+
 /// Token ids of a probe, at most [`PROBE_TOKENS`]; a fixed pseudo-random sequence where the
 /// checkpoint has no tokenizer.
 pub fn probe_ids(checkpoint: &Checkpoint, text: &str) -> Result<Vec<u32>> {

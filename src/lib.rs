@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod account;
 pub mod certify;
 pub mod checkpoint;
 pub mod data;
@@ -14,11 +15,14 @@ pub mod growth;
 pub mod inspect;
 pub mod interrupt;
 pub mod kernels;
+
 pub mod ledger;
+pub mod manifest;
 pub mod model;
 pub mod progress;
 pub mod recipe;
 pub mod run;
+pub mod stages;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::config::MAX_LAYERS;
 use crate::checkpoint::{Gpt2Config, hex};
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result, did_you_mean, printable, read_text};
-use crate::growth::{GrowthPlan, Initializer, Method, Placement, plan_file};
+use crate::growth::GrowConfig;
+use crate::stages::StageConfig;
 use crate::train::TrainConfig;
 
 /// A run.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// The run's folder.
@@ -35,6 +35,11 @@ pub struct Recipe {
     pub data: DataConfig,
     /// Training.
     pub train: TrainConfig,
+    /// The stages of the run; one that `[train]` describes unless given.
+    #[serde(default, rename = "stage")]
+    pub stages: Vec<StageConfig>,
+    /// FLOPs that the source checkpoint cost, where the program does not know it.
+    pub source_flops: Option<f64>,
     /// What is measured before and after.
     #[serde(default)]
     pub eval: EvalConfig,
@@ -45,7 +50,7 @@ fn default_seed() -> u64 {
 }
 
 /// `[model] from = "gpt2"`, or `[model.scratch]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelSource {
     /// A checkpoint: hub id, folder or file.
@@ -55,7 +60,7 @@ pub enum ModelSource {
 }
 
 /// Shape of a fresh model.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScratchConfig {
     /// Blocks.
@@ -70,6 +75,9 @@ pub struct ScratchConfig {
     pub tokenizer: Option<PathBuf>,
     /// Rows of the embedding; 50257 unless given.
     pub vocab_size: Option<usize>,
+    /// Depth that the spread of output projections is made for, σ / √(2 · depth); `n_layer`
+    /// unless given.
+    pub residual_depth: Option<usize>,
 }
 
 impl ScratchConfig {
@@ -85,79 +93,8 @@ impl ScratchConfig {
     }
 }
 
-/// How to grow: the `[grow]` table, and the flags of `grow`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct GrowConfig {
-    /// Blocks afterwards; not with `plan`.
-    pub to: Option<usize>,
-    /// A published method.
-    pub method: Option<String>,
-    /// Where new blocks stand; `interleave` unless given.
-    pub placement: Option<Placement>,
-    /// How they get their values; `zero-residual` unless given.
-    pub init: Option<Initializer>,
-    /// A plan file.
-    pub plan: Option<PathBuf>,
-}
-
-impl GrowConfig {
-    /// The plan for a source of `n` blocks.
-    ///
-    /// # Errors
-    /// The keys contradict each other, or `to` is not above `n`.
-    pub fn resolve(&self, n: usize) -> Result<GrowthPlan> {
-        let given = [
-            self.method.is_some(),
-            self.plan.is_some(),
-            self.placement.is_some() || self.init.is_some(),
-        ];
-        if given.into_iter().filter(|&g| g).count() > 1 {
-            return Err(
-                Error::usage("method, plan, and placement with init exclude each other")
-                    .with_hint("a method and a plan file each say both where and what"),
-            );
-        }
-        if let Some(path) = &self.plan {
-            let plan = plan_file::load(path, n)?;
-            return match self.to {
-                Some(to) if to != plan.n_layer() => Err(Error::usage(format!(
-                    "the plan file makes {} blocks, --to says {to}",
-                    plan.n_layer()
-                ))),
-                _ => Ok(plan),
-            };
-        }
-        let to = self
-            .to
-            .ok_or_else(|| Error::usage("how deep? give --to N, or a plan file"))?;
-        if to <= n {
-            return Err(Error::usage(format!(
-                "--to {to} is not deeper than the source's {n} blocks"
-            )));
-        }
-        if to > MAX_LAYERS {
-            return Err(Error::usage(format!(
-                "--to {to}: at most {MAX_LAYERS} blocks are supported"
-            )));
-        }
-        if let Some(name) = &self.method {
-            return Method::by_name(name)?.plan(n, to);
-        }
-        let map = self
-            .placement
-            .unwrap_or(Placement::Interleave)
-            .layer_map(n, to);
-        GrowthPlan::from_map(
-            n,
-            &map,
-            self.init.as_ref().unwrap_or(&Initializer::ZERO_RESIDUAL),
-        )
-    }
-}
-
 /// Text to train and validate on.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// Training text files.
@@ -167,7 +104,7 @@ pub struct DataConfig {
 }
 
 /// What is measured of source, grown and trained model.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalConfig {
     /// Validation tokens; all unless given.
@@ -189,6 +126,37 @@ pub struct LoadedRecipe {
     pub text: String,
     /// SHA-256 of that text, in hex.
     pub sha256: String,
+}
+
+impl Recipe {
+    /// SHA-256 over what decides the result of a run, in hex. Left out are the folder, the
+    /// device, the names of text files, whose content has a hash of its own, and how often
+    /// the run measures and saves.
+    pub fn identity(&self) -> String {
+        let mut value = serde_json::to_value(self).expect("a recipe serializes");
+        for (table, keys) in [
+            ("", &["out", "device", "eval", "source_flops"][..]),
+            ("data", &["train", "val"]),
+            (
+                "train",
+                &[
+                    "micro_batch",
+                    "keep",
+                    "save_every_tokens",
+                    "eval_every_tokens",
+                ],
+            ),
+        ] {
+            let table = if table.is_empty() {
+                &mut value
+            } else {
+                &mut value[table]
+            };
+            let table = table.as_object_mut().expect("a table of the recipe");
+            keys.iter().for_each(|&key| drop(table.remove(key)));
+        }
+        hex(&Sha256::digest(value.to_string()))
+    }
 }
 
 /// Reads a recipe; `overrides` are `table.key=value` with values as in TOML.
@@ -336,37 +304,19 @@ lr = 1e-3
     }
 
     #[test]
-    fn growth_keys_that_contradict_are_refused() {
-        let resolve = |grow: GrowConfig| grow.resolve(12);
-        assert!(
-            resolve(GrowConfig {
-                to: Some(12),
-                ..Default::default()
-            })
-            .is_err()
-        );
-        assert!(
-            resolve(GrowConfig {
-                to: Some(8),
-                ..Default::default()
-            })
-            .is_err()
-        );
-        assert!(resolve(GrowConfig::default()).is_err());
-        assert!(
-            resolve(GrowConfig {
-                to: Some(24),
-                method: Some("g-stack".into()),
-                init: Some(Initializer::COPY),
-                ..Default::default()
-            })
-            .is_err()
-        );
-        let plan = resolve(GrowConfig {
-            to: Some(24),
-            ..Default::default()
-        })
-        .unwrap();
-        assert_eq!(plan.layer_map(), (0..24).map(|j| j / 2).collect::<Vec<_>>());
+    fn a_run_is_known_by_what_decides_its_result() {
+        let identity = |set: &[&str]| load_text(GOOD, set).unwrap().recipe.identity();
+        let same = identity(&[]);
+        for set in [
+            "out=elsewhere",
+            "train.micro_batch=4",
+            "train.keep=9",
+            "device=cuda",
+        ] {
+            assert_eq!(identity(&[set]), same, "{set}");
+        }
+        for set in ["train.lr=2e-3", "seed=2", "grow.to=25", "train.context=16"] {
+            assert_ne!(identity(&[set]), same, "{set}");
+        }
     }
 }

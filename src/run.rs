@@ -5,7 +5,8 @@
 //!   .lock              held while a process works here
 //!   recipe.toml        what was run, as resolved
 //!   metrics.jsonl      one object per event: the truth of the run
-//!   grown/             the freshly grown model, where there was growth
+//!   grown/             the freshly grown model, where the run began with a growth
+//!   growth-02.json     the record of a growth in the middle, here before stage 2
 //!   step-00000123/     a checkpoint that transformers opens, plus optimizer and position
 //!   report.json        the closing table
 //! ```
@@ -75,8 +76,30 @@ impl RunDir {
             .map_err(Error::io("write", self.path.join("metrics.jsonl")))
     }
 
+    /// Makes what was logged so far survive a power cut.
+    pub fn sync_metrics(&self) -> Result<()> {
+        let path = self.path.join("metrics.jsonl");
+        durable::point("sync", &path)?;
+        self.metrics.sync_data().map_err(Error::io("sync", path))
+    }
+
+    /// Whether an event of `step` that holds `key` was logged.
+    pub fn has_logged(&self, step: u64, key: &str) -> Result<bool> {
+        let path = self.path.join("metrics.jsonl");
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let matches = |line: &str| {
+            serde_json::from_str::<serde_json::Value>(line)
+                .is_ok_and(|event| event["step"].as_u64() == Some(step) && event.get(key).is_some())
+        };
+        let lines = BufReader::new(file).lines();
+        Ok(lines
+            .map_while(std::result::Result::ok)
+            .any(|line| matches(&line)))
+    }
+
     /// Drops events of steps after `step`, so that a resumed run logs no step twice, a line
-    /// that a crash left unfinished, and for step 0 the start that is about to be logged anew.
+    /// that a crash left unfinished, and the beginning of a stage at `step`, which is about to
+    /// be logged anew.
     pub fn truncate_metrics(&mut self, step: u64) -> Result<()> {
         let path = self.path.join("metrics.jsonl");
         let file = File::open(&path).map_err(Error::io("open", &path))?;
@@ -132,7 +155,7 @@ impl RunDir {
     /// Deletes all but the newest `keep` checkpoints.
     pub fn prune(&self, keep: usize) -> Result<()> {
         for (_, path) in self.checkpoints()?.into_iter().skip(keep.max(1)) {
-            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+            durable::remove_dir(&path)?;
         }
         Ok(())
     }
@@ -142,11 +165,10 @@ impl RunDir {
 fn sweep(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let own = [".tmp-", ".grown.tmp-"]
-            .iter()
-            .any(|start| name.starts_with(start));
-        if own || (name.starts_with(".step-") && name.contains(".tmp-")) {
+        let staged = [".step-", ".grown"].iter().any(|own| name.starts_with(own));
+        if name.starts_with(".tmp-") || (staged && name.contains(".tmp-")) {
             let path = entry.path();
+            durable::point("remove", &path)?;
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)
             } else {
@@ -163,8 +185,11 @@ fn belongs_before(line: &str, step: u64) -> bool {
     let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else {
         return false;
     };
-    let started_anew = step == 0 && event["event"] == "start";
-    !started_anew && event["step"].as_u64().is_none_or(|logged| logged <= step)
+    let logged = event["step"].as_u64();
+    let begins = ["start", "stage"]
+        .iter()
+        .any(|kind| event["event"] == *kind);
+    !(begins && logged == Some(step)) && logged.is_none_or(|logged| logged <= step)
 }
 
 fn lock(dir: &Path) -> Result<File> {

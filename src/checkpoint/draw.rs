@@ -3,18 +3,19 @@
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+use super::HostTensor;
 use super::layout::Fresh;
-use super::{Gpt2Config, HostTensor};
 
-/// Draws one parameter from scratch.
+/// Draws one parameter from scratch. `residual_depth` is the number of blocks that the spread
+/// of output projections is made for.
 pub fn fresh(
     kind: Fresh,
     shape: &[usize],
     std: f64,
-    config: &Gpt2Config,
+    residual_depth: usize,
     rng: &mut ChaCha8Rng,
 ) -> HostTensor {
-    let residual_std = std / (2.0 * config.n_layer as f64).sqrt();
+    let residual_std = std / (2.0 * residual_depth as f64).sqrt();
     match kind {
         Fresh::Zeros => HostTensor::full(shape, 0.0),
         Fresh::Ones => HostTensor::full(shape, 1.0),
@@ -39,13 +40,12 @@ mod tests {
 
     #[test]
     fn spreads_are_those_of_gpt2() {
-        let config = Gpt2Config::new(64, 8, 32, 8, 4).unwrap();
         let spread = |kind| {
             let values = fresh(
                 kind,
                 &[100, 100],
                 0.02,
-                &config,
+                8,
                 &mut ChaCha8Rng::seed_from_u64(1),
             );
             (values.values.mapv(|x| f64::from(x).powi(2)).mean().unwrap()).sqrt()

@@ -9,9 +9,9 @@ use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, layout};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::durable::refuse_existing;
 use scale_ckpt::grower::{Grower, GrowthRecord};
+use scale_ckpt::growth::GrowConfig;
 use scale_ckpt::growth::{Growth, GrowthPlan, Initializer, Placement};
 use scale_ckpt::progress::eprint_line;
-use scale_ckpt::recipe::GrowConfig;
 use serde_json::{Value, json};
 
 use super::shared::{bytes, open, print, print_json, report_growth, thousands};

@@ -1,6 +1,7 @@
 //! One file per subcommand: its arguments and what it does with them.
 
 pub mod completions;
+mod conductor;
 pub mod diff;
 pub mod eval;
 pub mod generate;

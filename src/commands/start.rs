@@ -1,5 +1,6 @@
 //! The model that a recipe's training starts from: opened, grown, or drawn.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
@@ -9,24 +10,29 @@ use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, save};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::data::tokenizer::GPT2_VOCAB;
 use scale_ckpt::error::Error;
-use scale_ckpt::grower::Grower;
-use scale_ckpt::growth::GrowthPlan;
+use scale_ckpt::grower::{Grower, new_layers};
+use scale_ckpt::ledger::known_source;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::recipe::{ModelSource, Recipe, ScratchConfig};
 use scale_ckpt::run::RunDir;
+use scale_ckpt::stages::{self, PlannedStage};
+use scale_ckpt::train::optimizer::{Optimizer, OptimizerPolicy};
+use scale_ckpt::train::state;
 
 use super::scores::{Measures, Row};
 use super::shared::{load_model, open, report_growth, tokenizer};
 
 /// The starting point of a run.
 pub struct Start {
-    /// Architecture that is trained.
+    /// Architecture of the first stage.
     pub config: Gpt2Config,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// The folder whose tokenizer files go into checkpoints, if there is one.
     pub tokenizer_dir: Option<PathBuf>,
-    plan: Option<GrowthPlan>,
+    /// The stages of the run.
+    pub stages: Vec<PlannedStage>,
+    residual_depth: usize,
     /// The source and its grown version, as far as there are any.
     lineage: Vec<Checkpoint>,
 }
@@ -34,20 +40,36 @@ pub struct Start {
 impl Start {
     /// Opens what the recipe names and checks the recipe against it; writes nothing.
     pub fn prepare(recipe: &Recipe) -> Result<Self> {
-        let start = match &recipe.model {
-            ModelSource::Scratch(scratch) => Self::scratch(scratch, recipe)?,
-            ModelSource::From(name) => Self::from(name, recipe)?,
+        let (mut start, new_layers) = match &recipe.model {
+            ModelSource::Scratch(scratch) => Self::scratch(scratch)?,
+            ModelSource::From(name) => Self::from(name)?,
         };
+        let invalid = |message: String| Error::invalid("recipe", message);
         let fits = recipe.train.check(start.config.n_positions);
-        fits.map_err(|message| Error::invalid("recipe", message))?;
+        fits.map_err(invalid)?;
+        let origin = stages::Origin {
+            config: &start.config,
+            new_layers,
+        };
+        start.stages = stages::plan(&recipe.train, &recipe.stages, recipe.grow.as_ref(), &origin)
+            .map_err(invalid)?;
+        let first = &start.stages[0];
+        if first.growth.is_some() && start.lineage.is_empty() {
+            return Err(
+                invalid("a model from scratch is not grown before it is trained".into())
+                    .with_hint("give [model.scratch] the depth of the first stage"),
+            );
+        }
+        start.config = start.config.with_n_layer(first.n_layer);
         Ok(start)
     }
 
-    fn scratch(scratch: &ScratchConfig, recipe: &Recipe) -> Result<Self> {
+    fn scratch(scratch: &ScratchConfig) -> Result<(Self, BTreeSet<usize>)> {
         let invalid = |message: String| Error::invalid("recipe", message);
-        if recipe.grow.is_some() {
-            return Err(invalid("a model from scratch is not grown".into())
-                .with_hint("give [model.scratch] the depth itself, or remove [grow]"));
+        if scratch.residual_depth == Some(0) {
+            return Err(invalid(
+                "model.scratch.residual_depth must be at least 1".into(),
+            ));
         }
         let config = scratch.config()?;
         let tokenizer = match &scratch.tokenizer {
@@ -63,42 +85,30 @@ impl Start {
                 .with_hint("give model.scratch.tokenizer a folder with one that fits"));
         }
         let config = config.with_end_of_text(tokenizer.end_of_text()?);
-        let tokenizer_dir = scratch.tokenizer.clone();
-        Ok(Self {
-            config,
+        let new_layers = (0..config.n_layer).collect();
+        let start = Self {
             tokenizer,
-            tokenizer_dir,
-            plan: None,
+            tokenizer_dir: scratch.tokenizer.clone(),
+            stages: Vec::new(),
+            residual_depth: scratch.residual_depth.unwrap_or(config.n_layer),
+            config,
             lineage: Vec::new(),
-        })
+        };
+        Ok((start, new_layers))
     }
 
-    fn from(name: &str, recipe: &Recipe) -> Result<Self> {
+    fn from(name: &str) -> Result<(Self, BTreeSet<usize>)> {
         let source = open(name)?;
-        let tokenizer = tokenizer(&source)?;
-        let tokenizer_dir = Some(source.dir.clone());
-        let plan = recipe
-            .grow
-            .as_ref()
-            .map(|grow| grow.resolve(source.config.n_layer));
-        let plan = plan.transpose().map_err(|error| {
-            let at_fault = Error::invalid("recipe", format!("[grow]: {error}"));
-            match error.hint() {
-                Some(hint) => at_fault.with_hint(hint),
-                None => at_fault,
-            }
-        })?;
-        let config = match &plan {
-            Some(plan) => source.config.with_n_layer(plan.n_layer()),
-            None => source.config.clone(),
-        };
-        Ok(Self {
-            config,
-            tokenizer,
-            tokenizer_dir,
-            plan,
+        let start = Self {
+            config: source.config.clone(),
+            tokenizer: tokenizer(&source)?,
+            tokenizer_dir: Some(source.dir.clone()),
+            stages: Vec::new(),
+            residual_depth: source.config.n_layer,
             lineage: vec![source],
-        })
+        };
+        let new_layers = new_layers(&start.lineage[0].dir);
+        Ok((start, new_layers))
     }
 
     /// SHA-256 of the source's weights, if there is a source.
@@ -109,9 +119,25 @@ impl Start {
             .transpose()
     }
 
+    /// FLOPs that the source cost, as the recipe or the program knows them, and where the figure
+    /// comes from.
+    pub fn source_cost(&self, recipe: &Recipe) -> (Option<f64>, String) {
+        let Some(source) = self.lineage.first() else {
+            return (Some(0.0), "from scratch".into());
+        };
+        if let Some(flops) = recipe.source_flops {
+            return (Some(flops), "source_flops of the recipe".into());
+        }
+        let repo = source.origin.repo.as_deref().unwrap_or_default();
+        match known_source(repo) {
+            Some(known) => (Some(known.flops(&source.config)), known.note.into()),
+            None => (None, "its cost is unknown: state source_flops".into()),
+        }
+    }
+
     /// Grows into the run's folder, or opens what an earlier start of the run grew.
     pub fn grow(&mut self, recipe: &Recipe, run: &RunDir) -> Result<()> {
-        let (Some(plan), Some(source)) = (&self.plan, self.lineage.first()) else {
+        let (Some(plan), Some(source)) = (&self.stages[0].growth, self.lineage.first()) else {
             return Ok(());
         };
         let out = run.path().join("grown");
@@ -134,8 +160,23 @@ impl Start {
     pub fn model(&self, seed: u64, device: &Device) -> Result<Gpt2> {
         match self.lineage.last() {
             Some(checkpoint) => load_model(checkpoint, device),
-            None => weights::init(&self.config, seed, device),
+            None => weights::init(&self.config, self.residual_depth, seed, device),
         }
+    }
+
+    /// The optimizer that the run begins with: the source's own, taken to the blocks of the
+    /// grown model, where the recipe asks to inherit it.
+    pub fn optimizer(&self, recipe: &Recipe, device: &Device) -> Result<Optimizer> {
+        let constants = recipe.train.adamw();
+        let first = &self.stages[0];
+        let policy = recipe.stages.first().and_then(|stage| stage.optimizer);
+        let (policy, source) = match (policy.or(recipe.train.optimizer), self.lineage.first()) {
+            (Some(policy), Some(source)) if policy != OptimizerPolicy::Fresh => (policy, source),
+            _ => return Ok(Optimizer::new(constants)),
+        };
+        let mut optimizer = state::load_optimizer(&source.dir, constants, device)?;
+        optimizer.carry_over(policy, &first.block_origins());
+        Ok(optimizer)
     }
 
     /// Scores of everything there is before training.

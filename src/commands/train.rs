@@ -2,25 +2,25 @@
 
 use std::path::PathBuf;
 
+use burn::module::Module;
 use burn::tensor::Device;
+use scale_ckpt::account::Account;
 use scale_ckpt::data::{Batches, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
 use scale_ckpt::eval::hellaswag;
 use scale_ckpt::generate::{Sampling, generate};
 use scale_ckpt::model::Gpt2;
-use scale_ckpt::progress::{Meter, Unit, eprint_line};
+use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{self, LoadedRecipe, Recipe};
 use scale_ckpt::run::RunDir;
-use scale_ckpt::train::optimizer::Optimizer;
-use scale_ckpt::train::{Trainee, state, train};
 use scale_ckpt::{Result, VERSION};
 use serde_json::{Value, json};
 
+use super::conductor::Conductor;
 use super::scores::{Measures, Row, render};
 use super::shared::{print, print_json, thousands};
 use super::start::Start;
-use super::watcher::{Watcher, without_autodiff};
 
 /// Tokens of the sample that a run ends with.
 const SAMPLE_TOKENS: usize = 120;
@@ -61,20 +61,33 @@ impl Args {
         let prompt = prompt(&loaded.recipe, &start)?;
         let mut run = open_run(&loaded, &start, &data_sha256)?;
         start.grow(&loaded.recipe, &run)?;
+        let account = Account::new(&start.stages, &start.config, &loaded.recipe.train);
+        write_record(&loaded, &start, &account, &data_sha256, spec, &run)?;
         let mut rows = scores_before(&loaded.recipe, &start, &measures, &mut run)?;
-        let trained = fit(&loaded, &start, &measures, batches, &data_sha256, &mut run)?;
-        let model = without_autodiff(&trained.model, &start.config, &device)?;
+        let mut conductor = Conductor {
+            loaded: &loaded,
+            start: &start,
+            measures: &measures,
+            account: &account,
+            batches,
+            data_sha256,
+            run: &mut run,
+        };
+        let trained = conductor.run()?;
+        let model = trained.model.valid();
         let name = format!(
             "trained, +{} tokens",
             thousands(trained.step * loaded.recipe.train.batch_tokens)
         );
-        rows.push(measures.score(name, &model, &start.config)?);
+        let last = start.stages.last().expect("a run has a stage");
+        rows.push(measures.score(name, &model, &start.config.with_n_layer(last.n_layer))?);
         let report = json!({
             "schema": 1,
             "tool_version": VERSION,
             "device": spec.to_string(),
             "recipe_sha256": loaded.sha256,
             "models": rows,
+            "cost": cost(&loaded.recipe, &start, &account),
             "sample": prompt.map(|ids| sample(&ids, &loaded.recipe, &model, &start)).transpose()?,
             "checkpoint": run.checkpoint_path(trained.step),
         });
@@ -83,6 +96,7 @@ impl Args {
             return print_json(&report);
         }
         print(&render(&rows))?;
+        eprint_line(&cost_line(&report["cost"]));
         if let Some(sample) = report["sample"].as_str() {
             print(&format!("\nsample:\n{sample}"))?;
         }
@@ -91,12 +105,72 @@ impl Args {
     }
 }
 
+/// What the run adds and what stands behind it in all, in both accounts.
+fn cost(recipe: &Recipe, start: &Start, account: &Account) -> Value {
+    let stages: Vec<Value> = start
+        .stages
+        .iter()
+        .map(|planned| {
+            json!({ "name": planned.name, "n_layer": planned.n_layer, "cost": account.of_stage(planned.stage.index) })
+        })
+        .collect();
+    let additional = account.total();
+    let (source, note) = start.source_cost(recipe);
+    json!({
+        "stages": stages,
+        "additional": additional,
+        "source_flops": source,
+        "source_note": note,
+        "total_flops": source.map(|source| source + additional.flops),
+    })
+}
+
+fn cost_line(cost: &Value) -> String {
+    let number = |value: &Value| {
+        value
+            .as_f64()
+            .map_or_else(|| "unknown".into(), |x| format!("{x:.3e}"))
+    };
+    format!(
+        "cost: {} FLOPs of training, {} with the source ({}); {} layer passes in the account of arXiv 2411.18700",
+        number(&cost["additional"]["flops"]),
+        number(&cost["total_flops"]),
+        cost["source_note"].as_str().unwrap_or_default(),
+        number(&cost["additional"]["layer_passes"]),
+    )
+}
+
+/// The record of the run, written before it starts.
+fn write_record(
+    loaded: &LoadedRecipe,
+    start: &Start,
+    account: &Account,
+    data_sha256: &str,
+    spec: DeviceSpec,
+    run: &RunDir,
+) -> Result<()> {
+    run.write_json(
+        "run.json",
+        &json!({
+            "schema": 1,
+            "tool_version": VERSION,
+            "recipe": loaded.recipe,
+            "recipe_sha256": loaded.sha256,
+            "seed": loaded.recipe.seed,
+            "data_sha256": data_sha256,
+            "source_sha256": start.source_sha256()?,
+            "device": spec.to_string(),
+            "cost": cost(&loaded.recipe, start, account),
+        }),
+    )
+}
+
 /// Opens the run's folder, refusing one that was made from another recipe or other inputs.
 fn open_run(loaded: &LoadedRecipe, start: &Start, data_sha256: &str) -> Result<RunDir> {
     let run = RunDir::open(&loaded.recipe.out)?;
     let path = run.path().join(INPUTS_FILE);
     let inputs = json!({
-        "recipe": loaded.sha256,
+        "recipe": loaded.recipe.identity(),
         "training text": data_sha256,
         "source checkpoint": start.source_sha256()?,
         "tokenizer": start.tokenizer.sha256(),
@@ -146,96 +220,22 @@ fn scores_before(
     run: &mut RunDir,
 ) -> Result<Vec<Row>> {
     let saved = std::fs::read(run.path().join(BEFORE_FILE)).ok();
-    if let Some(rows) = saved.and_then(|text| serde_json::from_slice(&text).ok()) {
-        return Ok(rows);
-    }
-    let rows = start.scores(recipe.seed, measures)?;
-    for (row, val) in rows.iter().filter_map(|row| Some((row, row.val?))) {
-        eprint_line(&format!("{}: val loss {:.4}", row.model, val.loss));
-    }
-    run.log(&json!({ "event": "before", "step": 0, "models": rows }))?;
-    run.write_json(BEFORE_FILE, &rows)?;
-    Ok(rows)
-}
-
-/// Trains, from the newest checkpoint of the run if there is one.
-fn fit(
-    loaded: &LoadedRecipe,
-    start: &Start,
-    measures: &Measures,
-    mut batches: Batches,
-    data_sha256: &str,
-    run: &mut RunDir,
-) -> Result<Trainee> {
-    let (recipe, config) = (&loaded.recipe, &loaded.recipe.train);
-    let device = measures.device.clone().autodiff();
-    let trainee = match newest(run, recipe, &device)? {
-        Some(trainee) => trainee,
-        None => Trainee {
-            model: start.model(recipe.seed, &device)?,
-            optimizer: Optimizer::new(config.adamw()),
-            step: 0,
-        },
-    };
-    run.truncate_metrics(trainee.step)?;
-    if trainee.step > 0 {
-        eprint_line(&format!(
-            "resuming at step {} of {}",
-            trainee.step,
-            config.steps()
-        ));
-    } else {
-        let epoch = (batches.windows() * config.context) as u64;
-        let epochs = (config.steps() * config.batch_tokens) as f64 / epoch as f64;
-        eprint_line(&format!(
-            "training: {} steps of {} tokens, {epochs:.2} epochs of {} tokens",
-            config.steps(),
-            thousands(config.batch_tokens),
-            thousands(epoch)
-        ));
-        run.log(&json!({
-            "event": "start",
-            "step": 0,
-            "tool_version": VERSION,
-            "seed": recipe.seed,
-            "recipe_sha256": loaded.sha256,
-            "data_sha256": data_sha256,
-            "n_layer": start.config.n_layer,
-        }))?;
-    }
-    let meter = Meter::new("training", config.steps(), Unit::Count);
-    meter.start_at(trainee.step);
-    let data_sha256 = data_sha256.to_owned();
-    let mut watcher = Watcher {
-        loaded,
-        start,
-        measures,
-        run,
-        meter,
-        data_sha256,
-        average: None,
-        saved: None,
-    };
-    train(trainee, &mut batches, config, &device, &mut watcher)
-}
-
-/// The newest checkpoint that loads. Damaged ones are set aside with a warning: were they left,
-/// they would count as the newest and the sound ones would be pruned.
-fn newest(run: &RunDir, recipe: &Recipe, device: &Device) -> Result<Option<Trainee>> {
-    for (_, path) in run.checkpoints()? {
-        match state::load(&path, recipe.train.adamw(), device) {
-            Ok((trainee, _)) => return Ok(Some(trainee)),
-            Err(error @ Error::Invalid { .. }) => {
-                eprint_line(&format!(
-                    "warning: {} is set aside: {error}",
-                    path.display()
-                ));
-                run.set_aside(&path)?;
+    let rows: Vec<Row> = match saved.and_then(|text| serde_json::from_slice(&text).ok()) {
+        Some(rows) => rows,
+        None => {
+            let rows = start.scores(recipe.seed, measures)?;
+            for (row, val) in rows.iter().filter_map(|row| Some((row, row.val?))) {
+                eprint_line(&format!("{}: val loss {:.4}", row.model, val.loss));
             }
-            Err(error) => return Err(error),
+            run.write_json(BEFORE_FILE, &rows)?;
+            rows
         }
+    };
+    // A crash may have come between the file and the event.
+    if !run.has_logged(0, "models")? {
+        run.log(&json!({ "event": "before", "step": 0, "models": rows }))?;
     }
-    Ok(None)
+    Ok(rows)
 }
 
 /// The tokens of the recipe's prompt, if it has one.

@@ -1,15 +1,17 @@
 //! Watches a training run: logs, validates, saves.
 
-use burn::tensor::Device;
-use scale_ckpt::checkpoint::Gpt2Config;
-use scale_ckpt::model::{Gpt2, weights};
+use burn::module::Module;
+use scale_ckpt::account::Account;
+use scale_ckpt::events::EventWriter;
 use scale_ckpt::progress::Meter;
 use scale_ckpt::recipe::LoadedRecipe;
 use scale_ckpt::run::RunDir;
+use scale_ckpt::stages::PlannedStage;
 use scale_ckpt::train::state::{self, TrainerState};
+use scale_ckpt::train::wakeup::WakeUp;
 use scale_ckpt::train::{Observer, StepReport, Trainee};
-use scale_ckpt::{Error, Result, VERSION};
-use serde_json::json;
+use scale_ckpt::{Result, VERSION};
+use serde_json::{Value, json};
 
 use super::scores::Measures;
 use super::shared::thousands;
@@ -26,9 +28,15 @@ pub struct Watcher<'a> {
     pub run: &'a mut RunDir,
     pub meter: Meter,
     pub data_sha256: String,
+    /// What happens to be trained.
+    pub planned: &'a PlannedStage,
+    /// Cost so far.
+    pub account: &'a Account,
+    /// TensorBoard's copy of the scalars.
+    pub events: EventWriter,
     /// Moving average of the training loss.
     pub average: Option<f64>,
-    /// The step last saved.
+    /// The step last saved, or restored.
     pub saved: Option<u64>,
 }
 
@@ -38,22 +46,14 @@ impl Observer for Watcher<'_> {
         let average = self.average.map_or(report.loss, |old| {
             (1.0 - NEWEST) * old + NEWEST * report.loss
         });
-        self.average = Some(average);
-        self.run.log(report)?;
-        let rate = thousands((config.batch_tokens as f64 / report.elapsed_s) as u64);
-        let StepReport {
-            loss,
-            grad_norm,
-            lr,
-            ..
-        } = report;
-        self.meter.message(format!(
-            "loss {loss:.4} (avg {average:.4}) norm {grad_norm:.2} lr {lr:.2e} {rate} tok/s"
-        ));
-        self.meter.advance(1);
-        let last = report.step == config.steps();
+        if report.loss.is_finite() {
+            self.average = Some(average);
+        }
+        self.log(report)?;
+        self.show(report, average);
+        let last = report.step == self.account.steps();
         if config.is_due(config.eval_every_tokens, report.step) && !last {
-            self.validate(report, trainee)?;
+            self.validate(report.step, trainee)?;
         }
         if config.is_due(config.save_every_tokens, report.step) {
             self.save(trainee)?;
@@ -70,20 +70,23 @@ impl Observer for Watcher<'_> {
             step: trainee.step,
             tokens: trainee.step * config.batch_tokens,
             data_sha256: self.data_sha256.clone(),
-            recipe_sha256: self.loaded.sha256.clone(),
+            recipe_sha256: self.loaded.recipe.identity(),
             tool_version: VERSION.to_owned(),
             optimizer_steps: Default::default(),
+            left_out: trainee.left_out.clone(),
         };
         let mut extra = vec![("recipe.toml", self.loaded.text.clone().into_bytes())];
         extra.extend(self.start.tokenizer.embedded_files());
-        if let Ok(growth) = std::fs::read(self.run.path().join("grown/growth.json")) {
+        if let Some(growth) = self.growth_record() {
             extra.push(("growth.json", growth));
         }
-        let destination = self.run.checkpoint_path(trainee.step);
+        // Metrics first: a checkpoint never stands ahead of them.
+        self.run.sync_metrics()?;
+        self.events.flush()?;
         state::save(
-            &destination,
+            &self.run.checkpoint_path(trainee.step),
             trainee,
-            &self.start.config,
+            &self.start.config.with_n_layer(self.planned.n_layer),
             self.start.tokenizer_dir.as_deref(),
             state,
             &extra,
@@ -94,28 +97,123 @@ impl Observer for Watcher<'_> {
 }
 
 impl Watcher<'_> {
-    fn validate(&mut self, report: &StepReport, trainee: &Trainee) -> Result<()> {
-        let model = without_autodiff(&trainee.model, &self.start.config, &self.measures.device)?;
-        let val = match self.measures.val_loss(&model) {
-            Ok(Some(val)) => val,
-            // A signal: the loop sees it as well, and saves.
-            Ok(None) | Err(Error::Interrupted { .. }) => return Ok(()),
-            Err(error) => return Err(error),
+    /// Writes a step to the metrics, with what the run has cost by then.
+    fn log(&mut self, report: &StepReport) -> Result<()> {
+        let mut event = serde_json::to_value(report).expect("a report serializes");
+        let cost = self.account.at(report.step);
+        event["flops"] = cost.flops.into();
+        event["layer_passes"] = cost.layer_passes.into();
+        self.run.log(&event)?;
+        let scalars = [
+            ("train/loss", report.loss),
+            ("train/grad_norm", report.grad_norm),
+            ("train/lr", report.lr),
+            ("cost/flops", cost.flops),
+        ];
+        for (tag, value) in scalars {
+            self.events.scalar(report.step, tag, value as f32)?;
+        }
+        match &report.wakeup {
+            Some(wakeup) => self.watch_waking(report.step, wakeup),
+            None => Ok(()),
+        }
+    }
+
+    fn show(&mut self, report: &StepReport, average: f64) {
+        let batch_tokens = self.loaded.recipe.train.batch_tokens;
+        let rate = thousands((batch_tokens as f64 / report.elapsed_s) as u64);
+        let StepReport {
+            loss,
+            grad_norm,
+            lr,
+            ..
+        } = report;
+        self.meter.message(format!(
+            "loss {loss:.4} (avg {average:.4}) norm {grad_norm:.2} lr {lr:.2e} {rate} tok/s"
+        ));
+        if report.skipped {
+            let step = report.step;
+            self.meter.note(&format!(
+                "step {step}: left out, loss {loss} norm {grad_norm}"
+            ));
+        }
+        self.meter.advance(1);
+    }
+
+    /// At the end of the wake-up check, says which trained blocks still get no gradient.
+    fn watch_waking(&mut self, step: u64, wakeup: &WakeUp) -> Result<()> {
+        let stage = &self.planned.stage;
+        if step != stage.first_step + stage.wakeup_steps.min(stage.steps) {
+            return Ok(());
+        }
+        let trained = |layer: usize| {
+            let prefix = format!("h.{layer}.");
+            stage.trainable.iter().any(|name| name.starts_with(&prefix))
         };
-        let (step, tokens) = (report.step, report.tokens);
+        let dead = wakeup.dead(trained);
+        for (layer, why) in &dead {
+            self.meter.note(&format!(
+                "warning: block {layer} has not woken by step {step}: {why}"
+            ));
+        }
+        let layers: Vec<usize> = dead.into_iter().map(|(layer, _)| layer).collect();
+        self.run
+            .log(&json!({ "event": "woken", "step": step, "dead": layers }))
+    }
+
+    /// The record of the newest growth, if there was one.
+    fn growth_record(&self) -> Option<Vec<u8>> {
+        let later = (1..=self.planned.stage.index).rev();
+        let names = later.map(|index| format!("growth-{:02}.json", index + 1));
+        names
+            .chain(["grown/growth.json".to_owned()])
+            .find_map(|name| std::fs::read(self.run.path().join(name)).ok())
+    }
+
+    /// Measures the validation loss after `step` steps.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after a signal: the run is then resumed from before this step.
+    pub fn validate(&mut self, step: u64, trainee: &Trainee) -> Result<()> {
+        let Some(val) = self.measures.val_loss(&trainee.model.valid())? else {
+            return Ok(());
+        };
+        let tokens = step * self.loaded.recipe.train.batch_tokens;
         self.run
             .log(&json!({ "step": step, "tokens": tokens, "val_loss": val.loss }))?;
-        let average = self.average.unwrap_or(report.loss);
+        self.events.scalar(step, "val/loss", val.loss as f32)?;
+        let trained = self
+            .average
+            .map_or_else(String::new, |average| format!("train loss {average:.4}, "));
         self.meter.note(&format!(
-            "step {step}: {} tokens, train loss {average:.4}, val loss {:.4}",
+            "step {step}: {} tokens, {trained}val loss {:.4}",
             thousands(tokens),
             val.loss
         ));
         Ok(())
     }
-}
 
-/// The same weights without gradient tracking.
-pub fn without_autodiff(model: &Gpt2, config: &Gpt2Config, device: &Device) -> Result<Gpt2> {
-    weights::copy_to(model, config, &device.clone().inner())
+    /// Announces a stage, in the metrics and, where there are several, on the screen.
+    pub fn begin(&mut self, description: &Value, several: bool) -> Result<()> {
+        if several {
+            self.meter.note(&format!(
+                "stage {}: {}, {} steps, {} blocks",
+                self.planned.stage.index + 1,
+                self.planned.name,
+                self.planned.stage.steps,
+                self.planned.n_layer
+            ));
+        }
+        self.run.log(description)
+    }
+
+    /// Makes up for a validation that was due when the run was stopped.
+    pub fn make_up_for(&mut self, trainee: &Trainee) -> Result<()> {
+        let (step, config) = (trainee.step, &self.loaded.recipe.train);
+        let due = step > 0 && config.is_due(config.eval_every_tokens, step);
+        if due && step != self.account.steps() && !self.run.has_logged(step, "val_loss")? {
+            self.validate(step, trainee)?;
+        }
+        Ok(())
+    }
 }

@@ -4,6 +4,7 @@
 //! moved byte for byte from file to file, everything else is computed one tensor at a time,
 //! so memory use does not depend on the number of blocks.
 
+pub mod config;
 pub mod init;
 pub mod method;
 pub mod plan;
@@ -14,6 +15,7 @@ use std::io::Write;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+pub use config::GrowConfig;
 pub use init::{Claim, Initializer, LayerInit};
 pub use method::{METHODS, Method};
 pub use plan::{GrowthPlan, Placement, Slot};

@@ -69,6 +69,17 @@ impl Gpt2 {
         self.ln_f.forward(x)
     }
 
+    /// Root mean square of the residual stream after every block. `[B, T] -> n_layer`
+    pub fn residual_rms(&self, ids: Tensor<2, Int>) -> Vec<f64> {
+        let mut x = self.embed(ids, 0); // [B, T, D]
+        let mut after = |block: &Block| {
+            x = block.forward(x.clone());
+            let mean_square: f32 = x.clone().mul(x.clone()).mean().into_scalar();
+            f64::from(mean_square).sqrt()
+        };
+        self.h.iter().map(&mut after).collect()
+    }
+
     /// Like [`Self::hidden`], for tokens that follow those in `cache`, which grows by them.
     pub fn hidden_cached(&self, ids: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
         let mut x = self.embed(ids, cache.len()); // [B, T, D]

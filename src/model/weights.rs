@@ -37,8 +37,14 @@ pub fn load_ln_f(checkpoint: &Checkpoint, device: &Device) -> Result<LayerNorm> 
 }
 
 /// Draws a model from scratch, as `transformers` does, each parameter from a random stream of
-/// its own under `seed`.
-pub fn init(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Gpt2> {
+/// its own under `seed`. `residual_depth` is the number of blocks that the spread of output
+/// projections is made for, usually `n_layer`.
+pub fn init(
+    config: &Gpt2Config,
+    residual_depth: usize,
+    seed: u64,
+    device: &Device,
+) -> Result<Gpt2> {
     let params = layout::params(config);
     fill(Gpt2::zeros(config, device), |name| {
         let stream = params
@@ -52,18 +58,9 @@ pub fn init(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Gpt2> {
             param.fresh,
             &param.shape,
             config.initializer_range,
-            config,
+            residual_depth,
             &mut rng,
         ))
-    })
-}
-
-/// The same values in a model of its own on `device`, which decides whether gradients are tracked.
-pub fn copy_to(model: &Gpt2, config: &Gpt2Config, device: &Device) -> Result<Gpt2> {
-    let mut named = read_all(model).into_iter();
-    fill(Gpt2::zeros(config, device), |name| match named.next() {
-        Some(next) if next.name == name => Ok(next.values),
-        _ => Err(Error::invalid(name, "not in the model")),
     })
 }
 

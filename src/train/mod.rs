@@ -1,211 +1,107 @@
-//! The training loop: one model, one stream of batches, one schedule.
+//! The training loop: one model, one stream of batches, one stage.
 //!
 //! The unit is the optimizer step of `batch_tokens` tokens. Everything a step does is a
 //! function of the recipe, the seed and the step's number, so that a run that was stopped and
 //! resumed is the run that was not.
 
+mod config;
 pub mod optimizer;
 pub mod schedule;
+pub mod select;
 pub mod state;
+pub mod wakeup;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use self::optimizer::{AdamW, Optimizer, global_norm};
-use self::schedule::Cosine;
+pub use self::config::{NonFinite, ScheduleOver, TrainConfig};
+use self::optimizer::{Optimizer, global_norm};
+use self::schedule::Schedule;
+use self::wakeup::WakeUp;
 use crate::data::Batches;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::Gpt2;
+use crate::model::weights::Path;
 
-/// Bounds that keep every product of counts within 64 bits.
-const MAX_TOKENS: u64 = 1_000_000_000_000_000;
-const MAX_BATCH_TOKENS: u64 = 1 << 32;
-/// Bound on the tokens of one forward pass.
-const MAX_PASS_TOKENS: u64 = 1 << 24;
+/// Steps in a row that may be skipped before a run is given up.
+const MAX_SKIPPED: u64 = 10;
 
-/// The `[train]` table of a recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Tokens to train on, rounded up to whole steps.
-    pub tokens: u64,
-    /// Tokens per optimizer step: a multiple of `micro_batch` · `context`.
-    pub batch_tokens: u64,
-    /// Tokens per sequence, at most `n_positions`.
-    pub context: usize,
-    /// Sequences per forward pass; only memory and speed depend on it.
-    pub micro_batch: usize,
-    /// Peak learning rate.
-    pub lr: f64,
-    /// Final learning rate; a tenth of `lr` unless given.
-    pub min_lr: Option<f64>,
-    /// Tokens of linear warm-up.
-    #[serde(default)]
-    pub warmup_tokens: u64,
-    /// Largest global norm of the gradient; 0 turns clipping off.
-    #[serde(default = "one")]
-    pub grad_clip: f64,
-    /// λ of AdamW, on matrices only.
-    #[serde(default = "default_weight_decay")]
-    pub weight_decay: f64,
-    /// β₁ of AdamW.
-    #[serde(default = "default_beta1")]
-    pub beta1: f64,
-    /// β₂ of AdamW.
-    #[serde(default = "default_beta2")]
-    pub beta2: f64,
-    /// Tokens between validation losses; none unless given.
-    pub eval_every_tokens: Option<u64>,
-    /// Tokens between checkpoints; only the last unless given.
-    pub save_every_tokens: Option<u64>,
-    /// Checkpoints kept, at least 1.
-    #[serde(default = "two")]
-    pub keep: usize,
+/// A stretch of steps with one schedule and one set of trainable parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// Number in the run, from 0.
+    pub index: usize,
+    /// Steps done before it.
+    pub first_step: u64,
+    /// Its own steps.
+    pub steps: u64,
+    /// Learning rate.
+    pub schedule: Schedule,
+    /// Tokens of the run that the schedule does not count.
+    pub schedule_from: u64,
+    /// Parameters that are trained.
+    pub trainable: BTreeSet<String>,
+    /// From this many steps done on, all are.
+    pub unfreeze_at: Option<u64>,
+    /// Factors on the learning rate; 1 for parameters that are not named.
+    pub lr_scale: BTreeMap<String, f64>,
+    /// Steps at its start that the wake-up check watches.
+    pub wakeup_steps: u64,
 }
 
-fn one() -> f64 {
-    1.0
-}
-
-fn two() -> usize {
-    2
-}
-
-fn default_weight_decay() -> f64 {
-    AdamW::default().weight_decay
-}
-
-fn default_beta1() -> f64 {
-    AdamW::default().beta1
-}
-
-fn default_beta2() -> f64 {
-    AdamW::default().beta2
-}
-
-impl TrainConfig {
-    /// Checks the numbers against each other and the model.
-    ///
-    /// # Errors
-    /// Says which key is wrong, and what would be right.
-    pub fn check(&self, n_positions: usize) -> Result<(), String> {
-        let sequence_tokens = self.micro_batch.saturating_mul(self.context) as u64;
-        let positive = [
-            ("tokens", self.tokens),
-            ("batch_tokens", self.batch_tokens),
-            ("context", self.context as u64),
-            ("micro_batch", self.micro_batch as u64),
-            ("keep", self.keep as u64),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("train.{key} must be at least 1"));
-        }
-        if sequence_tokens > MAX_PASS_TOKENS {
-            return Err(format!(
-                "train.micro_batch * context = {sequence_tokens} is more than {MAX_PASS_TOKENS} tokens in one pass"
-            ));
-        }
-        let largest = [
-            ("tokens", self.tokens, MAX_TOKENS),
-            ("batch_tokens", self.batch_tokens, MAX_BATCH_TOKENS),
-        ];
-        if let Some((key, value, max)) = largest.iter().find(|(_, value, max)| value > max) {
-            return Err(format!("train.{key} = {value} is more than {max}"));
-        }
-        if self.context > n_positions {
-            return Err(format!(
-                "train.context = {} exceeds the model's n_positions = {n_positions}",
-                self.context
-            ));
-        }
-        if !self.batch_tokens.is_multiple_of(sequence_tokens) {
-            return Err(format!(
-                "train.batch_tokens = {} is not a multiple of micro_batch * context = {sequence_tokens}",
-                self.batch_tokens
-            ));
-        }
-        let rates = [
-            ("lr", self.lr),
-            ("min_lr", self.min_lr()),
-            ("grad_clip", self.grad_clip),
-            ("weight_decay", self.weight_decay),
-        ];
-        if let Some((key, value)) = rates
-            .iter()
-            .find(|(_, value)| !value.is_finite() || *value < 0.0)
-        {
-            return Err(format!("train.{key} = {value} must be a number from 0"));
-        }
-        if let Some((key, value)) = [("beta1", self.beta1), ("beta2", self.beta2)]
-            .iter()
-            .find(|(_, value)| !(0.0..1.0).contains(value))
-        {
-            return Err(format!(
-                "train.{key} = {value} must be at least 0 and below 1"
-            ));
-        }
-        Ok(())
+impl Stage {
+    /// Steps done when it ends.
+    pub fn end(&self) -> u64 {
+        self.first_step + self.steps
     }
 
-    /// Optimizer steps in all.
-    pub fn steps(&self) -> u64 {
-        self.tokens.div_ceil(self.batch_tokens)
+    /// The learning rate of the step that follows `step` steps.
+    pub fn lr(&self, step: u64, batch_tokens: u64) -> f64 {
+        let tokens = (step * batch_tokens).saturating_sub(self.schedule_from);
+        self.schedule.at(tokens, batch_tokens)
     }
 
-    /// Forward passes per step.
-    pub fn grad_accum(&self) -> u64 {
-        self.batch_tokens / (self.micro_batch * self.context) as u64
+    /// Whether the step after `step` steps trains the parameter.
+    pub fn trains(&self, name: &str, step: u64) -> bool {
+        self.is_unfrozen(step) || self.trainable.contains(name)
     }
 
-    fn min_lr(&self) -> f64 {
-        self.min_lr.unwrap_or(self.lr / 10.0)
+    fn is_unfrozen(&self, step: u64) -> bool {
+        self.unfreeze_at.is_some_and(|at| step >= at)
     }
 
-    /// The learning-rate schedule.
-    pub fn schedule(&self) -> Cosine {
-        Cosine {
-            lr: self.lr,
-            min_lr: self.min_lr(),
-            warmup_steps: self.warmup_tokens.div_ceil(self.batch_tokens),
-            total_steps: self.steps(),
-        }
-    }
-
-    /// The constants of the optimizer.
-    pub fn adamw(&self) -> AdamW {
-        AdamW {
-            beta1: self.beta1,
-            beta2: self.beta2,
-            weight_decay: self.weight_decay,
-            ..AdamW::default()
-        }
-    }
-
-    /// Whether a thing done every `every` tokens is due after `step` steps.
-    pub fn is_due(&self, every: Option<u64>, step: u64) -> bool {
-        every.is_some_and(|every| {
-            step * self.batch_tokens / every.max(1) > (step - 1) * self.batch_tokens / every.max(1)
-        })
+    fn watches(&self, step: u64) -> bool {
+        step < self.first_step + self.wakeup_steps
     }
 }
 
 /// What one optimizer step did.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// Steps done, this one included.
     pub step: u64,
     /// Tokens trained on so far.
     pub tokens: u64,
+    /// Number of the stage, from 1.
+    pub stage: usize,
     /// Mean training loss over the step's batch, before the update.
     pub loss: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate.
     pub lr: f64,
+    /// Whether the update was left out because something was not finite.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+    /// The wake-up check, in the first steps after a growth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wakeup: Option<WakeUp>,
     /// Wall time of the step in seconds.
     pub elapsed_s: f64,
 }
@@ -219,6 +115,9 @@ pub struct Trainee {
     pub optimizer: Optimizer,
     /// Steps done.
     pub step: u64,
+    /// Steps whose update is left out, counted from 0: they diverged, and the run was rolled
+    /// back to before them.
+    pub left_out: BTreeSet<u64>,
 }
 
 /// Somebody who watches a run, and saves and evaluates it.
@@ -226,150 +125,205 @@ pub trait Observer {
     /// After every step.
     fn after_step(&mut self, report: &StepReport, trainee: &Trainee) -> Result<()>;
 
-    /// When the run ends, or is about to stop for a signal.
+    /// When the run is about to stop for a signal.
     fn save(&mut self, trainee: &Trainee) -> Result<()>;
 }
 
-/// Trains from `trainee.step` to the end of the config.
+/// Trains from `trainee.step` to the end of the stage.
 ///
 /// # Errors
-/// [`Error::Diverged`] if a loss or gradient is not finite: the model is as it was before that
-/// step. [`Error::Interrupted`] after a signal: the step under way is given up, and what was
-/// reached before it is saved.
+/// [`Error::Diverged`] if a loss or gradient is not finite and is not to be skipped: the model
+/// is as it was before that step. [`Error::Interrupted`] after a signal: the step under way is
+/// given up, and what was reached before it is saved.
 pub fn train(
     mut trainee: Trainee,
+    stage: &Stage,
     batches: &mut Batches,
     config: &TrainConfig,
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Trainee> {
-    let schedule = config.schedule();
-    while trainee.step < config.steps() {
+    let mut skipped_in_a_row = 0;
+    let mut unfrozen = stage.is_unfrozen(trainee.step);
+    trainee.model = set_trainable(trainee.model, stage, trainee.step);
+    while trainee.step < stage.end() {
         let started = Instant::now();
-        let lr = schedule.at(trainee.step);
-        let Some((loss, grads)) = gradients(&trainee, batches, config, device)? else {
+        if stage.is_unfrozen(trainee.step) && !unfrozen {
+            unfrozen = true;
+            trainee.model = set_trainable(trainee.model, stage, trainee.step);
+        }
+        let Some(gradient) = gradient(&trainee, batches, config, device)? else {
             observer.save(&trainee)?;
-            let message = format!("saved at step {} of {}", trainee.step, config.steps());
+            let message = format!("saved at step {}", trainee.step);
             let hint = Some("the same command goes on from there".into());
             return Err(Error::Interrupted { message, hint });
         };
-        let grad_norm = global_norm(&trainee.model, &grads);
-        if !grad_norm.is_finite() {
-            let message = format!("the gradient's norm is {grad_norm}");
-            return Err(Error::Diverged {
-                step: trainee.step,
-                message,
-            });
+        let lr = stage.lr(trainee.step, config.batch_tokens);
+        let (loss, grad_norm) = (gradient.loss, gradient.norm);
+        let skipped = !gradient.is_finite() || trainee.left_out.contains(&trainee.step);
+        skipped_in_a_row = if skipped { skipped_in_a_row + 1 } else { 0 };
+        if !gradient.is_finite() && !may_skip(config, &trainee, skipped_in_a_row) {
+            return Err(gradient.diverged(trainee.step));
         }
-        let clip = config.grad_clip / (grad_norm + 1e-6);
-        let scale = if config.grad_clip > 0.0 {
-            clip.min(1.0)
-        } else {
-            1.0
-        };
-        trainee.model = trainee.optimizer.step(trainee.model, grads, lr, scale);
+        let mut wakeup = None;
+        if !skipped {
+            (trainee, wakeup) = update(trainee, gradient, stage, config, lr);
+        }
         trainee.step += 1;
-        let tokens = trainee.step * config.batch_tokens;
-        let elapsed_s = started.elapsed().as_secs_f64();
         observer.after_step(
             &StepReport {
                 step: trainee.step,
-                tokens,
+                tokens: trainee.step * config.batch_tokens,
+                stage: stage.index + 1,
                 loss,
                 grad_norm,
                 lr,
-                elapsed_s,
+                skipped,
+                wakeup,
+                elapsed_s: started.elapsed().as_secs_f64(),
             },
             &trainee,
         )?;
     }
-    observer.save(&trainee)?;
     Ok(trainee)
 }
 
-/// Mean loss and gradient over the micro-batches of the next step; none if a signal arrived.
-fn gradients(
+/// Whether a step that is not finite is passed over.
+fn may_skip(config: &TrainConfig, trainee: &Trainee, in_a_row: u64) -> bool {
+    let wanted = match config.on_non_finite {
+        NonFinite::Stop => false,
+        NonFinite::Skip => true,
+        NonFinite::RollBack => trainee.left_out.contains(&trainee.step),
+    };
+    wanted && in_a_row <= MAX_SKIPPED
+}
+
+/// Takes one step of the optimizer, watched where the stage asks for it.
+fn update(
+    trainee: Trainee,
+    gradient: Gradient,
+    stage: &Stage,
+    config: &TrainConfig,
+    lr: f64,
+) -> (Trainee, Option<WakeUp>) {
+    let watched = stage.watches(trainee.step).then(|| {
+        let seen = WakeUp::before(&trainee.model, &gradient.grads, gradient.inputs.clone());
+        (seen, trainee.model.clone())
+    });
+    let scale = clip_scale(config.grad_clip, gradient.norm);
+    let Trainee {
+        model,
+        mut optimizer,
+        ..
+    } = trainee;
+    let model = optimizer.step(model, gradient.grads, lr, scale, &stage.lr_scale);
+    let wakeup = watched.map(|(seen, before)| seen.after(&before, &model));
+    let trainee = Trainee {
+        model,
+        optimizer,
+        ..trainee
+    };
+    (trainee, wakeup)
+}
+
+/// `torch.nn.utils.clip_grad_norm_`'s factor.
+fn clip_scale(grad_clip: f64, norm: f64) -> f64 {
+    if grad_clip > 0.0 {
+        (grad_clip / (norm + 1e-6)).min(1.0)
+    } else {
+        1.0
+    }
+}
+
+/// Mean loss and gradient over the batch of one step.
+struct Gradient {
+    loss: f64,
+    norm: f64,
+    grads: GradientsParams,
+    /// Inputs of the first micro-batch `[b, T]`.
+    inputs: Tensor<2, Int>,
+}
+
+impl Gradient {
+    fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.norm.is_finite()
+    }
+
+    fn diverged(&self, step: u64) -> Error {
+        let message = if self.loss.is_finite() {
+            format!("the gradient's norm is {}", self.norm)
+        } else {
+            format!("the loss is {}", self.loss)
+        };
+        Error::Diverged { step, message }
+    }
+}
+
+/// The gradient of the next step; none if a signal arrived.
+fn gradient(
     trainee: &Trainee,
     batches: &mut Batches,
     config: &TrainConfig,
     device: &Device,
-) -> Result<Option<(f64, GradientsParams)>> {
-    let accum = config.grad_accum();
+) -> Result<Option<Gradient>> {
+    let sequences = config.sequences();
+    let first = trainee.step * sequences as u64;
     let mut sum = GradientsAccumulator::new();
-    let mut losses = Vec::new();
-    for micro_step in 0..accum {
+    let (mut losses, mut inputs_of_first) = (Vec::new(), None);
+    for start in (0..sequences).step_by(config.micro_batch()) {
         if interrupt::requested() {
             return Ok(None);
         }
-        let first = (trainee.step * accum + micro_step) * config.micro_batch as u64;
-        let (inputs, targets) = batches.get(first, config.micro_batch, device);
-        let loss = trainee.model.loss(inputs, targets);
-        losses.push(loss.clone().inner());
+        let count = config.micro_batch().min(sequences - start);
+        let (inputs, targets) = batches.get(first + start as u64, count, device);
+        inputs_of_first.get_or_insert_with(|| inputs.clone());
         // `accumulate` adds, so every micro-batch brings its share of the mean.
-        let grads = (loss / accum as f64).backward();
-        sum.accumulate(
-            &trainee.model,
-            GradientsParams::from_grads(grads, &trainee.model),
-        );
+        let share = count as f64 / sequences as f64;
+        let loss = trainee.model.loss(inputs, targets);
+        losses.push((loss.clone().inner(), share));
+        let grads = if share == 1.0 { loss } else { loss * share }.backward();
+        let grads = GradientsParams::from_grads(grads, &trainee.model);
+        sum.accumulate(&trainee.model, grads);
     }
-    let losses = losses
+    let shares = losses
         .into_iter()
-        .map(|loss| f64::from(loss.into_scalar::<f32>()));
-    let loss = losses.sum::<f64>() / accum as f64;
-    if !loss.is_finite() {
-        return Err(Error::Diverged {
-            step: trainee.step,
-            message: format!("the loss is {loss}"),
-        });
-    }
-    Ok(Some((loss, sum.grads())))
+        .map(|(loss, share)| share * f64::from(loss.into_scalar::<f32>()));
+    let loss = shares.sum::<f64>();
+    let grads = sum.grads();
+    Ok(Some(Gradient {
+        loss,
+        norm: global_norm(&trainee.model, &grads),
+        grads,
+        inputs: inputs_of_first.expect("a batch has a sequence"),
+    }))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Marks which parameters get gradients.
+fn set_trainable(model: Gpt2, stage: &Stage, step: u64) -> Gpt2 {
+    model.map(&mut SetTrainable {
+        path: Path::default(),
+        stage,
+        step,
+    })
+}
 
-    fn config() -> TrainConfig {
-        toml::from_str("tokens = 1000\nbatch_tokens = 64\ncontext = 8\nmicro_batch = 2\nlr = 1e-3\nwarmup_tokens = 100").unwrap()
+struct SetTrainable<'a> {
+    path: Path,
+    stage: &'a Stage,
+    step: u64,
+}
+
+impl ModuleMapper for SetTrainable<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
     }
 
-    #[test]
-    fn steps_and_accumulation_follow_from_tokens() {
-        let config = config();
-        assert_eq!(
-            (
-                config.steps(),
-                config.grad_accum(),
-                config.schedule().warmup_steps
-            ),
-            (16, 4, 2)
-        );
-        assert_eq!(config.check(8), Ok(()));
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
     }
 
-    #[test]
-    fn inconsistent_numbers_are_named() {
-        let bad = |change: fn(&mut TrainConfig)| {
-            let mut config = config();
-            change(&mut config);
-            config.check(8).unwrap_err()
-        };
-        assert!(bad(|c| c.batch_tokens = 65).contains("batch_tokens"));
-        assert!(bad(|c| c.context = 9).contains("n_positions"));
-        assert!(bad(|c| c.lr = f64::NAN).contains("train.lr"));
-        assert!(bad(|c| c.micro_batch = 0).contains("micro_batch"));
-        assert!(bad(|c| c.tokens = u64::MAX).contains("train.tokens"));
-        assert!(bad(|c| c.batch_tokens = u64::MAX - 63).contains("batch_tokens"));
-        assert!(bad(|c| c.beta2 = 1.0).contains("beta2"));
-    }
-
-    #[test]
-    fn periodic_work_is_due_when_a_multiple_is_passed() {
-        let config = config();
-        let due: Vec<u64> = (1..=8)
-            .filter(|&step| config.is_due(Some(200), step))
-            .collect();
-        assert_eq!(due, [4, 7]);
-        assert!(!config.is_due(None, 5));
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let trains = self.stage.trains(&self.path.name(), self.step);
+        param.set_require_grad(trains)
     }
 }

@@ -5,14 +5,14 @@
 //! checkpoint. The update is that of `torch.optim.AdamW` (arXiv 1711.05101):
 //! p ← p − lr·λ·p, then p ← p − lr·m̂ / (√v̂ + ε).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::HostTensor;
+use crate::checkpoint::{HostTensor, layout};
 use crate::model::weights::{Path, from_host, to_host};
 
 /// The constants of AdamW.
@@ -38,6 +38,32 @@ impl Default for AdamW {
             weight_decay: 0.1,
         }
     }
+}
+
+/// What becomes of the moments when a stage begins, and with it perhaps a growth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerPolicy {
+    /// All are dropped.
+    Fresh,
+    /// Kept parameters keep theirs; a new block gets those of its source block, with its
+    /// number of updates.
+    Inherit,
+    /// As `inherit`, and every number of updates is 0 again (`--double-optimizer` of
+    /// gonglinyuan/StackingBERT).
+    #[serde(rename = "inherit-step-0")]
+    InheritStep0,
+    /// Kept parameters keep theirs; new blocks start without.
+    ZeroNew,
+}
+
+/// Where a block of a grown model comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockOrigin {
+    /// The block before the growth.
+    pub source: usize,
+    /// Whether it is that block, or a new one made from it.
+    pub kept: bool,
 }
 
 /// First and second moment of one parameter, flattened, and its number of updates.
@@ -76,15 +102,48 @@ impl Optimizer {
     }
 
     /// Updates every parameter that has a gradient. `scale` multiplies gradients first, as
-    /// clipping asks for.
-    pub fn step<M: Module>(&mut self, module: M, grads: GradientsParams, lr: f64, scale: f64) -> M {
+    /// clipping asks for; `factors` multiply the learning rate of the parameters they name.
+    pub fn step<M: Module>(
+        &mut self,
+        module: M,
+        grads: GradientsParams,
+        lr: f64,
+        scale: f64,
+        factors: &BTreeMap<String, f64>,
+    ) -> M {
         module.map(&mut Update {
             optimizer: self,
             grads,
             lr,
             scale,
+            factors,
             path: Path::default(),
         })
+    }
+
+    /// Takes the moments to the blocks of a grown model, by name. Without a growth, `blocks`
+    /// keeps every block where it is.
+    pub fn carry_over(&mut self, policy: OptimizerPolicy, blocks: &[BlockOrigin]) {
+        if policy == OptimizerPolicy::Fresh {
+            self.state.clear();
+            return;
+        }
+        for (name, moments) in std::mem::take(&mut self.state) {
+            let Some((layer, rest)) = layout::split_block_name(&name) else {
+                self.state.insert(name, moments);
+                continue;
+            };
+            let heirs = blocks.iter().enumerate().filter(|(_, origin)| {
+                origin.source == layer && (origin.kept || policy != OptimizerPolicy::ZeroNew)
+            });
+            for (heir, _) in heirs {
+                self.state
+                    .insert(format!("h.{heir}.{rest}"), moments.clone());
+            }
+        }
+        if policy == OptimizerPolicy::InheritStep0 {
+            self.state.values_mut().for_each(|moments| moments.step = 0);
+        }
     }
 
     /// Moments by name, in name order, for saving.
@@ -128,6 +187,7 @@ struct Update<'a> {
     grads: GradientsParams,
     lr: f64,
     scale: f64,
+    factors: &'a BTreeMap<String, f64>,
     path: Path,
 }
 
@@ -140,6 +200,7 @@ impl Update<'_> {
             epsilon,
             weight_decay,
         } = self.optimizer.constants;
+        let lr = self.lr * self.factors.get(&name).copied().unwrap_or(1.0);
         let grad = if self.scale == 1.0 {
             grad
         } else {
@@ -162,11 +223,11 @@ impl Update<'_> {
         let correction2 = 1.0 - beta2.powi(i32::try_from(step).unwrap_or(i32::MAX));
         let root = exp_avg_sq.clone().sqrt() / correction2.sqrt() + epsilon;
         let decayed = if decays {
-            p * (1.0 - self.lr * weight_decay)
+            p * (1.0 - lr * weight_decay)
         } else {
             p
         };
-        let new = decayed - exp_avg.clone() / root * (self.lr / correction1);
+        let new = decayed - exp_avg.clone() / root * (lr / correction1);
         self.optimizer.state.insert(
             name,
             Moments {
@@ -238,5 +299,63 @@ impl ModuleVisitor for SquareSum<'_> {
         if let Some(grad) = self.grads.get::<D>(param.id) {
             self.parts.push(grad.clone().mul(grad).sum());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Moments of two blocks of one parameter each, told apart by their values.
+    fn optimizer() -> Optimizer {
+        let moments = |value: f32, step| SavedMoments {
+            exp_avg: HostTensor::full(&[1], value),
+            exp_avg_sq: HostTensor::full(&[1], 10.0 * value),
+            step,
+        };
+        let named = [("h.0.b", 1.0, 7), ("h.1.b", 2.0, 5), ("wte.weight", 3.0, 9)];
+        let saved = named.map(|(name, value, step)| (name.to_owned(), moments(value, step)));
+        let mut optimizer = Optimizer::new(AdamW::default());
+        optimizer.restore(saved.to_vec(), &burn::tensor::Device::flex());
+        optimizer
+    }
+
+    /// Name, first moment and step after growing 0, 1 to 0, 0', 1, 1'.
+    fn grown(policy: OptimizerPolicy) -> Vec<(String, f32, u64)> {
+        let origin = |source, kept| BlockOrigin { source, kept };
+        let mut optimizer = optimizer();
+        let blocks = [(0, true), (0, false), (1, true), (1, false)].map(|(s, k)| origin(s, k));
+        optimizer.carry_over(policy, &blocks);
+        let saved = optimizer.saved().into_iter();
+        saved
+            .map(|(name, moments)| (name, moments.exp_avg.as_slice()[0], moments.step))
+            .collect()
+    }
+
+    fn row(name: &str, value: f32, step: u64) -> (String, f32, u64) {
+        (name.to_owned(), value, step)
+    }
+
+    #[test]
+    fn moments_follow_their_blocks_by_name() {
+        let wte = row("wte.weight", 3.0, 9);
+        assert_eq!(grown(OptimizerPolicy::Fresh), []);
+        assert_eq!(
+            grown(OptimizerPolicy::ZeroNew),
+            [row("h.0.b", 1.0, 7), row("h.2.b", 2.0, 5), wte.clone()]
+        );
+        let inherited = grown(OptimizerPolicy::Inherit);
+        assert_eq!(
+            inherited,
+            [
+                row("h.0.b", 1.0, 7),
+                row("h.1.b", 1.0, 7),
+                row("h.2.b", 2.0, 5),
+                row("h.3.b", 2.0, 5),
+                wte
+            ]
+        );
+        let restarted: Vec<_> = inherited.into_iter().map(|(n, v, _)| (n, v, 0)).collect();
+        assert_eq!(grown(OptimizerPolicy::InheritStep0), restarted);
     }
 }

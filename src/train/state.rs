@@ -1,6 +1,6 @@
 //! What a checkpoint of a run holds beside the model: moments, position, and where it belongs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::path::Path;
 
@@ -14,7 +14,8 @@ use crate::checkpoint::tensor::OpenFile;
 use crate::checkpoint::{Checkpoint, Dtype, Gpt2Config, HostTensor, layout, save};
 use crate::durable::StagedDir;
 use crate::error::{Error, Result};
-use crate::model::weights;
+use crate::manifest;
+use crate::model::weights::{self, Named};
 
 /// Name of the optimizer's file.
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -36,6 +37,9 @@ pub struct TrainerState {
     pub tool_version: String,
     /// Updates per parameter.
     pub optimizer_steps: BTreeMap<String, u64>,
+    /// Steps that a rolled-back run leaves out.
+    #[serde(default)]
+    pub left_out: BTreeSet<u64>,
 }
 
 /// Writes a checkpoint of the run as a folder that `transformers` opens: model in f32,
@@ -49,15 +53,9 @@ pub fn save(
     extra: &[(&str, Vec<u8>)],
 ) -> Result<()> {
     let named = weights::read_all(&trainee.model);
-    if let Some(bad) = named
-        .iter()
-        .find(|named| !named.values.as_slice().iter().all(|v| v.is_finite()))
-    {
-        return Err(Error::Diverged {
-            step: trainee.step,
-            message: format!("`{}` is not finite; nothing was saved", bad.name),
-        });
-    }
+    let moments = trainee.optimizer.saved();
+    // What made them so is the step just done, counted from 0.
+    refuse_non_finite(&named, &moments, trainee.step.saturating_sub(1))?;
     let staged = StagedDir::new(destination, true)?;
     save::save(
         &staged,
@@ -69,7 +67,6 @@ pub fn save(
     if let Some(dir) = tokenizer_dir {
         save::copy_companions(dir, &staged)?;
     }
-    let moments = trainee.optimizer.saved();
     write_moments(&staged, &moments)?;
     state.optimizer_steps = moments
         .into_iter()
@@ -82,8 +79,26 @@ pub fn save(
         STATE_FILE,
         (serde_json::to_string_pretty(&state).expect("a state serializes") + "\n").as_bytes(),
     )?;
-    staged.publish()?;
-    Ok(())
+    manifest::write(&staged)?;
+    let published = staged.publish()?;
+    manifest::verify(&published)
+}
+
+/// Refuses to publish weights or moments that are not finite.
+fn refuse_non_finite(named: &[Named], moments: &[(String, SavedMoments)], step: u64) -> Result<()> {
+    let finite = |values: &HostTensor| values.as_slice().iter().all(|v| v.is_finite());
+    let weight = named.iter().find(|n| !finite(&n.values)).map(|n| &n.name);
+    let moment = || {
+        let bad = |m: &SavedMoments| !finite(&m.exp_avg) || !finite(&m.exp_avg_sq);
+        moments.iter().find(|(_, m)| bad(m)).map(|(name, _)| name)
+    };
+    match weight.or_else(moment) {
+        None => Ok(()),
+        Some(name) => Err(Error::Diverged {
+            step,
+            message: format!("`{name}` or its moments are not finite; nothing was saved"),
+        }),
+    }
 }
 
 fn write_moments(staged: &StagedDir, moments: &[(String, SavedMoments)]) -> Result<()> {
@@ -124,23 +139,30 @@ fn read_state(dir: &Path) -> Result<TrainerState> {
 
 /// Loads a checkpoint of a run: model, moments and position.
 pub fn load(dir: &Path, constants: AdamW, device: &Device) -> Result<(Trainee, TrainerState)> {
+    manifest::verify(dir)?;
     let state = read_state(dir)?;
     let checkpoint = Checkpoint::open_dir(dir)?;
-    let mut optimizer = Optimizer::new(constants);
-    optimizer.restore(
-        read_moments(dir, &state, &checkpoint.config)?,
-        &device.clone().inner(),
-    );
+    let optimizer = load_optimizer(dir, constants, device)?;
     let model = weights::load(&checkpoint, device)?;
-    let step = state.step;
-    Ok((
-        Trainee {
-            model,
-            optimizer,
-            step,
-        },
-        state,
-    ))
+    let trainee = Trainee {
+        model,
+        optimizer,
+        step: state.step,
+        left_out: state.left_out.clone(),
+    };
+    Ok((trainee, state))
+}
+
+/// The optimizer of a checkpoint of a run.
+///
+/// # Errors
+/// The folder has none, or its moments do not fit the parameters.
+pub fn load_optimizer(dir: &Path, constants: AdamW, device: &Device) -> Result<Optimizer> {
+    let state = read_state(dir)?;
+    let config = Gpt2Config::load(&dir.join("config.json"))?;
+    let mut optimizer = Optimizer::new(constants);
+    optimizer.restore(read_moments(dir, &state, &config)?, &device.clone().inner());
+    Ok(optimizer)
 }
 
 /// Moments by name, each checked against the parameter it belongs to.

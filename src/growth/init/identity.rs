@@ -26,6 +26,10 @@ impl LayerInit for Identity {
         if param.is_residual_out() {
             return ZeroResidual {}.init(site, param, rng);
         }
-        Random { std: self.std }.init(site, param, rng)
+        Random {
+            std: self.std,
+            ..Random::default()
+        }
+        .init(site, param, rng)
     }
 }

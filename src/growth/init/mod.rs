@@ -126,7 +126,7 @@ pub const CATALOGUE: [(&str, &str); 8] = [
     ),
     (
         "random",
-        "GPT-2's own initialization at the new depth; std = initializer_range",
+        "GPT-2's own initialization; std = initializer_range, residual_depth = the new depth",
     ),
     (
         "scaled",
@@ -226,10 +226,12 @@ impl Initializer {
     /// # Errors
     /// A number is not finite, a spread negative, or a term of a blend names no block.
     pub fn check(&self, n_layer: usize) -> Result<()> {
+        let is_spread = |std: f64| std.is_finite() && std >= 0.0;
         let ok = match self {
             Self::Copy(_) | Self::ZeroResidual(_) => true,
-            Self::Identity(Identity { std }) | Self::Random(Random { std }) => {
-                std.is_none_or(|std| std.is_finite() && std >= 0.0)
+            Self::Identity(Identity { std }) => std.is_none_or(is_spread),
+            Self::Random(random) => {
+                random.std.is_none_or(is_spread) && random.residual_depth != Some(0)
             }
             Self::Interpolate(Interpolate { coefficient }) => {
                 coefficient.is_none_or(f32::is_finite)
@@ -275,8 +277,13 @@ impl fmt::Display for Initializer {
         f.write_str(self.name())?;
         match self {
             Self::Copy(_) | Self::ZeroResidual(_) => Ok(()),
-            Self::Identity(Identity { std }) | Self::Random(Random { std }) => {
-                std.map_or(Ok(()), |std| write!(f, " std={std}"))
+            Self::Identity(Identity { std }) => std.map_or(Ok(()), |std| write!(f, " std={std}")),
+            Self::Random(Random {
+                std,
+                residual_depth,
+            }) => {
+                std.map_or(Ok(()), |std| write!(f, " std={std}"))?;
+                residual_depth.map_or(Ok(()), |depth| write!(f, " residual_depth={depth}"))
             }
             Self::Interpolate(Interpolate { coefficient }) => {
                 coefficient.map_or(Ok(()), |coefficient| write!(f, " {coefficient}"))

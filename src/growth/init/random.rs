@@ -16,6 +16,10 @@ pub struct Random {
     /// σ; `initializer_range` of the config unless given.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub std: Option<f64>,
+    /// Depth that the spread of output projections is made for; that of the grown model unless
+    /// given. The code of arXiv 2411.18700 draws for the final depth at every stage.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub residual_depth: Option<usize>,
 }
 
 impl LayerInit for Random {
@@ -25,7 +29,7 @@ impl LayerInit for Random {
             param.fresh,
             &param.shape(site.target),
             std,
-            site.target,
+            self.residual_depth.unwrap_or(site.target.n_layer),
             rng,
         )))
     }

@@ -1,0 +1,259 @@
+//! Conducts a run through its stages: growth, training, resume and roll-back.
+
+use scale_ckpt::account::Account;
+use scale_ckpt::certify::PROBE_TEXT;
+use scale_ckpt::checkpoint::{Checkpoint, save};
+use scale_ckpt::data::Batches;
+use scale_ckpt::durable;
+use scale_ckpt::error::Error;
+use scale_ckpt::events::{self, EventWriter};
+use scale_ckpt::grower::Grower;
+use scale_ckpt::growth::GrowthPlan;
+use scale_ckpt::progress::{Meter, Unit, eprint_line};
+use scale_ckpt::recipe::LoadedRecipe;
+use scale_ckpt::run::RunDir;
+use scale_ckpt::stages::PlannedStage;
+use scale_ckpt::train::{NonFinite, Observer, Trainee, state, train};
+use scale_ckpt::{Result, VERSION};
+use serde_json::json;
+
+use super::scores::Measures;
+use super::shared::{load_model, report_growth, thousands};
+use super::start::Start;
+use super::watcher::Watcher;
+
+/// Roll-backs after which a run is given up.
+const MAX_ROLL_BACKS: usize = 10;
+
+/// A run under way.
+pub struct Conductor<'a> {
+    pub loaded: &'a LoadedRecipe,
+    pub start: &'a Start,
+    pub measures: &'a Measures,
+    pub account: &'a Account,
+    pub batches: Batches,
+    pub data_sha256: String,
+    pub run: &'a mut RunDir,
+}
+
+impl Conductor<'_> {
+    /// Trains to the end of the last stage, from the newest checkpoint if there is one.
+    pub fn run(&mut self) -> Result<Trainee> {
+        let mut diverged = Vec::new();
+        loop {
+            let mut trainee = match self.newest()? {
+                Some(trainee) => trainee,
+                None => self.fresh()?,
+            };
+            trainee.left_out.extend(&diverged);
+            let restored = trainee.step;
+            let error = match self.through_stages(trainee) {
+                Err(Error::Diverged { step, message }) => Error::Diverged { step, message },
+                done => return done,
+            };
+            let Error::Diverged { step, .. } = &error else {
+                return Err(error);
+            };
+            let rolls_back = self.loaded.recipe.train.on_non_finite == NonFinite::RollBack;
+            if !rolls_back || diverged.len() == MAX_ROLL_BACKS || diverged.contains(step) {
+                return Err(error);
+            }
+            eprint_line(&format!("{error}; going back to leave that step out"));
+            diverged.push(*step);
+            let event = json!({ "event": "roll-back", "step": restored, "diverged_at": step });
+            self.run.log(&event)?;
+        }
+    }
+
+    fn fresh(&self) -> Result<Trainee> {
+        let recipe = &self.loaded.recipe;
+        let device = self.measures.device.clone().autodiff();
+        Ok(Trainee {
+            model: self.start.model(recipe.seed, &device)?,
+            optimizer: self.start.optimizer(recipe, &self.measures.device)?,
+            step: 0,
+            left_out: Default::default(),
+        })
+    }
+
+    /// The newest checkpoint that loads. Damaged ones are set aside with a warning: were they
+    /// left, they would count as the newest and the sound ones would be pruned.
+    fn newest(&self) -> Result<Option<Trainee>> {
+        let adamw = self.loaded.recipe.train.adamw();
+        let device = self.measures.device.clone().autodiff();
+        for (_, path) in self.run.checkpoints()? {
+            match state::load(&path, adamw, &device) {
+                Ok((trainee, _)) => return Ok(Some(trainee)),
+                Err(error @ Error::Invalid { .. }) => {
+                    eprint_line(&format!(
+                        "warning: {} is set aside: {error}",
+                        path.display()
+                    ));
+                    self.run.set_aside(&path)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn through_stages(&mut self, mut trainee: Trainee) -> Result<Trainee> {
+        self.run.truncate_metrics(trainee.step)?;
+        self.announce(trainee.step)?;
+        let mut events = EventWriter::create(self.run.path(), events::now)?;
+        events.session_start(trainee.step + 1)?;
+        let config = &self.loaded.recipe.train;
+        let device = self.measures.device.clone().autodiff();
+        let meter = Meter::new("training", self.account.steps(), Unit::Count);
+        meter.start_at(trainee.step);
+        let (mut average, mut saved) = (None, (trainee.step > 0).then_some(trainee.step));
+        let start = self.start;
+        let mut meter = Some(meter);
+        let mut events = Some(events);
+        for (index, planned) in start.stages.iter().enumerate() {
+            let stage = &planned.stage;
+            if trainee.step >= stage.end() {
+                continue;
+            }
+            if trainee.step == stage.first_step && index > 0 {
+                trainee = self.grow(planned, trainee)?;
+            }
+            let resumed = trainee.step;
+            let mut watcher = Watcher {
+                loaded: self.loaded,
+                start,
+                measures: self.measures,
+                run: &mut *self.run,
+                meter: meter.take().expect("handed back after each stage"),
+                data_sha256: self.data_sha256.clone(),
+                planned,
+                account: self.account,
+                events: events.take().expect("handed back after each stage"),
+                average,
+                saved,
+            };
+            if resumed == stage.first_step {
+                watcher.begin(&description(planned, self.account), start.stages.len() > 1)?;
+            }
+            watcher.make_up_for(&trainee)?;
+            trainee = train(
+                trainee,
+                stage,
+                &mut self.batches,
+                config,
+                &device,
+                &mut watcher,
+            )?;
+            let grows_next = start
+                .stages
+                .get(index + 1)
+                .is_none_or(|next| next.growth.is_some());
+            if grows_next {
+                watcher.save(&trainee)?;
+            }
+            (average, saved) = (watcher.average, watcher.saved);
+            (meter, events) = (Some(watcher.meter), Some(watcher.events));
+        }
+        if let Some(mut events) = events {
+            events.flush()?;
+        }
+        Ok(trainee)
+    }
+
+    /// Says where the run starts from, and logs its beginning.
+    fn announce(&mut self, step: u64) -> Result<()> {
+        let (recipe, config) = (&self.loaded.recipe, &self.loaded.recipe.train);
+        let steps = self.account.steps();
+        if step > 0 {
+            eprint_line(&format!("resuming at step {step} of {steps}"));
+            return Ok(());
+        }
+        let epoch = (self.batches.windows() * config.context) as u64;
+        let epochs = (steps * config.batch_tokens) as f64 / epoch as f64;
+        eprint_line(&format!(
+            "training: {steps} steps of {} tokens, {epochs:.2} epochs of {} tokens",
+            thousands(config.batch_tokens),
+            thousands(epoch)
+        ));
+        self.run.log(&json!({
+            "event": "start",
+            "step": 0,
+            "tool_version": VERSION,
+            "seed": recipe.seed,
+            "recipe_sha256": self.loaded.sha256,
+            "data_sha256": self.data_sha256,
+            "n_layer": self.start.config.n_layer,
+        }))
+    }
+
+    /// Takes model and moments into the stage: grown, where it grows.
+    fn grow(&mut self, planned: &PlannedStage, mut trainee: Trainee) -> Result<Trainee> {
+        if let Some(policy) = planned.optimizer {
+            trainee
+                .optimizer
+                .carry_over(policy, &planned.block_origins());
+        }
+        let Some(plan) = &planned.growth else {
+            return Ok(trainee);
+        };
+        // Let go of the old model before the new one is loaded.
+        let Trainee {
+            model,
+            optimizer,
+            step,
+            left_out,
+        } = trainee;
+        drop(model);
+        let grown = self.grown(plan, planned.stage.index, step)?;
+        let device = self.measures.device.clone().autodiff();
+        let model = load_model(&grown, &device)?;
+        durable::remove_dir(&grown.dir)?;
+        Ok(Trainee {
+            model,
+            optimizer,
+            step,
+            left_out,
+        })
+    }
+
+    /// Grows the checkpoint of `step`, and keeps the record of it.
+    fn grown(&self, plan: &GrowthPlan, index: usize, step: u64) -> Result<Checkpoint> {
+        let source = Checkpoint::open_dir(&self.run.checkpoint_path(step))?;
+        let out = self.run.path().join(format!("grown-{:02}", index + 1));
+        if out.exists() {
+            durable::remove_dir(&out)?;
+        }
+        let grower = Grower {
+            source: &source,
+            plan,
+            seed: self.loaded.recipe.seed.wrapping_add(index as u64),
+            probe: Some(PROBE_TEXT),
+            max_shard_bytes: save::DEFAULT_SHARD_BYTES,
+            force: false,
+        };
+        let record = grower.run(&out)?;
+        report_growth(&record);
+        self.run
+            .write_json(&format!("growth-{:02}.json", index + 1), &record)?;
+        Checkpoint::open_dir(&out)
+    }
+}
+
+/// A stage as the metrics have it.
+fn description(planned: &PlannedStage, account: &Account) -> serde_json::Value {
+    let stage = &planned.stage;
+    json!({
+        "event": "stage",
+        "step": stage.first_step,
+        "stage": stage.index + 1,
+        "name": planned.name,
+        "steps": stage.steps,
+        "n_layer": planned.n_layer,
+        "grown": planned.growth.is_some(),
+        "optimizer": planned.optimizer,
+        "new_layers": planned.new_layers,
+        "trainable_tensors": stage.trainable.len(),
+        "lr": stage.schedule.lr,
+        "cost": account.of_stage(stage.index),
+    })
+}

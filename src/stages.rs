@@ -1,0 +1,443 @@
+//! A run as a list of stages.
+//!
+//! A stage is a depth, perhaps reached by growth, a set of trainable parameters, a token
+//! budget, a learning-rate schedule and an optimizer policy. From-scratch training is one
+//! stage; the incremental training of arXiv 2411.18700, gradual stacking, MSLT and training
+//! the new blocks before all of them are several. Everything here follows from the recipe and
+//! the depth of the source, before anything is computed or written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Gpt2Config;
+use crate::growth::{GrowConfig, GrowthPlan};
+use crate::train::optimizer::{BlockOrigin, OptimizerPolicy};
+use crate::train::schedule::{Schedule, Shape};
+use crate::train::select::Scope;
+use crate::train::{ScheduleOver, Stage, TrainConfig};
+
+/// A `[[stage]]` of a recipe. What it leaves open is taken from `[train]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageConfig {
+    /// What it is called in tables.
+    pub name: Option<String>,
+    /// Its tokens, rounded up to whole steps; with `depths`, at each.
+    pub tokens: u64,
+    /// Runs the stage at each of these depths, growing where the model is shallower. Stages
+    /// beside each other with the same list take turns at every depth.
+    pub depths: Option<Vec<usize>>,
+    /// How it grows before it starts; the depth comes from `depths`, or from `to` or a plan.
+    pub grow: Option<GrowConfig>,
+    /// What becomes of the optimizer's moments.
+    pub optimizer: Option<OptimizerPolicy>,
+    /// What is trained.
+    pub trainable: Option<Vec<String>>,
+    /// From this many tokens on, everything is trained.
+    pub unfreeze_at_tokens: Option<u64>,
+    /// Factors on the learning rate by selector.
+    pub lr_scale: Option<BTreeMap<String, f64>>,
+    /// Peak learning rate.
+    pub lr: Option<f64>,
+    /// Final learning rate.
+    pub min_lr: Option<f64>,
+    /// Shape of the schedule.
+    pub schedule: Option<Shape>,
+    /// Tokens of linear warm-up.
+    pub warmup_tokens: Option<u64>,
+    /// Tokens of decay at the end of `wsd`.
+    pub decay_tokens: Option<u64>,
+}
+
+/// A stage with everything resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedStage {
+    /// What it is called in tables.
+    pub name: String,
+    /// Blocks of its model.
+    pub n_layer: usize,
+    /// The growth before it.
+    pub growth: Option<GrowthPlan>,
+    /// What becomes of the moments before it; none leaves them alone.
+    pub optimizer: Option<OptimizerPolicy>,
+    /// Blocks that the last growth added.
+    pub new_layers: BTreeSet<usize>,
+    /// What the training loop needs.
+    pub stage: Stage,
+}
+
+impl PlannedStage {
+    /// Where each of its blocks comes from in the stage before.
+    pub fn block_origins(&self) -> Vec<BlockOrigin> {
+        match &self.growth {
+            None => (0..self.n_layer)
+                .map(|source| BlockOrigin { source, kept: true })
+                .collect(),
+            Some(plan) => plan
+                .slots
+                .iter()
+                .map(|slot| BlockOrigin {
+                    source: slot.source,
+                    kept: slot.is_kept(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What a run starts from.
+#[derive(Clone, Debug)]
+pub struct Origin<'a> {
+    /// Architecture of the source, or of the model drawn from scratch.
+    pub config: &'a Gpt2Config,
+    /// Blocks that count as new before any growth: those that an earlier growth added, and
+    /// all of a model from scratch.
+    pub new_layers: BTreeSet<usize>,
+}
+
+/// Resolves the stages of a run. `grow` is the recipe's own `[grow]`, before the first stage.
+///
+/// # Errors
+/// Says which stage cannot be run, and why.
+pub fn plan(
+    train: &TrainConfig,
+    stages: &[StageConfig],
+    grow: Option<&GrowConfig>,
+    origin: &Origin<'_>,
+) -> Result<Vec<PlannedStage>, String> {
+    let mut expanded = expand(train, stages)?;
+    if let Some(grow) = grow {
+        let first = &mut expanded[0].1;
+        if first.grow.is_some() {
+            return Err("[grow] and the first stage's grow exclude each other".into());
+        }
+        first.grow = Some(grow.clone());
+    }
+    let total: u64 = expanded
+        .iter()
+        .map(|(_, stage)| stage.tokens.div_ceil(train.batch_tokens) * train.batch_tokens)
+        .sum();
+    let mut planner = Planner {
+        train,
+        total_tokens: total,
+        n_layer: origin.config.n_layer,
+        new_layers: origin.new_layers.clone(),
+        planned: Vec::new(),
+    };
+    for (depth, stage) in &expanded {
+        let number = planner.planned.len() + 1;
+        let add = planner.add(stage, *depth, origin.config);
+        add.map_err(|message| match stages.is_empty() {
+            true => message,
+            false => format!("stage {number}: {message}"),
+        })?;
+    }
+    Ok(planner.planned)
+}
+
+/// Every stage at every depth, in order; without stages, the one that `[train]` describes.
+fn expand(
+    train: &TrainConfig,
+    stages: &[StageConfig],
+) -> Result<Vec<(Option<usize>, StageConfig)>, String> {
+    match (train.tokens, stages) {
+        (None, []) => return Err("train.tokens is missing, and there is no [[stage]]".into()),
+        (Some(_), [_, ..]) => {
+            return Err(
+                "train.tokens and [[stage]] exclude each other: give every stage its tokens".into(),
+            );
+        }
+        (Some(tokens), []) => {
+            let stage = StageConfig {
+                tokens,
+                ..StageConfig::default()
+            };
+            return Ok(vec![(None, stage)]);
+        }
+        (None, _) => {}
+    }
+    let mut expanded = Vec::new();
+    for turns in stages.chunk_by(|a, b| a.depths.is_some() && a.depths == b.depths) {
+        match &turns[0].depths {
+            None => expanded.push((None, turns[0].clone())),
+            Some(depths) if depths.is_empty() => return Err("`depths` is empty".into()),
+            Some(depths) => {
+                for &depth in depths {
+                    expanded.extend(turns.iter().map(|stage| (Some(depth), stage.clone())));
+                }
+            }
+        }
+    }
+    Ok(expanded)
+}
+
+struct Planner<'a> {
+    train: &'a TrainConfig,
+    total_tokens: u64,
+    n_layer: usize,
+    new_layers: BTreeSet<usize>,
+    planned: Vec<PlannedStage>,
+}
+
+impl Planner<'_> {
+    fn add(
+        &mut self,
+        stage: &StageConfig,
+        depth: Option<usize>,
+        config: &Gpt2Config,
+    ) -> Result<(), String> {
+        if stage.tokens == 0 {
+            return Err("tokens must be at least 1".into());
+        }
+        let growth = self.growth(stage, depth)?;
+        if let Some(plan) = &growth {
+            self.n_layer = plan.n_layer();
+            let new = plan.slots.iter().enumerate().filter(|(_, s)| !s.is_kept());
+            self.new_layers = new.map(|(layer, _)| layer).collect();
+        }
+        let config = config.with_n_layer(self.n_layer);
+        let scope = Scope {
+            config: &config,
+            new_layers: &self.new_layers,
+        };
+        let trainable = scope.select(stage.trainable.as_ref().unwrap_or(&self.train.trainable))?;
+        let lr_scale = scope.factors(stage.lr_scale.as_ref().unwrap_or(&self.train.lr_scale))?;
+        let index = self.planned.len();
+        let first_step = self.planned.last().map_or(0, |last| last.stage.end());
+        let steps = stage.tokens.div_ceil(self.train.batch_tokens);
+        let (schedule, schedule_from) = self.schedule(stage, first_step, steps)?;
+        let unfreeze = stage.unfreeze_at_tokens.or(self.train.unfreeze_at_tokens);
+        let unfreeze_at =
+            unfreeze.map(|tokens| first_step + tokens.div_ceil(self.train.batch_tokens));
+        let grows = growth.is_some();
+        let policy = stage
+            .optimizer
+            .or(self.train.optimizer.filter(|_| grows || index == 0));
+        self.planned.push(PlannedStage {
+            name: name(stage, depth, index),
+            n_layer: self.n_layer,
+            optimizer: policy.or(grows.then_some(OptimizerPolicy::ZeroNew)),
+            growth,
+            new_layers: self.new_layers.clone(),
+            stage: Stage {
+                index,
+                first_step,
+                steps,
+                schedule,
+                schedule_from,
+                trainable,
+                unfreeze_at,
+                lr_scale,
+                wakeup_steps: if grows { self.train.wakeup_steps } else { 0 },
+            },
+        });
+        Ok(())
+    }
+
+    fn growth(
+        &self,
+        stage: &StageConfig,
+        depth: Option<usize>,
+    ) -> Result<Option<GrowthPlan>, String> {
+        let to = match (depth, &stage.grow) {
+            (Some(_), Some(grow)) if grow.to.is_some() => {
+                return Err("`depths` and grow.to exclude each other".into());
+            }
+            (Some(depth), _) if depth < self.n_layer => {
+                return Err(format!(
+                    "depth {depth} is below the {} blocks the model has by then",
+                    self.n_layer
+                ));
+            }
+            (Some(depth), _) if depth == self.n_layer => return Ok(None),
+            (depth, _) => depth,
+        };
+        let grow = match (&stage.grow, to) {
+            (None, None) => return Ok(None),
+            (grow, Some(_)) => GrowConfig {
+                to,
+                ..grow.clone().unwrap_or_default()
+            },
+            (Some(grow), None) => grow.clone(),
+        };
+        let explain = |error: crate::Error| match error.hint() {
+            Some(hint) => format!("[grow]: {error} ({hint})"),
+            None => format!("[grow]: {error}"),
+        };
+        grow.resolve(self.n_layer).map(Some).map_err(explain)
+    }
+
+    /// The schedule, and the tokens of the run that it does not count.
+    fn schedule(
+        &self,
+        stage: &StageConfig,
+        first_step: u64,
+        steps: u64,
+    ) -> Result<(Schedule, u64), String> {
+        let train = self.train;
+        let (total_tokens, from) = match train.schedule_over {
+            ScheduleOver::Stage => (steps * train.batch_tokens, first_step * train.batch_tokens),
+            ScheduleOver::Run => (self.total_tokens, 0),
+        };
+        let lr = stage.lr.unwrap_or(train.lr);
+        let min_lr = stage.min_lr.or(train.min_lr).unwrap_or(lr / 10.0);
+        for (key, value) in [("lr", lr), ("min_lr", min_lr)] {
+            if !value.is_finite() || value < 0.0 {
+                return Err(format!("{key} = {value} must be a number from 0"));
+            }
+        }
+        let schedule = Schedule {
+            shape: stage.schedule.unwrap_or(train.schedule),
+            lr,
+            min_lr,
+            warmup_tokens: stage.warmup_tokens.unwrap_or(train.warmup_tokens),
+            decay_tokens: stage
+                .decay_tokens
+                .or(train.decay_tokens)
+                .unwrap_or(total_tokens / 10),
+            total_tokens,
+        };
+        Ok((schedule, from))
+    }
+}
+
+fn name(stage: &StageConfig, depth: Option<usize>, index: usize) -> String {
+    match (&stage.name, depth) {
+        (Some(name), Some(depth)) => format!("{name}, {depth} blocks"),
+        (Some(name), None) => name.clone(),
+        (None, Some(depth)) => format!("{depth} blocks"),
+        (None, None) => format!("stage {}", index + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(n_layer: usize, text: &str) -> Result<Vec<PlannedStage>, String> {
+        #[derive(Deserialize)]
+        struct Part {
+            train: TrainConfig,
+            grow: Option<GrowConfig>,
+            #[serde(default)]
+            stage: Vec<StageConfig>,
+        }
+        let text = format!("train.batch_tokens = 100\ntrain.context = 10\ntrain.lr = 1.0\n{text}");
+        let part: Part = toml::from_str(&text).unwrap();
+        let config = Gpt2Config::new(16, 16, 8, n_layer, 2).unwrap();
+        let origin = Origin {
+            config: &config,
+            new_layers: (0..n_layer).collect(),
+        };
+        plan(&part.train, &part.stage, part.grow.as_ref(), &origin)
+    }
+
+    const INCREMENTAL: &str = r#"
+        [[stage]]
+        name = "new"
+        depths = [1, 2, 4]
+        tokens = 250
+        trainable = ["new", "embeddings"]
+        grow = { placement = "top", init = "random" }
+        [[stage]]
+        name = "all"
+        depths = [1, 2, 4]
+        tokens = 100
+        [[stage]]
+        tokens = 1000
+        optimizer = "fresh"
+    "#;
+
+    #[test]
+    fn stages_with_the_same_depths_take_turns() {
+        let stages = planned(1, INCREMENTAL).unwrap();
+        let rows: Vec<_> = stages
+            .iter()
+            .map(|s| {
+                (
+                    s.name.as_str(),
+                    s.n_layer,
+                    s.stage.first_step,
+                    s.growth.is_some(),
+                )
+            })
+            .collect();
+        let expected = [
+            ("new, 1 blocks", 1, 0, false),
+            ("all, 1 blocks", 1, 3, false),
+            ("new, 2 blocks", 2, 4, true),
+            ("all, 2 blocks", 2, 7, false),
+            ("new, 4 blocks", 4, 8, true),
+            ("all, 4 blocks", 4, 11, false),
+            ("stage 7", 4, 12, false),
+        ];
+        assert_eq!(rows, expected);
+        assert_eq!(stages[6].stage.end(), 22);
+    }
+
+    #[test]
+    fn phases_train_what_they_name() {
+        let stages = planned(1, INCREMENTAL).unwrap();
+        let trains = |stage: usize, name: &str| stages[stage].stage.trains(name, 0);
+        assert!(trains(0, "h.0.ln_1.bias") && trains(0, "wpe.weight") && !trains(0, "ln_f.bias"));
+        assert!(!trains(2, "h.0.ln_1.bias") && trains(2, "h.1.ln_1.bias"));
+        assert!(trains(3, "h.0.ln_1.bias") && trains(3, "ln_f.bias"));
+        assert!(!trains(4, "h.1.ln_1.bias") && trains(4, "h.3.ln_1.bias"));
+        let policies: Vec<_> = stages.iter().map(|s| s.optimizer).collect();
+        let (zero_new, fresh) = (Some(OptimizerPolicy::ZeroNew), Some(OptimizerPolicy::Fresh));
+        assert_eq!(
+            policies,
+            [None, None, zero_new, None, zero_new, None, fresh]
+        );
+    }
+
+    #[test]
+    fn a_schedule_spans_a_stage_or_the_run() {
+        let two = "[[stage]]\ntokens = 1000\n[[stage]]\ntokens = 1000\n";
+        let lr =
+            |text: &str, stage: usize, step| planned(2, text).unwrap()[stage].stage.lr(step, 100);
+        assert_eq!((lr(two, 0, 0), lr(two, 1, 10)), (1.0, 1.0));
+        let run = format!("train.schedule_over = \"run\"\n{two}");
+        assert_eq!(lr(&run, 0, 0), 1.0);
+        assert!((lr(&run, 1, 10) - 0.55).abs() < 1e-9);
+    }
+
+    #[test]
+    fn unfreezing_is_counted_from_the_stage() {
+        let text = "[[stage]]\ntokens = 500\n[[stage]]\ntokens = 500\ntrainable = [\"ln_f\"]\nunfreeze_at_tokens = 200\n";
+        let stages = planned(2, text).unwrap();
+        let trains = |step| stages[1].stage.trains("wte.weight", step);
+        assert_eq!((trains(6), trains(7)), (false, true));
+    }
+
+    #[test]
+    fn stages_that_cannot_be_are_named() {
+        for (text, word) in [
+            ("", "train.tokens is missing"),
+            (
+                "train.tokens = 5\n[[stage]]\ntokens = 5\n",
+                "exclude each other",
+            ),
+            ("[[stage]]\ntokens = 0\n", "stage 1: tokens"),
+            (
+                "[[stage]]\ntokens = 5\n[[stage]]\ntokens = 5\ndepths = [1]\n",
+                "stage 2: depth 1 is below",
+            ),
+            ("[[stage]]\ntokens = 5\ndepths = []\n", "`depths` is empty"),
+            (
+                "[[stage]]\ntokens = 5\ndepths = [4]\ngrow = { to = 4 }\n",
+                "exclude each other",
+            ),
+            (
+                "[[stage]]\ntokens = 5\ntrainable = [\"hh\"]\n",
+                "`hh` matches no parameter",
+            ),
+            ("[[stage]]\ntokens = 5\nlr = nan\n", "stage 1: lr = NaN"),
+            ("train.tokens = 5\n[grow]\nto = 2\n", "[grow]"),
+        ] {
+            let error = planned(2, text).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
