@@ -212,7 +212,7 @@ fn growth_requests_are_checked() {
 --to -4 | 2 | -4
 --to 99999999999999999999 | 2 | 99999999999999999999
  | 2 | how deep? | --to N
---to 4 --method gstack | 2 | no method `gstack` | hint: did you mean `g-stack`?
+--to 4 --method gstack | 2 | no method `gstack` | did you mean `g-stack`?
 --to 4 --method zzz | 2 | no method `zzz` | hint: `scale-ckpt methods`
 --to 5 --method g-stack | 2 | g-stack | it needs a multiple of 2 | hint: any depth
 --to 4 --method g-stack --init copy | 2 | exclude each other | hint: a method
@@ -294,7 +294,7 @@ from | scratch = { n_layer = 1, n_embd = 8, n_head = 1, n_positions = 8 }\nfrom 
 ["val.txt"] | "val.txt" | r.toml | line 6 | expected a sequence
 1e-3 |  | r.toml | line 12
 1e-3 | nan | train.lr
-= 256 | = 250 | train.batch_tokens = 250 | micro_batch * context = 128
+= 256 | = 250 | train.batch_tokens = 250 | multiple of context = 32
 = 256 | = 9223372036854775552 | train.batch_tokens = 9223372036854775552
 = 32 | = 1024 | train.context = 1024 | n_positions = 512
 micro_batch = 4 | micro_batch = 288230376151711745 | micro_batch
@@ -304,7 +304,7 @@ train.txt | empty.txt | empty.txt: no text there
 ["val.txt"] | [] | r.toml | data.val names no text files
 out = "run" | out = "" | r.toml | `out` is empty
 [data] | [grow]\nto = 2\n[data] | not deeper than the source's 2 blocks
-[data] | [grow]\nto = 4\nmethod = "gstack"\n[data] | gstack | hint: did you mean `g-stack`?
+[data] | [grow]\nto = 4\nmethod = "gstack"\n[data] | gstack | did you mean `g-stack`?
 ./m | ./nowhere | ./nowhere: no config.json
 "#;
     let sandbox = with_recipe(RECIPE);

@@ -171,7 +171,7 @@ fn grown_logits_are_those_of_transformers() {
 /// A model of GPT-2 small's depth, at a width that tests can afford.
 fn random_checkpoint(dir: &Path, n_layer: usize) -> Checkpoint {
     let config = Gpt2Config::new(211, 64, 48, n_layer, 4).unwrap();
-    let model = weights::init(&config, 3, &Device::flex()).unwrap();
+    let model = weights::init(&config, config.n_layer, 3, &Device::flex()).unwrap();
     let named = weights::read_all(&model);
     let staged = StagedDir::new(&dir.join("source"), false).unwrap();
     save::save(

@@ -11,12 +11,12 @@ const LAYERS: &[&[&str]] = &[
     &["interrupt"],
     &["durable"],
     &["checkpoint", "device"],
-    &["progress", "kernels"],
+    &["progress", "kernels", "manifest", "events", "ledger"],
     &["model", "run"],
     &["data"],
     &["growth", "train", "eval", "generate", "inspect"],
-    &["certify"],
-    &["grower", "recipe"],
+    &["certify", "stages"],
+    &["account", "grower", "recipe"],
 ];
 
 /// Modules that work on the host alone.
@@ -27,8 +27,12 @@ const WITHOUT_BURN: &[&str] = &[
     "checkpoint",
     "growth",
     "inspect",
+    "manifest",
+    "events",
+    "ledger",
     "recipe",
     "run",
+    "stages",
     "progress",
 ];
 

@@ -172,7 +172,13 @@ fn ten_steps_of_adamw_match_pytorch() {
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         let norm = global_norm(&model, &grads);
         norms.push(norm as f32);
-        model = optimizer.step(model, grads, 1e-3, (1.0 / (norm + 1e-6)).min(1.0));
+        model = optimizer.step(
+            model,
+            grads,
+            1e-3,
+            (1.0 / (norm + 1e-6)).min(1.0),
+            &Default::default(),
+        );
     }
     assert_close("losses", &losses, expected.values("losses"), LOSSES);
     assert_close("norms", &norms, expected.values("norms"), 3.0 * LOSSES);
@@ -239,7 +245,13 @@ fn every_parameter_has_an_identity_of_its_own_and_trains() {
         ids(&expected, "targets", &device),
     );
     let grads = GradientsParams::from_grads(loss.backward(), &model);
-    let after = weights::read_all(&Optimizer::new(AdamW::default()).step(model, grads, 1e-3, 1.0));
+    let after = weights::read_all(&Optimizer::new(AdamW::default()).step(
+        model,
+        grads,
+        1e-3,
+        1.0,
+        &Default::default(),
+    ));
     for (before, after) in before.iter().zip(&after) {
         assert_ne!(before.values, after.values, "{} did not train", before.name);
     }

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
+use scale_ckpt::checkpoint::Gpt2Config;
 use scale_ckpt::recipe::{self, ModelSource};
+use scale_ckpt::stages::{self, Origin};
 
 #[test]
 fn every_shipped_recipe_is_sound() {
@@ -17,26 +19,25 @@ fn every_shipped_recipe_is_sound() {
         let recipe = recipe::load(&path, &[])
             .unwrap_or_else(|e| panic!("{e}"))
             .recipe;
-        let (n_positions, n_layer) = match &recipe.model {
-            ModelSource::From(name) if name == "gpt2" => (1024, 12),
-            ModelSource::From(name) => {
-                let config = scale_ckpt::checkpoint::Gpt2Config::load(
-                    &Path::new(env!("CARGO_MANIFEST_DIR"))
-                        .join(name)
-                        .join("config.json"),
-                )
-                .unwrap();
-                (config.n_positions, config.n_layer)
+        let config = match &recipe.model {
+            ModelSource::From(name) if name == "gpt2" => {
+                Gpt2Config::new(50257, 1024, 768, 12, 12).unwrap()
             }
-            ModelSource::Scratch(scratch) => (scratch.n_positions, scratch.n_layer),
+            ModelSource::From(name) => {
+                let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+                Gpt2Config::load(&dir.join("config.json")).unwrap()
+            }
+            ModelSource::Scratch(scratch) => scratch.config().unwrap(),
         };
-        recipe
-            .train
-            .check(n_positions)
-            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        if let Some(grow) = &recipe.grow {
-            grow.resolve(n_layer).unwrap();
-        }
+        let scratch = matches!(recipe.model, ModelSource::Scratch(_));
+        let origin = Origin {
+            config: &config,
+            new_layers: (0..config.n_layer).filter(|_| scratch).collect(),
+        };
+        let sound = recipe.train.check(config.n_positions).and_then(|()| {
+            stages::plan(&recipe.train, &recipe.stages, recipe.grow.as_ref(), &origin)
+        });
+        sound.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         seen += 1;
     }
     assert!(seen >= 3);
