@@ -107,24 +107,12 @@ fn price(planned: &PlannedStage, step: u64, config: &Gpt2Config, context: usize)
 mod tests {
     use super::*;
     use crate::ledger::paper;
-    use crate::stages::{self, Origin, StageConfig};
+    use crate::stages::planned_from;
 
     fn account(text: &str) -> (Account, usize) {
-        #[derive(serde::Deserialize)]
-        struct Part {
-            train: TrainConfig,
-            #[serde(default)]
-            stage: Vec<StageConfig>,
-        }
-        let text = format!("train.batch_tokens = 100\ntrain.context = 10\ntrain.lr = 1.0\n{text}");
-        let part: Part = toml::from_str(&text).unwrap();
-        let config = Gpt2Config::new(16, 16, 8, 3, 2).unwrap();
-        let origin = Origin {
-            config: &config,
-            new_layers: (0..3).collect(),
-        };
-        let stages = stages::plan(&part.train, &part.stage, None, &origin).unwrap();
-        (Account::new(&stages, &config, &part.train), stages.len())
+        let (train, config, planned) = planned_from(3, text);
+        let stages = planned.unwrap();
+        (Account::new(&stages, &config, &train), stages.len())
     }
 
     /// The paper's closed form, C = T·L·(3S + 5)/(4S), from the stages of its recipe.

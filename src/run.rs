@@ -85,16 +85,19 @@ impl RunDir {
 
     /// Whether an event of `step` that holds `key` was logged.
     pub fn has_logged(&self, step: u64, key: &str) -> Result<bool> {
-        let path = self.path.join("metrics.jsonl");
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
         let matches = |line: &str| {
             serde_json::from_str::<serde_json::Value>(line)
                 .is_ok_and(|event| event["step"].as_u64() == Some(step) && event.get(key).is_some())
         };
+        Ok(self.metrics_lines()?.any(|line| matches(&line)))
+    }
+
+    /// What was logged, up to a line that a crash left unreadable.
+    fn metrics_lines(&self) -> Result<impl Iterator<Item = String>> {
+        let path = self.path.join("metrics.jsonl");
+        let file = File::open(&path).map_err(Error::io("open", path))?;
         let lines = BufReader::new(file).lines();
-        Ok(lines
-            .map_while(std::result::Result::ok)
-            .any(|line| matches(&line)))
+        Ok(lines.map_while(std::result::Result::ok))
     }
 
     /// Drops events of steps after `step`, so that a resumed run logs no step twice, a line
@@ -102,10 +105,8 @@ impl RunDir {
     /// be logged anew.
     pub fn truncate_metrics(&mut self, step: u64) -> Result<()> {
         let path = self.path.join("metrics.jsonl");
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let kept: Vec<String> = BufReader::new(file)
-            .lines()
-            .map_while(std::result::Result::ok)
+        let kept: Vec<String> = self
+            .metrics_lines()?
             .filter(|line| belongs_before(line, step))
             .map(|line| line + "\n")
             .collect();

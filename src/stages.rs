@@ -15,7 +15,7 @@ use crate::growth::{GrowConfig, GrowthPlan};
 use crate::train::optimizer::{BlockOrigin, OptimizerPolicy};
 use crate::train::schedule::{Schedule, Shape};
 use crate::train::select::Scope;
-use crate::train::{ScheduleOver, Stage, TrainConfig};
+use crate::train::{ScheduleOver, Stage, TrainConfig, check_rate};
 
 /// A `[[stage]]` of a recipe. What it leaves open is taken from `[train]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -282,11 +282,8 @@ impl Planner<'_> {
         };
         let lr = stage.lr.unwrap_or(train.lr);
         let min_lr = stage.min_lr.or(train.min_lr).unwrap_or(lr / 10.0);
-        for (key, value) in [("lr", lr), ("min_lr", min_lr)] {
-            if !value.is_finite() || value < 0.0 {
-                return Err(format!("{key} = {value} must be a number from 0"));
-            }
-        }
+        check_rate("lr", lr)?;
+        check_rate("min_lr", min_lr)?;
         let schedule = Schedule {
             shape: stage.schedule.unwrap_or(train.schedule),
             lr,
@@ -311,26 +308,36 @@ fn name(stage: &StageConfig, depth: Option<usize>, index: usize) -> String {
     }
 }
 
+/// Plans the tables `train`, `grow` and `stage` of a text for a model of `n_layer` blocks.
+#[cfg(test)]
+pub(crate) fn planned_from(
+    n_layer: usize,
+    text: &str,
+) -> (TrainConfig, Gpt2Config, Result<Vec<PlannedStage>, String>) {
+    #[derive(Deserialize)]
+    struct Part {
+        train: TrainConfig,
+        grow: Option<GrowConfig>,
+        #[serde(default)]
+        stage: Vec<StageConfig>,
+    }
+    let text = format!("train.batch_tokens = 100\ntrain.context = 10\ntrain.lr = 1.0\n{text}");
+    let part: Part = toml::from_str(&text).expect("a sound test recipe");
+    let config = Gpt2Config::new(16, 16, 8, n_layer, 2).expect("a sound shape");
+    let origin = Origin {
+        config: &config,
+        new_layers: (0..n_layer).collect(),
+    };
+    let planned = plan(&part.train, &part.stage, part.grow.as_ref(), &origin);
+    (part.train, config, planned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn planned(n_layer: usize, text: &str) -> Result<Vec<PlannedStage>, String> {
-        #[derive(Deserialize)]
-        struct Part {
-            train: TrainConfig,
-            grow: Option<GrowConfig>,
-            #[serde(default)]
-            stage: Vec<StageConfig>,
-        }
-        let text = format!("train.batch_tokens = 100\ntrain.context = 10\ntrain.lr = 1.0\n{text}");
-        let part: Part = toml::from_str(&text).unwrap();
-        let config = Gpt2Config::new(16, 16, 8, n_layer, 2).unwrap();
-        let origin = Origin {
-            config: &config,
-            new_layers: (0..n_layer).collect(),
-        };
-        plan(&part.train, &part.stage, part.grow.as_ref(), &origin)
+        planned_from(n_layer, text).2
     }
 
     const INCREMENTAL: &str = r#"

@@ -6,20 +6,11 @@
 mod sandbox;
 mod support;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use sandbox::{Outcome, Sandbox, with_recipe};
+use sandbox::{Outcome, RECIPE, Sandbox, with_recipe};
 use serde_json::Value;
 
 /// Two blocks, a third on top that trains alone, then all; a growth by copies at the end.
-const STAGED: &str = r#"out = "run"
-[model]
-from = "./m"
-[data]
-train = ["train.txt"]
-val = ["val.txt"]
-[train]
+const STAGES: &str = r#"[train]
 batch_tokens = 128
 context = 32
 micro_batch = 1
@@ -39,6 +30,12 @@ grow = { to = 4, placement = "top", init = "copy" }
 optimizer = "inherit"
 "#;
 const STEPS: usize = 7;
+
+/// The stages on the model and texts of the small recipe.
+fn staged() -> String {
+    let (sources, _) = RECIPE.split_once("[train]").unwrap();
+    format!("{sources}{STAGES}")
+}
 
 fn events(sandbox: &Sandbox) -> Vec<Value> {
     let text = String::from_utf8(sandbox.read("run/metrics.jsonl")).unwrap();
@@ -63,7 +60,7 @@ fn result(sandbox: &Sandbox) -> (Vec<Vec<u8>>, Vec<Value>) {
 
 #[test]
 fn every_stage_trains_what_it_names() {
-    let sandbox = with_recipe(STAGED);
+    let sandbox = with_recipe(&staged());
     sandbox
         .run("train r.toml")
         .expect(0, &["stage 2: ", "stage 3: "]);
@@ -114,17 +111,11 @@ fn killed_at(sandbox: &Sandbox, variable: &str, at: usize) -> Outcome {
     Outcome::of(command)
 }
 
-/// Files of ours that stayed under a temporary name.
-fn temporary(tree: &BTreeMap<PathBuf, Vec<u8>>) -> bool {
-    tree.keys()
-        .any(|path| path.to_string_lossy().contains(".tmp-"))
-}
-
 #[test]
 fn a_run_killed_at_any_moment_ends_with_the_same_bytes() {
     for recipe in [
-        STAGED.to_owned(),
-        STAGED.replace("micro_batch = 1", "micro_batch = 4"),
+        staged(),
+        staged().replace("micro_batch = 1", "micro_batch = 4"),
     ] {
         let whole = with_recipe(&recipe);
         whole.run("train r.toml").expect(0, &[]);
@@ -138,7 +129,7 @@ fn a_run_killed_at_any_moment_ends_with_the_same_bytes() {
             moments += 1;
             sandbox.run("train r.toml").expect(0, &[]);
             assert!(result(&sandbox) == expected, "killed at operation {at}");
-            assert!(!temporary(&sandbox.tree()), "killed at operation {at}");
+            assert!(!sandbox.has_temporary(), "killed at operation {at}");
         }
         assert!(moments >= 30, "{moments} moments");
     }
@@ -146,11 +137,11 @@ fn a_run_killed_at_any_moment_ends_with_the_same_bytes() {
 
 #[test]
 fn a_run_whose_disk_fails_at_any_moment_says_so_and_goes_on() {
-    let whole = with_recipe(STAGED);
+    let whole = with_recipe(&staged());
     whole.run("train r.toml").expect(0, &[]);
     let expected = result(&whole);
     for at in (3..).step_by(17) {
-        let sandbox = with_recipe(STAGED);
+        let sandbox = with_recipe(&staged());
         let failed = killed_at(&sandbox, "SCALE_CKPT_FAIL_AT", at);
         if failed.code == Some(0) {
             break;

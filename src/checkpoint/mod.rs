@@ -185,19 +185,33 @@ impl Checkpoint {
     /// SHA-256 over the bytes of the weight files, in hex.
     pub fn weights_sha256(&self) -> Result<String> {
         let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
         for path in &self.weight_files {
-            let mut file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-            loop {
-                crate::interrupt::check("nothing was published")?;
-                let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
-                if read == 0 {
-                    break;
-                }
-                hasher.update(&buffer[..read]);
-            }
+            hash_file(path, &mut hasher, || {
+                crate::interrupt::check("nothing was published")
+            })?;
         }
         Ok(hex(&hasher.finalize()))
+    }
+}
+
+/// Adds the bytes of a file to a hash, and returns how many there are. `check` is asked before
+/// every mebibyte whether to go on.
+pub(crate) fn hash_file(
+    path: &Path,
+    hasher: &mut Sha256,
+    check: impl Fn() -> Result<()>,
+) -> Result<u64> {
+    let mut file = std::fs::File::open(path).map_err(Error::io("open", path))?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        check()?;
+        let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
+        if read == 0 {
+            return Ok(bytes);
+        }
+        hasher.update(&buffer[..read]);
+        bytes += read as u64;
     }
 }
 

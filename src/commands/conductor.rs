@@ -1,14 +1,12 @@
 //! Conducts a run through its stages: growth, training, resume and roll-back.
 
+use burn::tensor::Device;
 use scale_ckpt::account::Account;
-use scale_ckpt::certify::PROBE_TEXT;
-use scale_ckpt::checkpoint::{Checkpoint, save};
+use scale_ckpt::checkpoint::Checkpoint;
 use scale_ckpt::data::Batches;
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
 use scale_ckpt::events::{self, EventWriter};
-use scale_ckpt::grower::Grower;
-use scale_ckpt::growth::GrowthPlan;
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
 use scale_ckpt::recipe::LoadedRecipe;
 use scale_ckpt::run::RunDir;
@@ -18,7 +16,7 @@ use scale_ckpt::{Result, VERSION};
 use serde_json::json;
 
 use super::scores::Measures;
-use super::shared::{load_model, report_growth, thousands};
+use super::shared::{grow_into, load_model, thousands};
 use super::start::Start;
 use super::watcher::Watcher;
 
@@ -48,8 +46,8 @@ impl Conductor<'_> {
             trainee.left_out.extend(&diverged);
             let restored = trainee.step;
             let error = match self.through_stages(trainee) {
-                Err(Error::Diverged { step, message }) => Error::Diverged { step, message },
-                done => return done,
+                Ok(trained) => return Ok(trained),
+                Err(error) => error,
             };
             let Error::Diverged { step, .. } = &error else {
                 return Err(error);
@@ -106,56 +104,40 @@ impl Conductor<'_> {
         let device = self.measures.device.clone().autodiff();
         let meter = Meter::new("training", self.account.steps(), Unit::Count);
         meter.start_at(trainee.step);
-        let (mut average, mut saved) = (None, (trainee.step > 0).then_some(trainee.step));
-        let start = self.start;
-        let mut meter = Some(meter);
-        let mut events = Some(events);
-        for (index, planned) in start.stages.iter().enumerate() {
+        let stages = &self.start.stages;
+        let mut watcher = Watcher {
+            loaded: self.loaded,
+            start: self.start,
+            measures: self.measures,
+            run: &mut *self.run,
+            meter,
+            data_sha256: self.data_sha256.clone(),
+            planned: &stages[0],
+            account: self.account,
+            events,
+            average: None,
+            saved: (trainee.step > 0).then_some(trainee.step),
+        };
+        for (index, planned) in stages.iter().enumerate() {
             let stage = &planned.stage;
             if trainee.step >= stage.end() {
                 continue;
             }
-            if trainee.step == stage.first_step && index > 0 {
-                trainee = self.grow(planned, trainee)?;
-            }
-            let resumed = trainee.step;
-            let mut watcher = Watcher {
-                loaded: self.loaded,
-                start,
-                measures: self.measures,
-                run: &mut *self.run,
-                meter: meter.take().expect("handed back after each stage"),
-                data_sha256: self.data_sha256.clone(),
-                planned,
-                account: self.account,
-                events: events.take().expect("handed back after each stage"),
-                average,
-                saved,
-            };
-            if resumed == stage.first_step {
-                watcher.begin(&description(planned, self.account), start.stages.len() > 1)?;
+            watcher.planned = planned;
+            if trainee.step == stage.first_step {
+                if index > 0 {
+                    let seed = self.loaded.recipe.seed.wrapping_add(index as u64);
+                    trainee = grow(planned, trainee, seed, watcher.run, &device)?;
+                }
+                watcher.begin(&description(planned, self.account), stages.len() > 1)?;
             }
             watcher.make_up_for(&trainee)?;
-            trainee = train(
-                trainee,
-                stage,
-                &mut self.batches,
-                config,
-                &device,
-                &mut watcher,
-            )?;
-            let grows_next = start
-                .stages
-                .get(index + 1)
-                .is_none_or(|next| next.growth.is_some());
-            if grows_next {
+            let batches = &mut self.batches;
+            trainee = train(trainee, stage, batches, config, &device, &mut watcher)?;
+            let next = stages.get(index + 1);
+            if next.is_none_or(|next| next.growth.is_some()) {
                 watcher.save(&trainee)?;
             }
-            (average, saved) = (watcher.average, watcher.saved);
-            (meter, events) = (Some(watcher.meter), Some(watcher.events));
-        }
-        if let Some(mut events) = events {
-            events.flush()?;
         }
         Ok(trainee)
     }
@@ -185,58 +167,48 @@ impl Conductor<'_> {
             "n_layer": self.start.config.n_layer,
         }))
     }
+}
 
-    /// Takes model and moments into the stage: grown, where it grows.
-    fn grow(&mut self, planned: &PlannedStage, mut trainee: Trainee) -> Result<Trainee> {
-        if let Some(policy) = planned.optimizer {
-            trainee
-                .optimizer
-                .carry_over(policy, &planned.block_origins());
-        }
-        let Some(plan) = &planned.growth else {
-            return Ok(trainee);
-        };
-        // Let go of the old model before the new one is loaded.
-        let Trainee {
-            model,
-            optimizer,
-            step,
-            left_out,
-        } = trainee;
-        drop(model);
-        let grown = self.grown(plan, planned.stage.index, step)?;
-        let device = self.measures.device.clone().autodiff();
-        let model = load_model(&grown, &device)?;
-        durable::remove_dir(&grown.dir)?;
-        Ok(Trainee {
-            model,
-            optimizer,
-            step,
-            left_out,
-        })
+/// Takes model and moments into the stage: grown, where it grows.
+fn grow(
+    planned: &PlannedStage,
+    mut trainee: Trainee,
+    seed: u64,
+    run: &RunDir,
+    device: &Device,
+) -> Result<Trainee> {
+    if let Some(policy) = planned.optimizer {
+        trainee
+            .optimizer
+            .carry_over(policy, &planned.block_origins());
     }
-
-    /// Grows the checkpoint of `step`, and keeps the record of it.
-    fn grown(&self, plan: &GrowthPlan, index: usize, step: u64) -> Result<Checkpoint> {
-        let source = Checkpoint::open_dir(&self.run.checkpoint_path(step))?;
-        let out = self.run.path().join(format!("grown-{:02}", index + 1));
-        if out.exists() {
-            durable::remove_dir(&out)?;
-        }
-        let grower = Grower {
-            source: &source,
-            plan,
-            seed: self.loaded.recipe.seed.wrapping_add(index as u64),
-            probe: Some(PROBE_TEXT),
-            max_shard_bytes: save::DEFAULT_SHARD_BYTES,
-            force: false,
-        };
-        let record = grower.run(&out)?;
-        report_growth(&record);
-        self.run
-            .write_json(&format!("growth-{:02}.json", index + 1), &record)?;
-        Checkpoint::open_dir(&out)
+    let Some(plan) = &planned.growth else {
+        return Ok(trainee);
+    };
+    // Let go of the old model before the new one is loaded.
+    let Trainee {
+        model,
+        optimizer,
+        step,
+        left_out,
+    } = trainee;
+    drop(model);
+    let source = Checkpoint::open_dir(&run.checkpoint_path(step))?;
+    let number = planned.stage.index + 1;
+    let out = run.path().join(format!("grown-{number:02}"));
+    if out.exists() {
+        durable::remove_dir(&out)?;
     }
+    let record = grow_into(&source, plan, seed, &out)?;
+    run.write_json(&format!("growth-{number:02}.json"), &record)?;
+    let model = load_model(&Checkpoint::open_dir(&out)?, device)?;
+    durable::remove_dir(&out)?;
+    Ok(Trainee {
+        model,
+        optimizer,
+        step,
+        left_out,
+    })
 }
 
 /// A stage as the metrics have it.

@@ -1,14 +1,16 @@
 //! What several commands do alike: open checkpoints, print results.
 
 use std::io::Write;
+use std::path::Path;
 
 use scale_ckpt::Result;
-use scale_ckpt::certify::Certificate;
-use scale_ckpt::checkpoint::Checkpoint;
+use scale_ckpt::certify::{Certificate, PROBE_TEXT};
 use scale_ckpt::checkpoint::hub::HubConfig;
+use scale_ckpt::checkpoint::{Checkpoint, save};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::error::Error;
-use scale_ckpt::grower::GrowthRecord;
+use scale_ckpt::grower::{Grower, GrowthRecord};
+use scale_ckpt::growth::GrowthPlan;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::progress::{DownloadMeter, eprint_line};
 use serde::Serialize;
@@ -44,6 +46,26 @@ fn warn_non_finite(source: &str, names: &[String]) {
             names.join(", ")
         ));
     }
+}
+
+/// Grows `source` into the folder `out`, and says what that did to the function of the model.
+pub fn grow_into(
+    source: &Checkpoint,
+    plan: &GrowthPlan,
+    seed: u64,
+    out: &Path,
+) -> Result<GrowthRecord> {
+    let grower = Grower {
+        source,
+        plan,
+        seed,
+        probe: Some(PROBE_TEXT),
+        max_shard_bytes: save::DEFAULT_SHARD_BYTES,
+        force: false,
+    };
+    let record = grower.run(out)?;
+    report_growth(&record);
+    Ok(record)
 }
 
 /// Says what a growth did to the function of the model.

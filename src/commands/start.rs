@@ -5,12 +5,11 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use scale_ckpt::Result;
-use scale_ckpt::certify::PROBE_TEXT;
-use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, save};
+use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::data::tokenizer::GPT2_VOCAB;
 use scale_ckpt::error::Error;
-use scale_ckpt::grower::{Grower, new_layers};
+use scale_ckpt::grower::new_layers;
 use scale_ckpt::ledger::known_source;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::recipe::{ModelSource, Recipe, ScratchConfig};
@@ -20,7 +19,7 @@ use scale_ckpt::train::optimizer::{Optimizer, OptimizerPolicy};
 use scale_ckpt::train::state;
 
 use super::scores::{Measures, Row};
-use super::shared::{load_model, open, report_growth, tokenizer};
+use super::shared::{grow_into, load_model, open, tokenizer};
 
 /// The starting point of a run.
 pub struct Start {
@@ -142,15 +141,7 @@ impl Start {
         };
         let out = run.path().join("grown");
         if !out.exists() {
-            let grower = Grower {
-                source,
-                plan,
-                seed: recipe.seed,
-                probe: Some(PROBE_TEXT),
-                max_shard_bytes: save::DEFAULT_SHARD_BYTES,
-                force: false,
-            };
-            report_growth(&grower.run(&out)?);
+            grow_into(source, plan, recipe.seed, &out)?;
         }
         self.lineage.push(Checkpoint::open_dir(&out)?);
         Ok(())

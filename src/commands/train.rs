@@ -59,10 +59,23 @@ impl Args {
         let batches = Batches::new(text, loaded.recipe.train.context, loaded.recipe.seed)?;
         let measures = measures(&loaded.recipe, &start, &device)?;
         let prompt = prompt(&loaded.recipe, &start)?;
-        let mut run = open_run(&loaded, &start, &data_sha256)?;
+        let source_sha256 = start.source_sha256()?;
+        let mut run = open_run(&loaded, &start, &data_sha256, source_sha256.as_deref())?;
         start.grow(&loaded.recipe, &run)?;
         let account = Account::new(&start.stages, &start.config, &loaded.recipe.train);
-        write_record(&loaded, &start, &account, &data_sha256, spec, &run)?;
+        let cost = cost(&loaded.recipe, &start, &account);
+        let record = json!({
+            "schema": 1,
+            "tool_version": VERSION,
+            "recipe": loaded.recipe,
+            "recipe_sha256": loaded.sha256,
+            "seed": loaded.recipe.seed,
+            "data_sha256": data_sha256,
+            "source_sha256": source_sha256,
+            "device": spec.to_string(),
+            "cost": cost,
+        });
+        run.write_json("run.json", &record)?;
         let mut rows = scores_before(&loaded.recipe, &start, &measures, &mut run)?;
         let mut conductor = Conductor {
             loaded: &loaded,
@@ -87,7 +100,7 @@ impl Args {
             "device": spec.to_string(),
             "recipe_sha256": loaded.sha256,
             "models": rows,
-            "cost": cost(&loaded.recipe, &start, &account),
+            "cost": cost,
             "sample": prompt.map(|ids| sample(&ids, &loaded.recipe, &model, &start)).transpose()?,
             "checkpoint": run.checkpoint_path(trained.step),
         });
@@ -96,7 +109,7 @@ impl Args {
             return print_json(&report);
         }
         print(&render(&rows))?;
-        eprint_line(&cost_line(&report["cost"]));
+        eprint_line(&cost_line(&cost));
         if let Some(sample) = report["sample"].as_str() {
             print(&format!("\nsample:\n{sample}"))?;
         }
@@ -140,39 +153,19 @@ fn cost_line(cost: &Value) -> String {
     )
 }
 
-/// The record of the run, written before it starts.
-fn write_record(
+/// Opens the run's folder, refusing one that was made from another recipe or other inputs.
+fn open_run(
     loaded: &LoadedRecipe,
     start: &Start,
-    account: &Account,
     data_sha256: &str,
-    spec: DeviceSpec,
-    run: &RunDir,
-) -> Result<()> {
-    run.write_json(
-        "run.json",
-        &json!({
-            "schema": 1,
-            "tool_version": VERSION,
-            "recipe": loaded.recipe,
-            "recipe_sha256": loaded.sha256,
-            "seed": loaded.recipe.seed,
-            "data_sha256": data_sha256,
-            "source_sha256": start.source_sha256()?,
-            "device": spec.to_string(),
-            "cost": cost(&loaded.recipe, start, account),
-        }),
-    )
-}
-
-/// Opens the run's folder, refusing one that was made from another recipe or other inputs.
-fn open_run(loaded: &LoadedRecipe, start: &Start, data_sha256: &str) -> Result<RunDir> {
+    source_sha256: Option<&str>,
+) -> Result<RunDir> {
     let run = RunDir::open(&loaded.recipe.out)?;
     let path = run.path().join(INPUTS_FILE);
     let inputs = json!({
         "recipe": loaded.recipe.identity(),
         "training text": data_sha256,
-        "source checkpoint": start.source_sha256()?,
+        "source checkpoint": source_sha256,
         "tokenizer": start.tokenizer.sha256(),
     });
     let saved = match std::fs::read(&path) {

@@ -133,6 +133,15 @@ fn default_beta2() -> f64 {
     AdamW::default().beta2
 }
 
+/// Refuses a rate or factor that is not a number from 0.
+pub(crate) fn check_rate(key: &str, value: f64) -> Result<(), String> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        Err(format!("{key} = {value} must be a number from 0"))
+    }
+}
+
 impl TrainConfig {
     /// Checks the numbers against each other and the model.
     ///
@@ -184,11 +193,8 @@ impl TrainConfig {
             ("grad_clip", self.grad_clip),
             ("weight_decay", self.weight_decay),
         ];
-        if let Some((key, value)) = rates
-            .iter()
-            .find(|(_, value)| !value.is_finite() || *value < 0.0)
-        {
-            return Err(format!("train.{key} = {value} must be a number from 0"));
+        for (key, value) in rates {
+            check_rate(key, value).map_err(|message| format!("train.{message}"))?;
         }
         if let Some((key, value)) = [("beta1", self.beta1), ("beta2", self.beta2)]
             .iter()

@@ -14,11 +14,12 @@ pub mod wakeup;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ParamGroup};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::config::check_rate;
 pub use self::config::{NonFinite, ScheduleOver, TrainConfig};
 use self::optimizer::{Optimizer, global_norm};
 use self::schedule::Schedule;
@@ -27,7 +28,6 @@ use crate::data::Batches;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::Gpt2;
-use crate::model::weights::Path;
 
 /// Steps in a row that may be skipped before a run is given up.
 const MAX_SKIPPED: u64 = 10;
@@ -144,12 +144,10 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Trainee> {
     let mut skipped_in_a_row = 0;
-    let mut unfrozen = stage.is_unfrozen(trainee.step);
     trainee.model = set_trainable(trainee.model, stage, trainee.step);
     while trainee.step < stage.end() {
         let started = Instant::now();
-        if stage.is_unfrozen(trainee.step) && !unfrozen {
-            unfrozen = true;
+        if stage.unfreeze_at == Some(trainee.step) {
             trainee.model = set_trainable(trainee.model, stage, trainee.step);
         }
         let Some(gradient) = gradient(&trainee, batches, config, device)? else {
@@ -298,32 +296,13 @@ fn gradient(
     }))
 }
 
-/// Marks which parameters get gradients.
+/// Marks which parameters get gradients in the step after `step` steps.
 fn set_trainable(model: Gpt2, stage: &Stage, step: u64) -> Gpt2 {
-    model.map(&mut SetTrainable {
-        path: Path::default(),
-        stage,
-        step,
-    })
-}
-
-struct SetTrainable<'a> {
-    path: Path,
-    stage: &'a Stage,
-    step: u64,
-}
-
-impl ModuleMapper for SetTrainable<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
+    if stage.is_unfrozen(step) {
+        return model.set_require_grad(true);
     }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let trains = self.stage.trains(&self.path.name(), self.step);
-        param.set_require_grad(trains)
-    }
+    let trainable = ParamGroup::from_paths(stage.trainable.iter().collect());
+    model
+        .set_require_grad(false)
+        .set_require_grad_group(trainable, true)
 }

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::check_rate;
 use crate::checkpoint::{Gpt2Config, layout};
 
 /// What names are selected from.
@@ -54,9 +55,7 @@ impl Scope<'_> {
     pub fn factors(&self, table: &BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>, String> {
         let mut factors = BTreeMap::new();
         for (selector, &factor) in table {
-            if !factor.is_finite() || factor < 0.0 {
-                return Err(format!("{selector} = {factor} must be a number from 0"));
-            }
+            check_rate(selector, factor)?;
             for name in self.one(selector)? {
                 *factors.entry(name).or_insert(1.0) *= factor;
             }

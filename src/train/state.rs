@@ -31,7 +31,7 @@ pub struct TrainerState {
     pub tokens: u64,
     /// SHA-256 of the training tokens.
     pub data_sha256: String,
-    /// SHA-256 of the recipe that the run was started with.
+    /// SHA-256 over what decides the run's result: see `Recipe::identity`.
     pub recipe_sha256: String,
     /// Version of this program.
     pub tool_version: String,

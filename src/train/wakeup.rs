@@ -5,8 +5,6 @@
 //! are both zero never wakes, and a first step of Adam, which moves every element by the
 //! learning rate whatever the gradient, can jump. These numbers show both.
 
-use std::collections::BTreeMap;
-
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor};
@@ -32,15 +30,11 @@ pub struct WakeUp {
 impl WakeUp {
     /// What can be seen before the step: gradients, and the residual stream on `ids` `[B, T]`.
     pub fn before(model: &Gpt2, grads: &GradientsParams, ids: Tensor<2, Int>) -> Self {
-        let mut squares = Squares {
-            grads: Some(grads),
-            ..Squares::default()
-        };
-        model.visit(&mut squares);
+        let values = values(model, Some(grads));
         let n_layer = model.h.len();
         Self {
-            grad_norm: norms(&squares.of_block, n_layer),
-            inner_grad_norm: norms(&squares.of_inside, n_layer),
+            grad_norm: block_norms(&values, n_layer, |_| true),
+            inner_grad_norm: block_norms(&values, n_layer, |name| !name.contains("c_proj")),
             update_norm: Vec::new(),
             residual_rms: model.valid().residual_rms(ids),
         }
@@ -49,16 +43,11 @@ impl WakeUp {
     /// Adds what the step did, from the model before and after it.
     #[must_use]
     pub fn after(self, before: &Gpt2, after: &Gpt2) -> Self {
-        let mut old = Values::default();
-        before.visit(&mut old);
-        let mut squares = Squares {
-            old: old.0,
-            ..Squares::default()
-        };
-        after.visit(&mut squares);
-        let update_norm = norms(&squares.of_block, after.h.len());
+        let (old, new) = (values(before, None), values(after, None));
+        let change = |(new, old): (Named, Named)| (new.0, new.1 - old.1);
+        let changes: Vec<Named> = new.into_iter().zip(old).map(change).collect();
         Self {
-            update_norm,
+            update_norm: block_norms(&changes, after.h.len(), |_| true),
             ..self
         }
     }
@@ -79,45 +68,42 @@ impl WakeUp {
     }
 }
 
-fn norms(squares: &BTreeMap<usize, f64>, n_layer: usize) -> Vec<f64> {
-    (0..n_layer)
-        .map(|layer| squares.get(&layer).copied().unwrap_or(0.0).sqrt())
-        .collect()
-}
+/// A parameter's name, and its values or gradient, flattened.
+type Named = (String, Tensor<1>);
 
-/// The values of every parameter, by reference count.
-#[derive(Default)]
-struct Values(Vec<Tensor<1>>);
-
-impl ModuleVisitor for Values {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.push(flat(param.val().inner()));
-    }
-}
-
-/// Sums of squares per block: of gradients, or of the change since `old`.
-#[derive(Default)]
-struct Squares<'a> {
-    path: Path,
-    grads: Option<&'a GradientsParams>,
-    old: Vec<Tensor<1>>,
-    visited: usize,
-    of_block: BTreeMap<usize, f64>,
-    of_inside: BTreeMap<usize, f64>,
-}
-
-impl Squares<'_> {
-    fn values<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Option<Tensor<1>> {
-        let index = self.visited;
-        self.visited += 1;
-        match self.grads {
-            Some(grads) => grads.get::<D>(param.id).map(flat),
-            None => Some(flat(param.val().inner()) - self.old[index].clone()),
+/// Euclidean norm per block over the parameters whose name in the block `counts` accepts.
+fn block_norms(named: &[Named], n_layer: usize, counts: impl Fn(&str) -> bool) -> Vec<f64> {
+    let mut squares = vec![0.0; n_layer];
+    for (name, values) in named {
+        match layout::split_block_name(name) {
+            Some((layer, rest)) if counts(rest) => {
+                let square: f32 = values.clone().mul(values.clone()).sum().into_scalar();
+                squares[layer] += f64::from(square);
+            }
+            _ => {}
         }
     }
+    squares.into_iter().map(f64::sqrt).collect()
 }
 
-impl ModuleVisitor for Squares<'_> {
+/// Every parameter of `model`, or the gradients there are, in file order.
+fn values(model: &Gpt2, grads: Option<&GradientsParams>) -> Vec<Named> {
+    let mut visitor = Values {
+        path: Path::default(),
+        grads,
+        out: Vec::new(),
+    };
+    model.visit(&mut visitor);
+    visitor.out
+}
+
+struct Values<'a> {
+    path: Path,
+    grads: Option<&'a GradientsParams>,
+    out: Vec<Named>,
+}
+
+impl ModuleVisitor for Values<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
     }
@@ -127,24 +113,15 @@ impl ModuleVisitor for Squares<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(values) = self.values(param) else {
-            return;
+        let tensor = match self.grads {
+            Some(grads) => grads.get::<D>(param.id),
+            None => Some(param.val().inner()),
         };
-        let name = self.path.name();
-        let Some((layer, rest)) = layout::split_block_name(&name) else {
-            return;
-        };
-        let square = f64::from(values.clone().mul(values).sum().into_scalar::<f32>());
-        *self.of_block.entry(layer).or_default() += square;
-        if !rest.contains("c_proj") {
-            *self.of_inside.entry(layer).or_default() += square;
+        if let Some(tensor) = tensor {
+            let numel = tensor.dims().iter().product::<usize>();
+            self.out.push((self.path.name(), tensor.reshape([numel])));
         }
     }
-}
-
-fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
-    let numel = tensor.dims().iter().product::<usize>();
-    tensor.reshape([numel])
 }
 
 #[cfg(test)]

@@ -119,6 +119,12 @@ impl Sandbox {
         tree
     }
 
+    /// Whether something stands under a temporary name.
+    pub fn has_temporary(&self) -> bool {
+        let temporary = |path: &PathBuf| path.to_string_lossy().contains(".tmp-");
+        self.tree().keys().any(temporary)
+    }
+
     /// The program fails with `code`, says `words`, and changes nothing.
     #[track_caller]
     pub fn refuses(&self, args: &str, code: i32, words: &[&str]) {
