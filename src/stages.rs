@@ -217,7 +217,8 @@ impl Planner<'_> {
         self.planned.push(PlannedStage {
             name: name(stage, depth, index),
             n_layer: self.n_layer,
-            optimizer: policy.or(grows.then_some(OptimizerPolicy::ZeroNew)),
+            // The first stage has no moments to take along unless it is told to.
+            optimizer: policy.or((grows && index > 0).then_some(OptimizerPolicy::ZeroNew)),
             growth,
             new_layers: self.new_layers.clone(),
             stage: Stage {

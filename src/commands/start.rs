@@ -59,6 +59,17 @@ impl Start {
                     .with_hint("give [model.scratch] the depth of the first stage"),
             );
         }
+        if let Some((_, source)) = start.inherited()
+            && !state::has_optimizer(&source.dir)
+        {
+            let message = format!(
+                "{} has no optimizer state to go on with",
+                source.origin.source
+            );
+            return Err(
+                invalid(message).with_hint("start with optimizer = \"fresh\" in the first stage")
+            );
+        }
         start.config = start.config.with_n_layer(first.n_layer);
         Ok(start)
     }
@@ -159,15 +170,19 @@ impl Start {
     /// grown model, where the recipe asks to inherit it.
     pub fn optimizer(&self, recipe: &Recipe, device: &Device) -> Result<Optimizer> {
         let constants = recipe.train.adamw();
-        let first = &self.stages[0];
-        let policy = recipe.stages.first().and_then(|stage| stage.optimizer);
-        let (policy, source) = match (policy.or(recipe.train.optimizer), self.lineage.first()) {
-            (Some(policy), Some(source)) if policy != OptimizerPolicy::Fresh => (policy, source),
-            _ => return Ok(Optimizer::new(constants)),
+        let Some((policy, source)) = self.inherited() else {
+            return Ok(Optimizer::new(constants));
         };
         let mut optimizer = state::load_optimizer(&source.dir, constants, device)?;
-        optimizer.carry_over(policy, &first.block_origins());
+        optimizer.carry_over(policy, &self.stages[0].block_origins());
         Ok(optimizer)
+    }
+
+    /// The source, where the first stage takes over its moments, and how.
+    fn inherited(&self) -> Option<(OptimizerPolicy, &Checkpoint)> {
+        let policy = self.stages[0].optimizer?;
+        let source = self.lineage.first()?;
+        (policy != OptimizerPolicy::Fresh).then_some((policy, source))
     }
 
     /// Scores of everything there is before training.

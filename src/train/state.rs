@@ -153,6 +153,13 @@ pub fn load(dir: &Path, constants: AdamW, device: &Device) -> Result<(Trainee, T
     Ok((trainee, state))
 }
 
+/// Whether a folder is a checkpoint of a run, with an optimizer beside the model.
+pub fn has_optimizer(dir: &Path) -> bool {
+    [STATE_FILE, OPTIMIZER_FILE]
+        .iter()
+        .all(|name| dir.join(name).is_file())
+}
+
 /// The optimizer of a checkpoint of a run.
 ///
 /// # Errors
