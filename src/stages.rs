@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Gpt2Config;
+use crate::error::{Error, Result};
 use crate::growth::{GrowConfig, GrowthPlan};
 use crate::train::optimizer::{BlockOrigin, OptimizerPolicy};
 use crate::train::schedule::{Schedule, Shape};
@@ -105,12 +106,13 @@ pub fn plan(
     stages: &[StageConfig],
     grow: Option<&GrowConfig>,
     origin: &Origin<'_>,
-) -> Result<Vec<PlannedStage>, String> {
-    let mut expanded = expand(train, stages)?;
+) -> Result<Vec<PlannedStage>> {
+    let mut expanded = expand(train, stages).map_err(invalid)?;
     if let Some(grow) = grow {
         let first = &mut expanded[0].1;
         if first.grow.is_some() {
-            return Err("[grow] and the first stage's grow exclude each other".into());
+            let message = "[grow] and the first stage's grow exclude each other";
+            return Err(invalid(message.into()));
         }
         first.grow = Some(grow.clone());
     }
@@ -128,12 +130,20 @@ pub fn plan(
     for (depth, stage) in &expanded {
         let number = planner.planned.len() + 1;
         let add = planner.add(stage, *depth, origin.config);
-        add.map_err(|message| match stages.is_empty() {
-            true => message,
-            false => format!("stage {number}: {message}"),
+        add.map_err(|error| match error {
+            Error::Invalid { at, message, hint } if !stages.is_empty() => Error::Invalid {
+                at,
+                message: format!("stage {number}: {message}"),
+                hint,
+            },
+            error => error,
         })?;
     }
     Ok(planner.planned)
+}
+
+fn invalid(message: String) -> Error {
+    Error::invalid("recipe", message)
 }
 
 /// Every stage at every depth, in order; without stages, the one that `[train]` describes.
@@ -186,9 +196,9 @@ impl Planner<'_> {
         stage: &StageConfig,
         depth: Option<usize>,
         config: &Gpt2Config,
-    ) -> Result<(), String> {
+    ) -> Result<()> {
         if stage.tokens == 0 {
-            return Err("tokens must be at least 1".into());
+            return Err(invalid("tokens must be at least 1".into()));
         }
         let growth = self.growth(stage, depth)?;
         if let Some(plan) = &growth {
@@ -201,12 +211,14 @@ impl Planner<'_> {
             config: &config,
             new_layers: &self.new_layers,
         };
-        let trainable = scope.select(stage.trainable.as_ref().unwrap_or(&self.train.trainable))?;
-        let lr_scale = scope.factors(stage.lr_scale.as_ref().unwrap_or(&self.train.lr_scale))?;
+        let trainable = stage.trainable.as_ref().unwrap_or(&self.train.trainable);
+        let trainable = scope.select(trainable).map_err(invalid)?;
+        let lr_scale = stage.lr_scale.as_ref().unwrap_or(&self.train.lr_scale);
+        let lr_scale = scope.factors(lr_scale).map_err(invalid)?;
         let index = self.planned.len();
         let first_step = self.planned.last().map_or(0, |last| last.stage.end());
         let steps = stage.tokens.div_ceil(self.train.batch_tokens);
-        let (schedule, schedule_from) = self.schedule(stage, first_step, steps)?;
+        let (schedule, schedule_from) = self.schedule(stage, first_step, steps).map_err(invalid)?;
         let unfreeze = stage.unfreeze_at_tokens.or(self.train.unfreeze_at_tokens);
         let unfreeze_at =
             unfreeze.map(|tokens| first_step + tokens.div_ceil(self.train.batch_tokens));
@@ -225,6 +237,7 @@ impl Planner<'_> {
                 index,
                 first_step,
                 steps,
+                run_steps: self.total_tokens / self.train.batch_tokens,
                 schedule,
                 schedule_from,
                 trainable,
@@ -236,20 +249,16 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn growth(
-        &self,
-        stage: &StageConfig,
-        depth: Option<usize>,
-    ) -> Result<Option<GrowthPlan>, String> {
+    fn growth(&self, stage: &StageConfig, depth: Option<usize>) -> Result<Option<GrowthPlan>> {
         let to = match (depth, &stage.grow) {
             (Some(_), Some(grow)) if grow.to.is_some() => {
-                return Err("`depths` and grow.to exclude each other".into());
+                return Err(invalid("`depths` and grow.to exclude each other".into()));
             }
             (Some(depth), _) if depth < self.n_layer => {
-                return Err(format!(
+                return Err(invalid(format!(
                     "depth {depth} is below the {} blocks the model has by then",
                     self.n_layer
-                ));
+                )));
             }
             (Some(depth), _) if depth == self.n_layer => return Ok(None),
             (depth, _) => depth,
@@ -262,9 +271,12 @@ impl Planner<'_> {
             },
             (Some(grow), None) => grow.clone(),
         };
-        let explain = |error: crate::Error| match error.hint() {
-            Some(hint) => format!("[grow]: {error} ({hint})"),
-            None => format!("[grow]: {error}"),
+        let explain = |error: Error| {
+            let at_fault = invalid(format!("[grow]: {error}"));
+            match error.hint() {
+                Some(hint) => at_fault.with_hint(hint),
+                None => at_fault,
+            }
         };
         grow.resolve(self.n_layer).map(Some).map_err(explain)
     }
@@ -314,7 +326,7 @@ fn name(stage: &StageConfig, depth: Option<usize>, index: usize) -> String {
 pub(crate) fn planned_from(
     n_layer: usize,
     text: &str,
-) -> (TrainConfig, Gpt2Config, Result<Vec<PlannedStage>, String>) {
+) -> (TrainConfig, Gpt2Config, Result<Vec<PlannedStage>>) {
     #[derive(Deserialize)]
     struct Part {
         train: TrainConfig,
@@ -337,7 +349,7 @@ pub(crate) fn planned_from(
 mod tests {
     use super::*;
 
-    fn planned(n_layer: usize, text: &str) -> Result<Vec<PlannedStage>, String> {
+    fn planned(n_layer: usize, text: &str) -> Result<Vec<PlannedStage>> {
         planned_from(n_layer, text).2
     }
 
@@ -444,7 +456,7 @@ mod tests {
             ("[[stage]]\ntokens = 5\nlr = nan\n", "stage 1: lr = NaN"),
             ("train.tokens = 5\n[grow]\nto = 2\n", "[grow]"),
         ] {
-            let error = planned(2, text).unwrap_err();
+            let error = planned(2, text).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
     }

@@ -305,7 +305,7 @@ train.txt | empty.txt | empty.txt: no text there
 out = "run" | out = "" | r.toml | `out` is empty
 [data] | [grow]\nto = 2\n[data] | not deeper than the source's 2 blocks
 lr = 1e-3 | lr = 1e-3\noptimizer = "inherit" | ./m has no optimizer state | hint: start with optimizer = "fresh"
-[data] | [grow]\nto = 4\nmethod = "gstack"\n[data] | gstack | did you mean `g-stack`?
+[data] | [grow]\nto = 4\nmethod = "gstack"\n[data] | gstack | hint: did you mean `g-stack`?
 ./m | ./nowhere | ./nowhere: no config.json
 "#;
     let sandbox = with_recipe(RECIPE);

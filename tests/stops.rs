@@ -156,7 +156,7 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
                 .expect(0, &["is set aside", "resuming at step"]);
         } else {
             let step = logged_steps(&sandbox).pop().unwrap();
-            let saved = format!("saved at step {step}");
+            let saved = format!("saved at step {step} of 40");
             stopped.expect(75, &[&saved, "hint: the same command goes on"]);
             let checkpoint = format!("inspect ./run/step-{step:08}");
             sandbox.run(&checkpoint).expect(0, &[]);

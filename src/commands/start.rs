@@ -50,8 +50,7 @@ impl Start {
             config: &start.config,
             new_layers,
         };
-        start.stages = stages::plan(&recipe.train, &recipe.stages, recipe.grow.as_ref(), &origin)
-            .map_err(invalid)?;
+        start.stages = stages::plan(&recipe.train, &recipe.stages, recipe.grow.as_ref(), &origin)?;
         let first = &start.stages[0];
         if first.growth.is_some() && start.lineage.is_empty() {
             return Err(

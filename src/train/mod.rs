@@ -41,6 +41,8 @@ pub struct Stage {
     pub first_step: u64,
     /// Its own steps.
     pub steps: u64,
+    /// Steps of the whole run.
+    pub run_steps: u64,
     /// Learning rate.
     pub schedule: Schedule,
     /// Tokens of the run that the schedule does not count.
@@ -152,7 +154,7 @@ pub fn train(
         }
         let Some(gradient) = gradient(&trainee, batches, config, device)? else {
             observer.save(&trainee)?;
-            let message = format!("saved at step {}", trainee.step);
+            let message = format!("saved at step {} of {}", trainee.step, stage.run_steps);
             let hint = Some("the same command goes on from there".into());
             return Err(Error::Interrupted { message, hint });
         };
