@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use scale_ckpt::Result;
 
 use crate::commands::{
-    completions, diff, eval, generate, grow, inspect, logits, man, methods, train,
+    completions, data, diff, eval, generate, grow, inspect, logits, man, methods, train,
 };
 
 const AFTER_HELP: &str = "\
@@ -25,6 +25,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Grow(grow::Args),
+    Data(data::Args),
     Train(train::Args),
     Eval(eval::Args),
     Generate(generate::Args),
@@ -41,6 +42,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Grow(args) => args.execute(),
+            Command::Data(args) => args.execute(),
             Command::Train(args) => args.execute(),
             Command::Eval(args) => args.execute(),
             Command::Generate(args) => args.execute(),

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tempfile::NamedTempFile;
+
 use crate::error::{Error, Result};
 
 /// Passed before every operation on a published file or folder. With `SCALE_CKPT_KILL_AT=n` in
@@ -49,21 +51,30 @@ pub fn remove_dir(path: &Path) -> Result<()> {
 
 /// Writes one file durably, replacing what is there.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = parent_of(path);
-    point("create a file in", &parent)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".tmp-")
-        .permissions(umask_mode(0o666))
-        .tempfile_in(&parent)
-        .map_err(Error::io("create a file in", &parent))?;
+    let mut file = temporary_file(&parent_of(path))?;
     point("write", path)?;
     file.write_all(bytes).map_err(Error::io("write", path))?;
+    publish_file(file, path)
+}
+
+/// A file under construction in `dir`, with the mode of plain files.
+pub fn temporary_file(dir: &Path) -> Result<NamedTempFile> {
+    point("create a file in", dir)?;
+    tempfile::Builder::new()
+        .prefix(".tmp-")
+        .permissions(umask_mode(0o666))
+        .tempfile_in(dir)
+        .map_err(Error::io("create a file in", dir))
+}
+
+/// Syncs a file under construction and gives it its name, in the folder where it is.
+pub fn publish_file(file: NamedTempFile, path: &Path) -> Result<()> {
     point("sync", path)?;
     file.as_file().sync_all().map_err(Error::io("sync", path))?;
     point("rename to", path)?;
     file.persist(path)
         .map_err(|e| Error::io("rename to", path)(e.error))?;
-    sync_dir(&parent)
+    sync_dir(&parent_of(path))
 }
 
 /// A folder under construction. Dropped before [`StagedDir::publish`], it is removed.

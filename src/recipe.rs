@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Gpt2Config, hex};
+use crate::data::Order;
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result, did_you_mean, printable, read_text};
 use crate::growth::GrowConfig;
@@ -93,14 +94,17 @@ impl ScratchConfig {
     }
 }
 
-/// Text to train and validate on.
+/// What to train and validate on: text files, token shards, folders and globs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Training text files.
+    /// Text or shards to train on; of a folder of shards, those with `train` in their names.
     pub train: Vec<PathBuf>,
-    /// Validation text files.
+    /// Text or shards to validate on; of a folder of shards, those with `val` in their names.
     pub val: Vec<PathBuf>,
+    /// In which order an epoch visits the windows.
+    #[serde(default)]
+    pub order: Order,
 }
 
 /// What is measured of source, grown and trained model.
@@ -193,7 +197,7 @@ fn check_paths(recipe: &Recipe) -> Result<(), String> {
     }
     for (key, files) in [("train", &recipe.data.train), ("val", &recipe.data.val)] {
         if files.is_empty() {
-            return Err(format!("data.{key} names no text files"));
+            return Err(format!("data.{key} names no files"));
         }
     }
     Ok(())

@@ -301,7 +301,7 @@ micro_batch = 4 | micro_batch = 288230376151711745 | micro_batch
 train.txt | nowhere.txt | cannot read nowhere.txt
 val.txt | bad.txt | bad.txt: not UTF-8 at byte 3 | hint: convert the file
 train.txt | empty.txt | empty.txt: no text there
-["val.txt"] | [] | r.toml | data.val names no text files
+["val.txt"] | [] | r.toml | data.val names no files
 out = "run" | out = "" | r.toml | `out` is empty
 [data] | [grow]\nto = 2\n[data] | not deeper than the source's 2 blocks
 lr = 1e-3 | lr = 1e-3\noptimizer = "inherit" | ./m has no optimizer state | hint: start with optimizer = "fresh"

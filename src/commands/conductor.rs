@@ -132,7 +132,7 @@ impl Conductor<'_> {
                 watcher.begin(&description(planned, self.account), stages.len() > 1)?;
             }
             watcher.make_up_for(&trainee)?;
-            let batches = &mut self.batches;
+            let batches = &self.batches;
             trainee = train(trainee, stage, batches, config, &device, &mut watcher)?;
             let next = stages.get(index + 1);
             if next.is_none_or(|next| next.growth.is_some()) {
@@ -150,7 +150,7 @@ impl Conductor<'_> {
             eprint_line(&format!("resuming at step {step} of {steps}"));
             return Ok(());
         }
-        let epoch = (self.batches.windows() * config.context) as u64;
+        let epoch = self.batches.windows() * config.context as u64;
         let epochs = (steps * config.batch_tokens) as f64 / epoch as f64;
         eprint_line(&format!(
             "training: {steps} steps of {} tokens, {epochs:.2} epochs of {} tokens",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use scale_ckpt::Result;
-use scale_ckpt::data::Tokens;
+use scale_ckpt::data::{Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
 use scale_ckpt::eval::hellaswag;
@@ -18,8 +18,8 @@ pub struct Args {
     /// The checkpoints.
     #[arg(required = true)]
     checkpoints: Vec<String>,
-    /// Text files for the validation loss.
-    #[arg(long, value_name = "FILE")]
+    /// Text files, token shards, folders or globs for the validation loss.
+    #[arg(long, value_name = "PATH")]
     val: Vec<PathBuf>,
     /// At most so many validation tokens.
     #[arg(long, value_name = "N")]
@@ -45,7 +45,7 @@ impl Args {
     pub fn execute(self) -> Result<()> {
         if self.val.is_empty() && self.hellaswag.is_none() {
             return Err(Error::usage("nothing to score on")
-                .with_hint("give --val FILE, --hellaswag FILE, or both"));
+                .with_hint("give --val PATH, --hellaswag FILE, or both"));
         }
         let device = self.device.open()?;
         let items = self
@@ -68,7 +68,8 @@ impl Args {
             let val = if self.val.is_empty() {
                 None
             } else {
-                Some(Tokens::from_files(&self.val, &tokenizer)?)
+                let vocab_size = checkpoint.config.vocab_size;
+                Some(Tokens::open(&self.val, Split::Val, &tokenizer, vocab_size)?)
             };
             let measures = Measures {
                 tokenizer,

@@ -2,6 +2,7 @@
 
 pub mod completions;
 mod conductor;
+pub mod data;
 pub mod diff;
 pub mod eval;
 pub mod generate;

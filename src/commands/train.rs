@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::module::Module;
 use burn::tensor::Device;
 use scale_ckpt::account::Account;
-use scale_ckpt::data::{Batches, Tokens};
+use scale_ckpt::data::{Batches, Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
 use scale_ckpt::eval::hellaswag;
@@ -54,9 +54,12 @@ impl Args {
         let device = spec.open()?;
         // Everything that can be wrong with the input is found before the folder is claimed.
         let mut start = Start::prepare(&loaded.recipe)?;
-        let text = Tokens::from_files(&loaded.recipe.data.train, &start.tokenizer)?;
-        let data_sha256 = text.sha256.clone();
-        let batches = Batches::new(text, loaded.recipe.train.context, loaded.recipe.seed)?;
+        let data = &loaded.recipe.data;
+        let vocab_size = start.config.vocab_size;
+        let text = Tokens::open(&data.train, Split::Train, &start.tokenizer, vocab_size)?;
+        let data_sha256 = text.sha256().to_owned();
+        let context = loaded.recipe.train.context;
+        let batches = Batches::new(text, context, loaded.recipe.seed, data.order)?;
         let measures = measures(&loaded.recipe, &start, &device)?;
         let prompt = prompt(&loaded.recipe, &start)?;
         let source_sha256 = start.source_sha256()?;
@@ -194,7 +197,12 @@ fn measures(recipe: &Recipe, start: &Start, device: &Device) -> Result<Measures>
     let items = recipe.eval.hellaswag.as_ref();
     Ok(Measures {
         tokenizer: start.tokenizer.clone(),
-        val: Some(Tokens::from_files(&recipe.data.val, &start.tokenizer)?),
+        val: Some(Tokens::open(
+            &recipe.data.val,
+            Split::Val,
+            &start.tokenizer,
+            start.config.vocab_size,
+        )?),
         context: recipe.train.context,
         val_tokens: recipe.eval.val_tokens,
         items: items

@@ -1,9 +1,18 @@
 //! From text to batches of token ids.
 
 pub mod batches;
+mod bpe;
+pub mod inputs;
+mod npy;
+pub mod order;
+pub mod prepare;
+pub mod shard;
 pub mod tokenizer;
 pub mod tokens;
+mod words;
 
 pub use batches::Batches;
+pub use inputs::Split;
+pub use order::Order;
 pub use tokenizer::Tokenizer;
 pub use tokens::Tokens;

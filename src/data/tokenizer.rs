@@ -1,10 +1,12 @@
 //! GPT-2's byte-level BPE, through the tokenizers crate.
 
 use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::bpe::Bpe;
 use crate::checkpoint::hex;
 use crate::error::{Error, Result, printable};
 
@@ -19,9 +21,20 @@ static GPT2_TOKENIZER: &[u8] = include_bytes!("gpt2/tokenizer.json");
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    ordinary: Ordinary,
     end_of_text: Option<u32>,
+    vocab_size: usize,
     sha256: String,
     embedded: bool,
+}
+
+/// How text without special tokens is encoded.
+#[derive(Clone, Debug)]
+enum Ordinary {
+    /// The quick way, where the tokenizer is of the kind that has one.
+    Quick(Arc<Bpe>),
+    /// A tokenizer that sees no special tokens.
+    Crate(Arc<tokenizers::Tokenizer>),
 }
 
 impl Tokenizer {
@@ -42,12 +55,7 @@ impl Tokenizer {
             return Err(Error::invalid(dir.display(), format!("no tokenizer there, and GPT-2's own needs vocab_size = {GPT2_VOCAB}, not {vocab_size}"))
                 .with_hint("put tokenizer.json, or vocab.json and merges.txt, beside config.json"));
         };
-        let largest = tokenizer
-            .inner
-            .get_vocab(true)
-            .into_values()
-            .max()
-            .unwrap_or(0) as usize;
+        let largest = tokenizer.vocab_size().saturating_sub(1);
         if largest >= vocab_size {
             return Err(Error::invalid(dir.display(), format!("the tokenizer has ids up to {largest}, config.json says vocab_size = {vocab_size}"))
                 .with_hint("the tokenizer belongs to another checkpoint"));
@@ -65,11 +73,14 @@ impl Tokenizer {
 
     /// GPT-2's own tokenizer, embedded in the program.
     pub fn gpt2() -> Self {
-        let tokenizer = Self::from_json(GPT2_TOKENIZER, Path::new("the embedded tokenizer"));
-        Self {
-            embedded: true,
-            ..tokenizer.expect("the embedded tokenizer is sound")
-        }
+        static GPT2: LazyLock<Tokenizer> = LazyLock::new(|| {
+            let read = Tokenizer::from_json(GPT2_TOKENIZER, Path::new("the embedded tokenizer"));
+            Tokenizer {
+                embedded: true,
+                ..read.expect("the embedded tokenizer is sound")
+            }
+        });
+        GPT2.clone()
     }
 
     fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
@@ -83,9 +94,22 @@ impl Tokenizer {
         let _ = inner.with_truncation(None);
         inner.with_padding(None);
         let end_of_text = inner.token_to_id(END_OF_TEXT);
+        let largest = inner.get_vocab(true).into_values().max();
+        let vocab_size = largest.map_or(0, |largest| largest as usize + 1);
+        let json: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+        let ordinary = match json.as_ref().and_then(Bpe::from_json) {
+            Some(quick) => Ordinary::Quick(Arc::new(quick)),
+            None => {
+                let mut plain = inner.clone();
+                plain.set_encode_special_tokens(true);
+                Ordinary::Crate(Arc::new(plain))
+            }
+        };
         Ok(Self {
             inner,
+            ordinary,
             end_of_text,
+            vocab_size,
             sha256: hex(&Sha256::digest(bytes)),
             embedded: false,
         })
@@ -138,6 +162,26 @@ impl Tokenizer {
             .encode_fast(text, false)
             .map_err(|e| Error::invalid("tokenizer", e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of `text`, in which no special token is seen: what is written as one is text.
+    ///
+    /// # Errors
+    /// The tokenizer has no ids for some of the text.
+    pub fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>> {
+        let plain = match &self.ordinary {
+            Ordinary::Quick(quick) => return Ok(quick.encode(text)),
+            Ordinary::Crate(plain) => plain,
+        };
+        let encoding = plain
+            .encode_fast(text, false)
+            .map_err(|e| Error::invalid("tokenizer", e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// One more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 
     /// Text of token ids, special tokens included; bytes that are not UTF-8 become U+FFFD.

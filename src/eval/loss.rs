@@ -45,7 +45,7 @@ pub fn text_loss(
     max_tokens: Option<u64>,
     device: &Device,
 ) -> Result<TextLoss> {
-    let available = tokens.ids.len().saturating_sub(1) / context;
+    let available = usize::try_from(tokens.len().saturating_sub(1)).unwrap_or(usize::MAX) / context;
     let windows = max_tokens.map_or(available, |max| {
         available.min(usize::try_from(max).unwrap_or(usize::MAX).div_ceil(context))
     });
@@ -54,7 +54,7 @@ pub fn text_loss(
             "validation text",
             format!(
                 "{} tokens are fewer than context + 1 = {}",
-                tokens.ids.len(),
+                tokens.len(),
                 context + 1
             ),
         ));
@@ -65,9 +65,9 @@ pub fn text_loss(
     for start in (0..windows).step_by(per_pass) {
         interrupt::check("no validation loss")?;
         let count = per_pass.min(windows - start);
+        let stream = tokens.read((start * context) as u64, count * context + 1)?;
         let slice = |shift: usize| -> Tensor<2, Int> {
-            let from = start * context + shift;
-            let ids: Vec<i64> = tokens.ids[from..from + count * context]
+            let ids: Vec<i64> = stream[shift..shift + count * context]
                 .iter()
                 .map(|&id| i64::from(id))
                 .collect();

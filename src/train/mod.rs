@@ -140,7 +140,7 @@ pub trait Observer {
 pub fn train(
     mut trainee: Trainee,
     stage: &Stage,
-    batches: &mut Batches,
+    batches: &Batches,
     config: &TrainConfig,
     device: &Device,
     observer: &mut dyn Observer,
@@ -262,7 +262,7 @@ impl Gradient {
 /// The gradient of the next step; none if a signal arrived.
 fn gradient(
     trainee: &Trainee,
-    batches: &mut Batches,
+    batches: &Batches,
     config: &TrainConfig,
     device: &Device,
 ) -> Result<Option<Gradient>> {
@@ -275,7 +275,7 @@ fn gradient(
             return Ok(None);
         }
         let count = config.micro_batch().min(sequences - start);
-        let (inputs, targets) = batches.get(first + start as u64, count, device);
+        let (inputs, targets) = batches.get(first + start as u64, count, device)?;
         inputs_of_first.get_or_insert_with(|| inputs.clone());
         // `accumulate` adds, so every micro-batch brings its share of the mean.
         let share = count as f64 / sequences as f64;

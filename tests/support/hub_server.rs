@@ -39,7 +39,7 @@ impl Repo {
     /// Adds a commit and moves `main` to it.
     pub fn commit<'f>(&mut self, sha: &str, files: impl IntoIterator<Item = (&'f str, &'f [u8])>) {
         let files = files.into_iter().map(|(name, bytes)| {
-            let lfs = [".safetensors", ".bin", ".h5"]
+            let lfs = [".safetensors", ".bin", ".h5", ".parquet"]
                 .iter()
                 .any(|end| name.ends_with(end));
             (
@@ -141,7 +141,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Serves `repo` as `name`.
+    /// Serves `repo` as `name`, which begins with `datasets/` for one.
     pub fn serve(name: &str, repo: Repo) -> Self {
         Self::with(name, repo, |_, _, reply| reply)
     }
@@ -288,9 +288,10 @@ fn route(request: &Request, repos: &BTreeMap<String, Repo>) -> Reply {
         let file = files.into_iter().find(|file| file.id() == id);
         return file.map_or_else(|| Reply::new(404, ""), |file| content(request, file));
     }
-    let (api, path) = match path.strip_prefix("/api/models/") {
-        Some(rest) => (true, rest),
-        None => (false, path.trim_start_matches('/')),
+    let path = path.trim_start_matches('/');
+    let (api, path) = match path.strip_prefix("api/") {
+        Some(rest) => (true, rest.trim_start_matches("models/")),
+        None => (false, path),
     };
     let found = repos.iter().find_map(|(name, repo)| {
         Some((repo, path.strip_prefix(name.as_str())?.strip_prefix('/')?))
@@ -322,6 +323,7 @@ fn route(request: &Request, repos: &BTreeMap<String, Repo>) -> Reply {
         (true, "tree") => json(
             &files
                 .iter()
+                .filter(|(name, _)| file.is_empty() || name.starts_with(&format!("{file}/")))
                 .map(|(name, file)| tree_entry(name, file))
                 .collect(),
         ),

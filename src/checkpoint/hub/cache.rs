@@ -25,7 +25,7 @@ use crate::error::{Error, Result, printable};
 
 use super::Progress;
 use super::fault::Fault;
-use super::reference::{is_commit, is_hex};
+use super::reference::{RepoId, is_commit, is_hex};
 use super::remote::{FileEntry, TICK, check_signal};
 
 /// Blobs up to this size are hashed again each time they are used.
@@ -102,8 +102,8 @@ pub(super) struct RepoCache {
 
 impl RepoCache {
     /// The folders of `repo`, which has passed [`super::reference::check_repo`].
-    pub fn new(root: &Path, repo: &str) -> Self {
-        let folder = format!("models--{}", repo.replace('/', "--"));
+    pub fn new(root: &Path, repo: RepoId<'_>) -> Self {
+        let folder = format!("{}--{}", repo.plural(), repo.name.replace('/', "--"));
         Self {
             root: root.to_owned(),
             repo: root.join(&folder),
@@ -144,9 +144,10 @@ impl RepoCache {
 
     /// Makes the blob of `entry` visible as a file of the commit.
     pub fn link(&self, commit: &str, entry: &FileEntry) -> Result<()> {
-        let dir = self.snapshot(commit);
-        let path = dir.join(&entry.name);
-        let target = Path::new("../../blobs").join(entry.id.as_str());
+        let path = self.snapshot(commit).join(&entry.name);
+        let dir = durable::parent_of(&path);
+        let up = "../".repeat(2 + entry.name.matches('/').count());
+        let target = Path::new(&up).join("blobs").join(entry.id.as_str());
         if fs::read_link(&path).is_ok_and(|found| found == target) {
             return Ok(());
         }

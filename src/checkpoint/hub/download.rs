@@ -5,13 +5,14 @@ use crate::error::Result;
 use super::Progress;
 use super::cache::{Partial, RepoCache};
 use super::fault::Fault;
+use super::reference::RepoId;
 use super::remote::{FileEntry, Remote, TRIES};
 
 /// A repository at one commit, and where its files go.
 pub(super) struct Download<'a> {
     pub remote: &'a Remote<'a>,
     pub cache: &'a RepoCache,
-    pub repo: &'a str,
+    pub repo: RepoId<'a>,
     pub commit: &'a str,
     pub progress: &'a dyn Progress,
 }
@@ -43,7 +44,7 @@ impl Download<'_> {
                 if !matches!(fault, Fault::Mismatch(_)) {
                     partial.keep();
                 }
-                let what = format!("{}: {}", self.repo, entry.name);
+                let what = format!("{}: {}", self.repo.name, entry.name);
                 Err(fault.explain(&what, self.remote.config))
             }
         }

@@ -1,4 +1,4 @@
-//! Models from the Hugging Face hub, through the cache that Python's `huggingface_hub` shares.
+//! Models and dataset files from the Hugging Face hub, through the cache that Python's `huggingface_hub` shares.
 //!
 //! Nothing that a server says is believed. The listing names a hash for every file, and bytes
 //! become visible in the cache only once they have it: SHA-256 for files in LFS, git's blob hash
@@ -22,6 +22,7 @@
 
 mod cache;
 mod config;
+mod dataset;
 mod download;
 mod fault;
 mod reference;
@@ -32,12 +33,13 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 
 pub use self::config::{HubConfig, Token};
-pub use self::reference::ModelRef;
+pub use self::dataset::fetch_files;
+pub use self::reference::{DatasetRef, ModelRef};
 
 use self::cache::{RepoCache, Weights, read_shards};
 use self::download::Download;
 use self::fault::Fault;
-use self::reference::{check_repo, check_revision, folder_hint};
+use self::reference::{RepoId, check_repo, check_revision, folder_hint};
 use self::remote::{FileEntry, Listing, Remote, TRIES};
 use super::save::COMPANIONS;
 
@@ -108,7 +110,7 @@ pub fn fetch(
         revision,
         config,
         progress,
-        cache: RepoCache::new(&config.cache, repo),
+        cache: RepoCache::new(&config.cache, RepoId::model(repo)),
     };
     let outcome = if config.offline {
         request.offline()
@@ -119,6 +121,18 @@ pub fn fetch(
         (Error::Hub { .. }, Some(hint)) => error.with_hint(hint),
         _ => error,
     })
+}
+
+/// Runs `work` to its end on this thread.
+fn block_on<T>(what: &str, config: &HubConfig, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Fault::Network(e.to_string()).explain(what, config))?;
+    let outcome = runtime.block_on(work);
+    // Not joined: a name server that does not answer must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// One call of [`fetch`].
@@ -172,14 +186,7 @@ impl Request<'_> {
     }
 
     fn online(&self) -> Result<Snapshot> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Fault::Network(e.to_string()).explain(&self.what(), self.config))?;
-        let outcome = runtime.block_on(self.download());
-        // Not joined: a name server that does not answer must not hold up the exit.
-        runtime.shutdown_background();
-        outcome
+        block_on(&self.what(), self.config, self.download())
     }
 
     async fn download(&self) -> Result<Snapshot> {
@@ -187,7 +194,8 @@ impl Request<'_> {
         let cached = self.cached();
         // With a copy at hand nobody wants to wait for a network that is not there.
         let tries = if cached.is_some() { 1 } else { TRIES };
-        let listing = match (remote.list(self.repo, self.revision, tries).await, cached) {
+        let repo = RepoId::model(self.repo);
+        let listing = match (remote.list(repo, self.revision, "", tries).await, cached) {
             (Ok(listing), _) => listing,
             (Err(fault), Some(snapshot)) if fault.is_passing() => {
                 let cause = fault.explain(&self.what(), self.config);
@@ -207,7 +215,7 @@ impl Request<'_> {
         let download = Download {
             remote: &remote,
             cache: &self.cache,
-            repo: self.repo,
+            repo,
             commit: &listing.commit,
             progress: self.progress,
         };

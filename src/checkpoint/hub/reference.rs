@@ -75,6 +75,90 @@ impl fmt::Display for ModelRef {
     }
 }
 
+/// What a repository holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Model,
+    Dataset,
+}
+
+/// A repository by kind and id.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RepoId<'a> {
+    pub kind: Kind,
+    pub name: &'a str,
+}
+
+impl<'a> RepoId<'a> {
+    pub fn model(name: &'a str) -> Self {
+        let kind = Kind::Model;
+        Self { kind, name }
+    }
+
+    pub fn dataset(name: &'a str) -> Self {
+        let kind = Kind::Dataset;
+        Self { kind, name }
+    }
+
+    /// The word for its kind in addresses of the API and in names of cache folders.
+    pub fn plural(self) -> &'static str {
+        match self.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        }
+    }
+}
+
+/// Files of a dataset: `hf://datasets/org/name[@revision][/path]`, where the path may be a file, a
+/// folder or a glob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetRef {
+    /// `org/name`.
+    pub repo: String,
+    /// Branch, tag or commit; `main` if absent.
+    pub revision: Option<String>,
+    /// The path, or nothing for all files.
+    pub path: String,
+}
+
+impl DatasetRef {
+    /// What such a reference begins with.
+    pub const PREFIX: &'static str = "hf://datasets/";
+
+    /// Reads a reference; none if the text does not begin like one.
+    ///
+    /// # Errors
+    /// A usage error that says which rule of hub ids or revisions the text breaks.
+    pub fn parse(text: &str) -> Option<Result<Self>> {
+        Some(Self::parse_rest(text.strip_prefix(Self::PREFIX)?))
+    }
+
+    fn parse_rest(text: &str) -> Result<Self> {
+        let mut parts = text.trim_end_matches('/').split('/');
+        let (org, name) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let (name, revision) = match name.split_once('@') {
+            // Such names have slashes in them: refs/convert/parquet, refs/pr/7.
+            Some((name, "refs")) => {
+                let rest: Vec<&str> = parts.by_ref().take(2).collect();
+                (name, Some(format!("refs/{}", rest.join("/"))))
+            }
+            Some((name, revision)) => (name, Some(revision.replace("%2F", "/"))),
+            None => (name, None),
+        };
+        let repo = format!("{org}/{name}");
+        check_repo(&repo).map_err(|e| {
+            e.with_hint("write hf://datasets/org/name, then perhaps @revision, then perhaps /path")
+        })?;
+        revision.as_deref().map_or(Ok(()), check_revision)?;
+        let path = parts.collect::<Vec<_>>().join("/");
+        Ok(Self {
+            repo,
+            revision,
+            path,
+        })
+    }
+}
+
 fn is_weight_file(text: &str) -> bool {
     [".safetensors", ".bin"]
         .iter()
@@ -183,6 +267,35 @@ pub(super) fn folder_hint(repo: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn datasets_have_a_revision_and_a_path() {
+        let parse = |text: &str| {
+            let found = DatasetRef::parse(text).unwrap().unwrap();
+            (found.repo, found.revision, found.path)
+        };
+        let expect = |repo: &str, revision: Option<&str>, path: &str| {
+            (
+                repo.to_owned(),
+                revision.map(str::to_owned),
+                path.to_owned(),
+            )
+        };
+        assert_eq!(parse("hf://datasets/a/b"), expect("a/b", None, ""));
+        assert_eq!(
+            parse("hf://datasets/a/b@v1/x/*.parquet"),
+            expect("a/b", Some("v1"), "x/*.parquet")
+        );
+        assert_eq!(
+            parse("hf://datasets/a/b@refs/convert/parquet/x/"),
+            expect("a/b", Some("refs/convert/parquet"), "x")
+        );
+        assert!(DatasetRef::parse("hf://a/b").is_none());
+        for bad in ["", "a", "a/..", "a/b@..", "a/b@"] {
+            let text = format!("hf://datasets/{bad}");
+            assert!(DatasetRef::parse(&text).unwrap().is_err(), "{bad}");
+        }
+    }
 
     fn hub(repo: &str, revision: Option<&str>) -> ModelRef {
         ModelRef::Hub {

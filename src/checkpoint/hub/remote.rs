@@ -22,7 +22,7 @@ use crate::interrupt;
 use super::cache::{BlobId, Partial};
 use super::config::{HubConfig, Token};
 use super::fault::Fault;
-use super::reference::is_commit;
+use super::reference::{Kind, RepoId, is_commit};
 
 /// How often one thing is asked for.
 pub(super) const TRIES: u32 = 5;
@@ -42,7 +42,7 @@ pub(super) const TICK: Duration = Duration::from_millis(200);
 pub(super) struct Listing {
     /// Full name of the commit.
     pub commit: String,
-    /// Files of the top folder, by name.
+    /// Its files by name; of a model, those of the top folder.
     pub files: BTreeMap<String, FileEntry>,
 }
 
@@ -155,36 +155,59 @@ impl<'a> Remote<'a> {
         self.token.is_none() && self.config.token.is_some()
     }
 
-    /// The commit that `revision` names, and its files.
-    pub async fn list(&self, repo: &str, revision: &str, tries: u32) -> Result<Listing, Fault> {
-        let url = self.url(&["api", "models"], repo, &["revision", revision]);
+    /// The commit that `revision` names, and its files: of a model those of the top folder, of a
+    /// dataset those below `folder`.
+    pub async fn list(
+        &self,
+        repo: RepoId<'_>,
+        revision: &str,
+        folder: &str,
+        tries: u32,
+    ) -> Result<Listing, Fault> {
+        let api = ["api", repo.plural()];
+        let url = self.url(&api, repo.name, &["revision", revision]);
         let (RevisionAnswer { sha: commit }, _) = self.json(url, tries).await?;
         if !is_commit(&commit) || (is_commit(revision) && revision != commit) {
             return Err(Fault::Garbled(format!("commit `{}`", printable(&commit))));
         }
         let mut files = BTreeMap::new();
-        let mut page = Some(self.url(&["api", "models"], repo, &["tree", &commit]));
+        let folders = folder.split('/').filter(|part| !part.is_empty());
+        let tree: Vec<&str> = ["tree", &commit].into_iter().chain(folders).collect();
+        let mut first = self.url(&api, repo.name, &tree);
+        if repo.kind == Kind::Dataset {
+            first.set_query(Some("recursive=true"));
+        }
+        let mut page = Some(first);
         for _ in 0..MAX_PAGES {
             let Some(url) = page.take() else { break };
             let (entries, next): (Vec<TreeAnswer>, _) = self.json(url, tries).await?;
             files.extend(
                 entries
                     .into_iter()
-                    .filter_map(TreeAnswer::into_entry)
+                    .filter_map(|entry| entry.into_entry(repo.kind))
                     .map(|e| (e.name.clone(), e)),
             );
             page = next;
+        }
+        if page.is_some() && repo.kind == Kind::Dataset {
+            let message = format!("a listing of more than {MAX_PAGES} pages; name a folder");
+            return Err(Fault::Garbled(message));
         }
         Ok(Listing { commit, files })
     }
 
     /// Starts a file from its first byte, through hf-hub; what stops hf-hub other than an
     /// answer of the server may not stop a plain request.
-    pub async fn start(&self, repo: &str, commit: &str, entry: &FileEntry) -> Result<Body, Fault> {
-        if !self.config.xet {
+    pub async fn start(
+        &self,
+        repo: RepoId<'_>,
+        commit: &str,
+        entry: &FileEntry,
+    ) -> Result<Body, Fault> {
+        if !self.config.xet || repo.kind == Kind::Dataset {
             return self.resume(repo, commit, entry, 0).await;
         }
-        let (owner, name) = hf_hub::split_id(repo);
+        let (owner, name) = hf_hub::split_id(repo.name);
         let model = self.hub.model(owner, name);
         let request = model
             .download_file_stream()
@@ -204,12 +227,18 @@ impl<'a> Remote<'a> {
     /// Goes on with a file at byte `from`, with a plain request whose answer we see in full.
     pub async fn resume(
         &self,
-        repo: &str,
+        repo: RepoId<'_>,
         commit: &str,
         entry: &FileEntry,
         from: u64,
     ) -> Result<Body, Fault> {
-        let url = self.url(&[], repo, &["resolve", commit, &entry.name]);
+        let before: &[&str] = match repo.kind {
+            Kind::Model => &[],
+            Kind::Dataset => &["datasets"],
+        };
+        let name = entry.name.split('/');
+        let after: Vec<&str> = ["resolve", commit].into_iter().chain(name).collect();
+        let url = self.url(before, repo.name, &after);
         let (response, linked) = match self.get(url, from).await {
             Err(Fault::Status { code: 416, .. }) if from > 0 => return Err(Fault::NoRange),
             answer => answer?,
@@ -362,9 +391,13 @@ impl<'a> Remote<'a> {
 }
 
 impl TreeAnswer {
-    /// The entry, if it is a file of the top folder with a hash that can be one.
-    fn into_entry(self) -> Option<FileEntry> {
-        if self.kind != "file" || self.path.contains('/') {
+    /// The entry, if it is a file with a hash that can be one, and of a model, in the top folder.
+    fn into_entry(self, kind: Kind) -> Option<FileEntry> {
+        let placed = match kind {
+            Kind::Model => !self.path.contains('/'),
+            Kind::Dataset => is_path(&self.path),
+        };
+        if self.kind != "file" || !placed {
             return None;
         }
         let (id, size) = match self.lfs {
@@ -377,6 +410,13 @@ impl TreeAnswer {
             id,
         })
     }
+}
+
+/// Whether a name from a listing leads to a place below the folder it is joined to.
+pub(super) fn is_path(name: &str) -> bool {
+    let odd = |c: char| c.is_control() || c == '\\';
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(odd);
+    name.len() <= 500 && name.split('/').all(part)
 }
 
 /// The bytes of a file, as they come.

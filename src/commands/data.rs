@@ -1,0 +1,143 @@
+//! `scale-ckpt data`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use scale_ckpt::Result;
+use scale_ckpt::checkpoint::hub::HubConfig;
+use scale_ckpt::data::prepare::{Manifest, Options, ValSize, expand, prepare};
+use scale_ckpt::data::{Split, Tokenizer};
+use scale_ckpt::error::Error;
+use scale_ckpt::progress::{DownloadMeter, eprint_line};
+
+use super::shared::{print, print_json, thousands};
+
+/// Text to token shards.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Prepare(PrepareArgs),
+}
+
+impl Args {
+    pub fn execute(self) -> Result<()> {
+        match self.command {
+            Command::Prepare(args) => args.execute(),
+        }
+    }
+}
+
+/// Tokenize text into shards to train on.
+///
+/// Reads .txt (documents separated by <|endoftext|>), .jsonl or .ndjson, each also as .gz or .zst,
+/// and .parquet. Writes shards in llm.c's format, every document preceded by <|endoftext|>, and
+/// manifest.json last. The same inputs and options give the same bytes, on any number of threads
+/// and after any number of interruptions.
+#[derive(Debug, clap::Args)]
+struct PrepareArgs {
+    /// Files, folders, globs, or hf://datasets/org/name[@revision][/files], where files may be a
+    /// glob.
+    #[arg(required = true)]
+    inputs: Vec<String>,
+    /// The folder to write.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The key of a JSON line or the column of a table that holds the text.
+    #[arg(long, default_value = "text", value_name = "NAME")]
+    field: String,
+    /// A folder with a tokenizer; GPT-2's own unless given.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// Share of the documents to put aside for validation.
+    #[arg(long, default_value_t = 0.005, value_name = "SHARE")]
+    val_fraction: f64,
+    /// Put exactly so many documents aside; the inputs are then read twice.
+    #[arg(long, value_name = "N", conflicts_with = "val_fraction")]
+    val_docs: Option<u64>,
+    /// Tokens per shard.
+    #[arg(long, default_value_t = 100_000_000, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=2_000_000_000))]
+    shard_tokens: u64,
+    /// Seed of the choice of validation documents.
+    #[arg(long, default_value_t = 1337)]
+    seed: u64,
+    /// Leave out documents that cannot be read, and say how many.
+    #[arg(long)]
+    skip_bad: bool,
+    /// Replace a folder that was made from something else.
+    #[arg(long)]
+    force: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl PrepareArgs {
+    fn execute(self) -> Result<()> {
+        let tokenizer = match &self.tokenizer {
+            None => Tokenizer::gpt2(),
+            Some(dir) if !Tokenizer::exists_for(dir, 0) => {
+                return Err(Error::invalid(dir.display(), "no tokenizer there")
+                    .with_hint("expected tokenizer.json, or vocab.json and merges.txt"));
+            }
+            Some(dir) => Tokenizer::for_checkpoint(dir, usize::MAX)?,
+        };
+        let options = Options {
+            inputs: expand(&self.inputs, HubConfig::from_env, &DownloadMeter::default())?,
+            out: self.out.clone(),
+            field: self.field.clone(),
+            val: match self.val_docs {
+                Some(count) => ValSize::Documents(count),
+                None => ValSize::Fraction(self.val_fraction),
+            },
+            shard_tokens: self.shard_tokens,
+            seed: self.seed,
+            skip_bad: self.skip_bad,
+            force: self.force,
+        };
+        let prepared = prepare(&options, &tokenizer)?;
+        if prepared.found {
+            eprint_line(&format!(
+                "{} is complete already, nothing to do",
+                self.out.display()
+            ));
+        }
+        let manifest = &prepared.manifest;
+        let wanted = options.val != ValSize::Fraction(0.0) && options.val != ValSize::Documents(0);
+        if wanted && manifest.val_documents == 0 {
+            eprint_line("note: no document is put aside for validation; see --val-docs");
+        }
+        if self.json {
+            return print_json(manifest);
+        }
+        print(&summary(manifest))?;
+        print(&self.out.display().to_string())
+    }
+}
+
+fn summary(manifest: &Manifest) -> String {
+    let line = |split: Split, documents: u64| {
+        let part = format!("_{}_", split.name());
+        let shards = manifest.shards.iter().filter(|s| s.name.contains(&part));
+        format!(
+            "{}: {} tokens of {} documents in {} shards",
+            split.name(),
+            thousands(manifest.tokens(split)),
+            thousands(documents),
+            shards.count()
+        )
+    };
+    let mut text = line(Split::Train, manifest.train_documents);
+    text.push('\n');
+    text.push_str(&line(Split::Val, manifest.val_documents));
+    if manifest.skipped_documents > 0 {
+        let skipped = thousands(manifest.skipped_documents);
+        text.push_str(&format!("\nleft out: {skipped} bad documents"));
+    }
+    text
+}

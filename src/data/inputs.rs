@@ -1,0 +1,197 @@
+//! What a list of data paths means: files, folders and globs; text or shards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::shard::is_shard;
+use crate::error::{Error, Result};
+
+/// Which part of a folder of shards is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// To train on.
+    Train,
+    /// To validate on.
+    Val,
+}
+
+impl Split {
+    /// The word in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+        }
+    }
+}
+
+/// Files of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// Text to tokenize.
+    Text(Vec<PathBuf>),
+    /// Token ids.
+    Shards(Vec<PathBuf>),
+}
+
+impl Inputs {
+    /// The files that `paths` name, in their order; those of a folder or glob sorted by name.
+    /// Of a folder of shards, the ones of `split` are meant, as their names say it.
+    ///
+    /// # Errors
+    /// A glob or folder has nothing, or the list mixes text and shards.
+    pub fn resolve(paths: &[PathBuf], split: Split) -> Result<Self> {
+        let mut files = Vec::new();
+        for path in paths {
+            if path.is_dir() {
+                files.extend(of_folder(path, split)?);
+            } else {
+                files.extend(expand(path)?);
+            }
+        }
+        let prepared = |path: &&PathBuf| {
+            let name = path.to_string_lossy();
+            let ends = [".jsonl", ".ndjson", ".parquet", ".gz", ".zst"];
+            ends.iter().any(|end| name.ends_with(end))
+        };
+        if let Some(path) = files.iter().find(prepared) {
+            return Err(
+                Error::invalid(path.display(), "neither plain text nor token shards")
+                    .with_hint("make shards of it first: scale-ckpt data prepare"),
+            );
+        }
+        let (shards, text): (Vec<_>, Vec<_>) = files.into_iter().partition(|p| is_shard(p));
+        match (shards.first(), text.first()) {
+            (Some(shard), Some(text)) => Err(Error::invalid(
+                text.display(),
+                format!("text, in one list with the shard {}", shard.display()),
+            )
+            .with_hint("make shards of the text too: scale-ckpt data prepare")),
+            (None, _) => Ok(Self::Text(text)),
+            (Some(_), None) => Ok(Self::Shards(shards)),
+        }
+    }
+}
+
+/// A path itself, or what a glob matches, sorted.
+///
+/// # Errors
+/// The glob is malformed or matches nothing.
+pub(super) fn expand(path: &Path) -> Result<Vec<PathBuf>> {
+    let text = path.to_string_lossy();
+    if !text.contains(['*', '?', '[']) || path.exists() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let matches = glob::glob(&text)
+        .map_err(|e| Error::usage(format!("{text}: not a glob: {e}")))?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| {
+            let path = e.path().to_owned();
+            Error::io("list", path)(e.into())
+        })?;
+    let mut files: Vec<_> = matches.into_iter().filter(|p| p.is_file()).collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(
+            Error::invalid(text, "no file matches").with_hint("quote a glob, or name a file")
+        );
+    }
+    Ok(files)
+}
+
+/// The shards of `split` in a folder, or its `.txt` files if it has no shards.
+fn of_folder(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        if path.is_file() && !is_hidden(&path) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let is_text = |path: &PathBuf| path.extension().is_some_and(|e| e == "txt");
+    files.retain(|path| is_shard(path) || is_text(path));
+    // A folder with both is not sorted out here: the caller refuses the mixture.
+    if files.iter().any(is_text) {
+        return Ok(files);
+    }
+    let of_split = |path: &&PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.contains(split.name())
+    };
+    let found: Vec<_> = files.iter().filter(of_split).cloned().collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let message = if files.is_empty() {
+        "a folder without .txt, .bin or .npy files".to_owned()
+    } else {
+        format!("no shard there has `{}` in its name", split.name())
+    };
+    let hint = "name the files, or a folder that `scale-ckpt data prepare` made";
+    Err(Error::invalid(dir.display(), message).with_hint(hint))
+}
+
+/// Whether the name begins with a dot, as that of a file under construction does.
+pub(super) fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        names.iter().for_each(|name| {
+            fs::write(dir.path().join(name), "x").unwrap();
+        });
+        dir
+    }
+
+    fn names(inputs: Inputs) -> Vec<String> {
+        let (Inputs::Text(files) | Inputs::Shards(files)) = inputs;
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        files.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_folder_of_shards_has_splits() {
+        let all = [
+            "w_train_000002.bin",
+            "w_val_000000.bin",
+            "w_train_000001.bin",
+            ".tmp-x.bin",
+            "manifest.json",
+        ];
+        let dir = folder(&all);
+        let path = [dir.path().to_owned()];
+        let train = Inputs::resolve(&path, Split::Train).unwrap();
+        assert_eq!(names(train), ["w_train_000001.bin", "w_train_000002.bin"]);
+        let val = Inputs::resolve(&path, Split::Val).unwrap();
+        assert_eq!(names(val), ["w_val_000000.bin"]);
+        fs::remove_file(dir.path().join("w_val_000000.bin")).unwrap();
+        let error = Inputs::resolve(&path, Split::Val).unwrap_err();
+        assert!(error.to_string().contains("`val`"), "{error}");
+    }
+
+    #[test]
+    fn globs_are_sorted_and_must_match() {
+        let dir = folder(&["b.txt", "a.txt", "c.bin"]);
+        let glob = |pattern: &str| Inputs::resolve(&[dir.path().join(pattern)], Split::Train);
+        assert_eq!(names(glob("*.txt").unwrap()), ["a.txt", "b.txt"]);
+        let error = glob("*.md").unwrap_err();
+        assert!(error.to_string().contains("no file matches"), "{error}");
+        assert!(glob("[.txt").is_err());
+    }
+
+    #[test]
+    fn text_and_shards_do_not_mix() {
+        let dir = folder(&["a.txt", "c.bin", "d.jsonl"]);
+        let error = Inputs::resolve(&[dir.path().to_owned()], Split::Train).unwrap_err();
+        assert!(error.to_string().contains("in one list"), "{error}");
+        let error = Inputs::resolve(&[dir.path().join("d.jsonl")], Split::Train).unwrap_err();
+        assert!(error.hint().unwrap().contains("data prepare"), "{error}");
+    }
+}
