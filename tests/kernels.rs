@@ -73,6 +73,160 @@ fn gelu() {
 }
 
 #[test]
+fn linear() {
+    let device = Device::flex().autodiff();
+    device.seed(6);
+    for (b, t, d, f) in [(1, 1, 1, 1), (2, 5, 7, 3), (3, 70, 96, 130)] {
+        let inputs = [
+            random([b * t * d], &device),
+            random([d * f], &device),
+            random([f], &device),
+        ];
+        let of = |x: &[Tensor<1>], f_: fn(Tensor<3>, Tensor<2>, Tensor<1>) -> Tensor<3>| {
+            f_(
+                x[0].clone().reshape([b, t, d]),
+                x[1].clone().reshape([d, f]),
+                x[2].clone(),
+            )
+        };
+        compare(
+            "linear",
+            &inputs,
+            |x| of(x, kernels::linear),
+            |x| of(x, plain::linear),
+        );
+    }
+}
+
+#[test]
+fn causal_attention() {
+    let device = Device::flex().autodiff();
+    device.seed(7);
+    // Groups of 64 queries: one, exactly one, and several with a short last one.
+    for (b, t, h, s) in [
+        (1, 1, 1, 1),
+        (2, 19, 3, 5),
+        (1, 64, 2, 8),
+        (2, 65, 1, 16),
+        (1, 200, 2, 32),
+    ] {
+        let x = random([b * t * 3 * h * s], &device);
+        compare(
+            "causal_attention",
+            &[x],
+            |x| kernels::causal_attention(x[0].clone().reshape([b, t, 3 * h * s]), h),
+            |x| plain::causal_attention(x[0].clone().reshape([b, t, 3 * h * s]), h),
+        );
+    }
+}
+
+/// Also as the head of a tied model, whose gradient the embedding's is added to.
+#[test]
+fn embed() {
+    let device = Device::flex().autodiff();
+    device.seed(8);
+    let (v, p, d, b, t, start) = (11, 9, 6, 3, 5, 2);
+    let inputs = [random([v * d], &device), random([p * d], &device)];
+    let ids: Vec<i64> = (0..b * t).map(|i| ((i * i + 3) % v) as i64).collect();
+    let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [b, t]), &device);
+    let of = |x: &[Tensor<1>],
+              tied: bool,
+              f: fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, usize) -> Tensor<3>| {
+        let wte = x[0].clone().reshape([v, d]);
+        let out = f(
+            wte.clone(),
+            x[1].clone().reshape([p, d]),
+            ids.clone(),
+            start,
+        );
+        if tied {
+            out.reshape([b * t, d]).matmul(wte.transpose())
+        } else {
+            out.reshape([b * t, d])
+        }
+    };
+    for tied in [false, true] {
+        compare(
+            "embed",
+            &inputs,
+            |x| of(x, tied, kernels::embed),
+            |x| of(x, tied, plain::embed),
+        );
+    }
+}
+
+/// A leaf without gradient gets none, and the others get what they got before.
+#[test]
+fn frozen_inputs_change_no_other_gradient() {
+    let device = Device::flex().autodiff();
+    device.seed(9);
+    let (n, d, f) = (37, 12, 20);
+    let values: Vec<Tensor<1>> = [n * d, d * f, f, d, f * d]
+        .map(|n| random([n], &device).detach())
+        .into();
+    let targets: Tensor<1, Int> = Tensor::from_data(TensorData::new(vec![3_i64; n], [n]), &device);
+    let run = |frozen: Option<usize>| {
+        let leaves: Vec<Tensor<1>> = values
+            .iter()
+            .enumerate()
+            .map(|(i, x)| x.clone().set_require_grad(frozen != Some(i)))
+            .collect();
+        let x = leaves[0].clone().reshape([1, n, d]);
+        let x = kernels::layer_norm(x, leaves[3].clone(), leaves[3].clone(), 1e-5);
+        let x = kernels::linear(x, leaves[1].clone().reshape([d, f]), leaves[2].clone());
+        let head = leaves[4].clone().reshape([d, f]);
+        let grads =
+            kernels::linear_cross_entropy(x.reshape([n, f]), head, targets.clone()).backward();
+        leaves
+            .iter()
+            .map(|x| x.grad(&grads).map(to_host))
+            .collect::<Vec<_>>()
+    };
+    let all = run(None);
+    assert!(all.iter().all(Option::is_some));
+    for frozen in 0..values.len() {
+        let mut wanted = all.clone();
+        wanted[frozen] = None;
+        assert_eq!(run(Some(frozen)), wanted, "input {frozen} frozen");
+    }
+}
+
+#[test]
+fn updates() {
+    let device = Device::flex();
+    device.seed(10);
+    for n in [1, 1000, 40_001] {
+        let random = || Tensor::<1>::random([n], Distribution::Normal(0.0, 1.0), &device);
+        let (p, m, v, grad) = (random(), random(), random().powi_scalar(2), random());
+        let step = kernels::AdamWStep {
+            lr: 1e-2,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            grad_scale: 0.7,
+            step: 3,
+        };
+        let of = |f: fn(_, _, _, _, _) -> [Tensor<1>; 3]| {
+            f(p.clone(), m.clone(), v.clone(), grad.clone(), step).map(to_host)
+        };
+        let kept = to_host(p.clone());
+        for (found, wanted) in of(kernels::adamw).iter().zip(of(plain::adamw)) {
+            let wanted: Vec<f64> = wanted.as_slice().iter().map(|&x| f64::from(x)).collect();
+            assert_close("adamw", found.as_slice(), &wanted, 1e-5);
+        }
+        assert_eq!(to_host(p.clone()), kept, "a shared buffer was written to");
+        let sums = [kernels::square_sum(p.clone()), plain::square_sum(p.clone())];
+        let [found, wanted] = sums.map(|x| x.into_scalar::<f32>());
+        assert!((found - wanted).abs() <= 1e-5 * wanted);
+        assert_eq!(
+            to_host(kernels::accumulate(p.clone(), m.clone())),
+            to_host(p + m)
+        );
+    }
+}
+
+#[test]
 fn layer_norm() {
     let device = Device::flex().autodiff();
     device.seed(2);

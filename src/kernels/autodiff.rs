@@ -1,5 +1,6 @@
 //! Gradients of the fused operations, as nodes of burn's autodiff graph.
 
+use burn::backend::TensorMetadata;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -9,18 +10,67 @@ use burn::backend::{Autodiff, Backend};
 
 use super::FusedOps;
 
+/// A tensor of the autodiff backend over `B`; the same for every checkpointing strategy.
+type Tracked<B> = FloatTensor<Autodiff<B>>;
+
 /// Backward passes, on a backend without autodiff.
 pub trait FusedGrads: Backend {
     /// Gradient of GELU's input, from the input.
     fn gelu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// Gradients of LayerNorm's input, weight and bias.
-    fn layer_norm_grad(
+    /// Gradient of a linear layer's input, from its weight.
+    fn linear_x_grad(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradient of a linear layer's weight, from its input.
+    fn linear_weight_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Sum over all but the last axis: the gradient of a bias.
+    fn row_sum(grad: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Adds the gradient `[B, T, D]` of the rows picked by ids `[B, T]` to that of wte.
+    fn add_token_grads(
+        sum: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// Adds the gradient `[B, T, D]` of rows `start..` to that of wpe.
+    fn add_position_grads(
+        sum: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        start: usize,
+    ) -> FloatTensor<Self>;
+
+    /// Attention's output, and log Σ exp of every query's scores.
+    fn causal_attention_with_log_sums(
+        qkv: FloatTensor<Self>,
+        n_head: usize,
+    ) -> [FloatTensor<Self>; 2];
+
+    /// Gradient of Q, K and V side by side.
+    fn causal_attention_grad(
+        qkv: FloatTensor<Self>,
+        mixed: FloatTensor<Self>,
+        log_sums: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        n_head: usize,
+    ) -> FloatTensor<Self>;
+
+    /// Gradient of LayerNorm's input.
+    fn layer_norm_x_grad(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         epsilon: f64,
-    ) -> [FloatTensor<Self>; 3];
+    ) -> FloatTensor<Self>;
+
+    /// Gradients of LayerNorm's weight and bias.
+    fn layer_norm_weight_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> [FloatTensor<Self>; 2];
 
     /// Gradient of the unscaled scores, from the softmax's output.
     fn causal_softmax_grad(
@@ -29,16 +79,105 @@ pub trait FusedGrads: Backend {
         scale: f64,
     ) -> FloatTensor<Self>;
 
-    /// The loss, and its gradients in hidden states and head. Made in one pass, since the
-    /// logits that the gradients need are gone afterwards.
+    /// The loss, and those of its gradients in hidden states and head that are wanted. Made in
+    /// one pass, since the logits that the gradients need are gone afterwards.
     fn linear_cross_entropy_with_grad(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
-    ) -> [FloatTensor<Self>; 3];
+        wanted: [bool; 2],
+    ) -> (FloatTensor<Self>, [Option<FloatTensor<Self>>; 2]);
 
     /// x · factor, factor `[1]`.
     fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+#[derive(Debug)]
+struct Linear;
+
+impl<B: FusedGrads> Backward<B, 3> for Linear {
+    /// Input and weight, where the other one's gradient asks for them.
+    type State = [Option<FloatTensor<B>>; 2];
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let grad = grads.consume::<B>(&ops.node);
+        let [x, weight] = ops.state;
+        let [node_x, node_weight, node_bias] = ops.parents;
+        if let (Some(node), Some(x)) = (node_weight, x) {
+            grads.register::<B>(node.id, B::linear_weight_grad(x, grad.clone()));
+        }
+        if let Some(node) = node_bias {
+            grads.register::<B>(node.id, B::row_sum(grad.clone()));
+        }
+        if let (Some(node), Some(weight)) = (node_x, weight) {
+            grads.register::<B>(node.id, B::linear_x_grad(weight, grad));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Embed;
+
+impl<B: FusedGrads> Backward<B, 2> for Embed {
+    /// The two matrices, ids and first position.
+    type State = ([Tracked<B>; 2], IntTensor<B>, usize);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let grad = grads.consume::<B>(&ops.node);
+        let ([wte, wpe], ids, start) = ops.state;
+        let [node_wte, node_wpe] = ops.parents;
+        if let Some(node) = node_wte {
+            // A tied head has left its gradient already: added to in place, there is never a
+            // second one of that size.
+            let sum = sum_so_far(grads, &wte);
+            grads.register::<B>(node.id, B::add_token_grads(sum, ids, grad.clone()));
+        }
+        if let Some(node) = node_wpe {
+            let sum = sum_so_far(grads, &wpe);
+            grads.register::<B>(node.id, B::add_position_grads(sum, grad, start));
+        }
+    }
+}
+
+/// Takes the gradient of `x` that was registered before; zeros if none was.
+fn sum_so_far<B: Backend>(grads: &mut Gradients, x: &Tracked<B>) -> FloatTensor<B> {
+    grads.remove::<B>(x).unwrap_or_else(|| {
+        let x = x.primitive();
+        B::float_zeros(x.shape(), &x.device(), x.dtype().into())
+    })
+}
+
+#[derive(Debug)]
+struct CausalAttention;
+
+impl<B: FusedGrads> Backward<B, 1> for CausalAttention {
+    /// Input, output, log Σ exp of the scores, H.
+    type State = ([FloatTensor<B>; 3], usize);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [node] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let ([qkv, mixed, log_sums], n_head) = ops.state;
+        if let Some(node) = node {
+            let grad = B::causal_attention_grad(qkv, mixed, log_sums, grad, n_head);
+            grads.register::<B>(node.id, grad);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -76,11 +215,18 @@ impl<B: FusedGrads> Backward<B, 3> for LayerNorm {
     ) {
         let grad = grads.consume::<B>(&ops.node);
         let (x, weight, epsilon) = ops.state;
-        let made = B::layer_norm_grad(x, weight, grad, epsilon);
-        for (node, grad) in ops.parents.into_iter().zip(made) {
-            if let Some(node) = node {
-                grads.register::<B>(node.id, grad);
+        let [node_x, node_weight, node_bias] = ops.parents;
+        if node_weight.is_some() || node_bias.is_some() {
+            let (x, weight, grad) = (x.clone(), weight.clone(), grad.clone());
+            let made = B::layer_norm_weight_grad(x, weight, grad, epsilon);
+            for (node, grad) in [node_weight, node_bias].into_iter().zip(made) {
+                if let Some(node) = node {
+                    grads.register::<B>(node.id, grad);
+                }
             }
+        }
+        if let Some(node) = node_x {
+            grads.register::<B>(node.id, B::layer_norm_x_grad(x, weight, grad, epsilon));
         }
     }
 }
@@ -112,7 +258,7 @@ struct LinearCrossEntropy;
 
 impl<B: FusedGrads> Backward<B, 2> for LinearCrossEntropy {
     /// Gradients in hidden states and head, of a loss whose own gradient is 1.
-    type State = [FloatTensor<B>; 2];
+    type State = [Option<FloatTensor<B>>; 2];
 
     fn backward(
         self,
@@ -122,14 +268,80 @@ impl<B: FusedGrads> Backward<B, 2> for LinearCrossEntropy {
     ) {
         let grad = grads.consume::<B>(&ops.node);
         for (node, unit) in ops.parents.into_iter().zip(ops.state) {
-            if let Some(node) = node {
+            if let (Some(node), Some(unit)) = (node, unit) {
                 grads.register::<B>(node.id, B::scaled(unit, grad.clone()));
             }
         }
     }
 }
 
+/// Whether gradients flow to `x`, which is not public: an operation on it knows.
+fn is_tracked<B: FusedGrads, C: CheckpointStrategy>(x: &FloatTensor<Autodiff<B, C>>) -> bool {
+    let ops = Backward::<B, 1>::prepare::<C>(Gelu, [x.node()]);
+    matches!(ops.compute_bound().stateful(), OpsKind::Tracked(_))
+}
+
 impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let wanted = [&x, &weight].map(is_tracked::<B, C>);
+        let ops = Linear
+            .prepare::<C>([x.node(), weight.node(), bias.node()])
+            .compute_bound()
+            .stateful();
+        let [x, weight, bias] = [x, weight, bias].map(|x| x.into_primitive());
+        match ops {
+            OpsKind::Tracked(prep) => {
+                let state = [
+                    wanted[1].then(|| x.clone()),
+                    wanted[0].then(|| weight.clone()),
+                ];
+                prep.finish(state, B::fused_linear(x, weight, bias))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear(x, weight, bias)),
+        }
+    }
+
+    fn fused_embed(
+        wte: FloatTensor<Self>,
+        wpe: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        start: usize,
+    ) -> FloatTensor<Self> {
+        let ops = Embed
+            .prepare::<C>([wte.node(), wpe.node()])
+            .compute_bound()
+            .stateful();
+        let out = B::fused_embed(
+            wte.primitive().clone(),
+            wpe.primitive().clone(),
+            ids.clone(),
+            start,
+        );
+        match ops {
+            OpsKind::Tracked(prep) => prep.finish(([wte, wpe], ids, start), out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+
+    fn fused_causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> FloatTensor<Self> {
+        let ops = CausalAttention
+            .prepare::<C>([qkv.node()])
+            .compute_bound()
+            .stateful();
+        let qkv = qkv.into_primitive();
+        match ops {
+            OpsKind::Tracked(prep) => {
+                let [mixed, log_sums] = B::causal_attention_with_log_sums(qkv.clone(), n_head);
+                prep.finish(([qkv, mixed.clone(), log_sums], n_head), mixed)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_causal_attention(qkv, n_head)),
+        }
+    }
+
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         match Gelu.prepare::<C>([x.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
@@ -181,6 +393,7 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
+        let wanted = [&hidden, &head].map(is_tracked::<B, C>);
         let ops = LinearCrossEntropy
             .prepare::<C>([hidden.node(), head.node()])
             .compute_bound()
@@ -188,9 +401,9 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         let (hidden, head) = (hidden.into_primitive(), head.into_primitive());
         match ops {
             OpsKind::Tracked(prep) => {
-                let [loss, d_hidden, d_head] =
-                    B::linear_cross_entropy_with_grad(hidden, head, targets);
-                prep.finish([d_hidden, d_head], loss)
+                let (loss, unit_grads) =
+                    B::linear_cross_entropy_with_grad(hidden, head, targets, wanted);
+                prep.finish(unit_grads, loss)
             }
             OpsKind::UnTracked(prep) => {
                 prep.finish(B::fused_linear_cross_entropy(hidden, head, targets))

@@ -2,13 +2,18 @@
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
-use burn::tensor::TensorData;
+use burn::tensor::{Shape, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::attention::{self, Dims};
 use super::autodiff::FusedGrads;
+use super::gemm::{self, Matrix, Start};
 use super::math::{self, TASK, vectorized};
 use super::{FusedOps, LOGIT_ROWS};
+
+/// Below so many rows, packing the weight would cost more than the product.
+const FEW_ROWS: usize = 32;
 
 /// Rows per task in row-wise operations of width `d`.
 fn task_rows(d: usize) -> usize {
@@ -16,6 +21,41 @@ fn task_rows(d: usize) -> usize {
 }
 
 impl FusedOps for Flex {
+    fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let [x, weight, bias] = [x, weight, bias].map(contiguous);
+        let [d, out] = last_two(&weight);
+        let shape = with_last(&x, out);
+        if values(&x).len() < FEW_ROWS * d {
+            let mut out = Flex::float_matmul(rows_of(x), weight); // [N, out]
+            add_row(owned(&mut out), values(&bias));
+            return out.reshape(shape);
+        }
+        let [x, weight] = [&x, &weight].map(matrix);
+        new(shape, gemm::product(x, weight, Start::Row(values(&bias))))
+    }
+
+    fn fused_embed(wte: FlexTensor, wpe: FlexTensor, ids: FlexTensor, start: usize) -> FlexTensor {
+        let [wte, wpe] = [wte, wpe].map(contiguous);
+        let [b, t] = last_two(&ids);
+        let [_, d] = last_two(&wte);
+        let mut out = vec![0.0; b * t * d];
+        let rows = out.chunks_exact_mut(d).zip(indices(&ids)).enumerate();
+        for (i, (out, id)) in rows {
+            let position = start + i % t;
+            let token = &values(&wte)[id * d..(id + 1) * d];
+            let position = &values(&wpe)[position * d..(position + 1) * d];
+            for ((out, token), position) in out.iter_mut().zip(token).zip(position) {
+                *out = token + position;
+            }
+        }
+        FlexTensor::from_data(TensorData::new(out, [b, t, d]))
+    }
+
+    fn fused_causal_attention(qkv: FlexTensor, n_head: usize) -> FlexTensor {
+        let [mixed, _] = Self::causal_attention_with_log_sums(qkv, n_head);
+        mixed
+    }
+
     fn fused_gelu(x: FlexTensor) -> FlexTensor {
         let x = contiguous(x);
         like(&x, math::map(values(&x), math::gelu))
@@ -77,16 +117,101 @@ impl FusedOps for Flex {
         head: FlexTensor,
         targets: FlexTensor,
     ) -> FlexTensor {
-        let n = hidden.layout().shape()[0];
+        let [hidden, head] = [hidden, head].map(contiguous);
+        let [n, d] = last_two(&hidden);
         let targets = indices(&targets);
         let total: f64 = logit_chunks(&hidden, &head)
-            .map(|(start, mut logits)| nll_sum(&mut logits, &targets[start..], None))
+            .map(|(start, hidden, mut logits)| {
+                let targets = &targets[start..start + hidden.len() / d];
+                nll_sum(&mut logits, targets, None)
+            })
             .sum();
         scalar(total / n as f64)
     }
 }
 
 impl FusedGrads for Flex {
+    fn linear_x_grad(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        let [weight, grad] = [weight, grad].map(contiguous);
+        let shape = with_last(&grad, last_two(&weight)[0]);
+        let dx = gemm::product(matrix(&grad), matrix(&weight).t(), Start::Zero);
+        new(shape, dx)
+    }
+
+    fn linear_weight_grad(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        let [x, grad] = [x, grad].map(contiguous);
+        let [x, grad] = [&x, &grad].map(matrix);
+        let shape = [x.columns(), grad.columns()];
+        new(shape.into(), gemm::product(x.t(), grad, Start::Zero))
+    }
+
+    fn row_sum(grad: FlexTensor) -> FlexTensor {
+        let grad = rows_of(grad);
+        let [_, d] = last_two(&grad);
+        // Partial sums per task, added in order: the same for any number of threads.
+        let partial: Vec<Vec<f32>> = values(&grad)
+            .par_chunks(task_rows(d) * d)
+            .map(|rows| {
+                let mut sum = vec![0.0; d];
+                vectorized(|| rows.chunks_exact(d).for_each(|row| add_to(&mut sum, row)));
+                sum
+            })
+            .collect();
+        let mut sum = vec![0.0; d];
+        partial.iter().for_each(|part| add_to(&mut sum, part));
+        FlexTensor::from_data(TensorData::new(sum, [d]))
+    }
+
+    fn add_token_grads(sum: FlexTensor, ids: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        let [mut sum, grad] = [sum, grad].map(contiguous);
+        let [_, d] = last_two(&sum);
+        let sums = owned(&mut sum);
+        for (row, id) in values(&grad).chunks_exact(d).zip(indices(&ids)) {
+            add_to(&mut sums[id * d..(id + 1) * d], row);
+        }
+        sum
+    }
+
+    fn add_position_grads(sum: FlexTensor, grad: FlexTensor, start: usize) -> FlexTensor {
+        let [mut sum, grad] = [sum, grad].map(contiguous);
+        let [t, d] = last_two(&grad);
+        let sums = &mut owned(&mut sum)[start * d..(start + t) * d];
+        for sequence in values(&grad).chunks_exact(t * d) {
+            add_assign(sums, sequence);
+        }
+        sum
+    }
+
+    fn causal_attention_with_log_sums(qkv: FlexTensor, n_head: usize) -> [FlexTensor; 2] {
+        let qkv = contiguous(qkv);
+        let dims = attention_dims(&qkv, n_head);
+        let (mixed, log_sums) = attention::forward(values(&qkv), dims);
+        let Dims { b, t, h, s } = dims;
+        [
+            FlexTensor::from_data(TensorData::new(mixed, [b, t, h * s])),
+            FlexTensor::from_data(TensorData::new(log_sums, [b, h, t])),
+        ]
+    }
+
+    fn causal_attention_grad(
+        qkv: FlexTensor,
+        mixed: FlexTensor,
+        log_sums: FlexTensor,
+        grad: FlexTensor,
+        n_head: usize,
+    ) -> FlexTensor {
+        let [qkv, mixed, log_sums, grad] = [qkv, mixed, log_sums, grad].map(contiguous);
+        let dims = attention_dims(&qkv, n_head);
+        let made = attention::backward(
+            values(&qkv),
+            values(&mixed),
+            values(&log_sums),
+            values(&grad),
+            dims,
+        );
+        like(&qkv, made)
+    }
+
     fn gelu_grad(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
         let [x, grad] = [x, grad].map(contiguous);
         like(
@@ -95,51 +220,57 @@ impl FusedGrads for Flex {
         )
     }
 
-    fn layer_norm_grad(
+    fn layer_norm_x_grad(
         x: FlexTensor,
         weight: FlexTensor,
         grad: FlexTensor,
         epsilon: f64,
-    ) -> [FlexTensor; 3] {
+    ) -> FlexTensor {
         let [x, weight, grad] = [x, weight, grad].map(contiguous);
         let d = values(&weight).len();
         let rows = task_rows(d) * d;
         let mut dx = vec![0.0; values(&x).len()];
-        // Partial sums of the parameter gradients, per task and added in order: the result
-        // does not depend on how many threads there are.
-        let partial: Vec<Vec<f32>> = dx
-            .par_chunks_mut(rows)
+        dx.par_chunks_mut(rows)
             .zip(values(&x).par_chunks(rows))
             .zip(values(&grad).par_chunks(rows))
-            .map(|((dx, x), grad)| {
+            .for_each(|((dx, x), grad)| {
+                vectorized(|| {
+                    let rows = x.chunks_exact(d).zip(grad.chunks_exact(d));
+                    for (dx, (x, grad)) in dx.chunks_exact_mut(d).zip(rows) {
+                        layer_norm_row_grad(dx, x, grad, values(&weight), epsilon as f32);
+                    }
+                });
+            });
+        like(&x, dx)
+    }
+
+    fn layer_norm_weight_grad(
+        x: FlexTensor,
+        weight: FlexTensor,
+        grad: FlexTensor,
+        epsilon: f64,
+    ) -> [FlexTensor; 2] {
+        let [x, weight, grad] = [x, weight, grad].map(contiguous);
+        let d = values(&weight).len();
+        let rows = task_rows(d) * d;
+        // Partial sums per task, added in order: the same for any number of threads.
+        let partial: Vec<Vec<f32>> = values(&x)
+            .par_chunks(rows)
+            .zip(values(&grad).par_chunks(rows))
+            .map(|(x, grad)| {
                 let mut sums = vec![0.0; 2 * d];
                 vectorized(|| {
-                    for ((dx, x), grad) in dx
-                        .chunks_exact_mut(d)
-                        .zip(x.chunks_exact(d))
-                        .zip(grad.chunks_exact(d))
-                    {
-                        layer_norm_row_grad(
-                            dx,
-                            x,
-                            grad,
-                            values(&weight),
-                            epsilon as f32,
-                            &mut sums,
-                        );
+                    for (x, grad) in x.chunks_exact(d).zip(grad.chunks_exact(d)) {
+                        layer_norm_row_weight_grad(x, grad, epsilon as f32, &mut sums);
                     }
                 });
                 sums
             })
             .collect();
         let mut sums = vec![0.0; 2 * d];
-        for part in partial {
-            sums.iter_mut()
-                .zip(part)
-                .for_each(|(sum, part)| *sum += part);
-        }
+        partial.iter().for_each(|part| add_to(&mut sums, part));
         let bias = sums.split_off(d);
-        [like(&x, dx), like(&weight, sums), like(&weight, bias)]
+        [like(&weight, sums), like(&weight, bias)]
     }
 
     fn causal_softmax_grad(weights: FlexTensor, grad: FlexTensor, scale: f64) -> FlexTensor {
@@ -172,33 +303,33 @@ impl FusedGrads for Flex {
         hidden: FlexTensor,
         head: FlexTensor,
         targets: FlexTensor,
-    ) -> [FlexTensor; 3] {
-        let shape = hidden.layout().shape().clone();
-        let (n, d) = (shape[0], shape[1]);
+        wanted: [bool; 2],
+    ) -> (FlexTensor, [Option<FlexTensor>; 2]) {
+        let [hidden, head] = [hidden, head].map(contiguous);
+        let [n, d] = last_two(&hidden);
         let targets = indices(&targets);
-        let (mut total, mut d_hidden) = (0.0, Vec::with_capacity(n * d));
-        let mut d_head: Option<FlexTensor> = None;
-        for (start, mut logits) in logit_chunks(&hidden, &head) {
-            let rows = logits.layout().shape()[0];
-            total += nll_sum(&mut logits, &targets[start..], Some(1.0 / n as f32));
-            let piece = Flex::float_matmul(logits.clone(), head.clone()); // [rows, D]
-            d_hidden.extend_from_slice(values(&piece));
-            let piece = Flex::float_matmul(logits.transpose(0, 1), hidden.narrow(0, start, rows)); // [V, D]
-            d_head = Some(match d_head {
-                None => piece,
-                Some(mut sum) => {
-                    let piece = contiguous(piece);
-                    add_assign(owned(&mut sum), values(&piece));
-                    sum
-                }
-            });
+        let mut total = 0.0;
+        let [mut d_hidden, mut d_head] = [(&hidden, wanted[0]), (&head, wanted[1])]
+            .map(|(of, wanted)| wanted.then(|| vec![0.0; values(of).len()]));
+        for (start, hidden, mut logits) in logit_chunks(&hidden, &head) {
+            let chunk = hidden.len() / d;
+            let targets = &targets[start..start + chunk];
+            total += nll_sum(&mut logits, targets, Some(1.0 / n as f32));
+            let logits = Matrix::new(&logits, logits.len() / chunk); // [rows, V], now a gradient
+            if let Some(d_hidden) = &mut d_hidden {
+                let out = &mut d_hidden[start * d..(start + chunk) * d];
+                gemm::multiply(out, logits, matrix(&head), Start::Zero);
+            }
+            if let Some(d_head) = &mut d_head {
+                let sum = if start == 0 { Start::Zero } else { Start::Out };
+                gemm::multiply(d_head, logits.t(), Matrix::new(hidden, d), sum);
+            }
         }
-        let d_hidden = FlexTensor::from_data(TensorData::new(d_hidden, [n, d]));
-        [
-            scalar(total / n as f64),
-            d_hidden,
-            d_head.expect("a batch has at least one token"),
-        ]
+        let grads = [
+            d_hidden.map(|grad| like(&hidden, grad)),
+            d_head.map(|grad| like(&head, grad)),
+        ];
+        (scalar(total / n as f64), grads)
     }
 
     fn scaled(mut x: FlexTensor, factor: FlexTensor) -> FlexTensor {
@@ -212,24 +343,74 @@ impl FusedGrads for Flex {
     }
 }
 
-/// Logits `[rows, V]` of up to [`LOGIT_ROWS`] rows at a time, each with its first row.
+fn attention_dims(qkv: &FlexTensor, n_head: usize) -> Dims {
+    let shape = qkv.layout().shape();
+    Dims {
+        b: shape[0],
+        t: shape[1],
+        h: n_head,
+        s: shape[2] / 3 / n_head,
+    }
+}
+
+/// A contiguous `[.., D]` as `[N, D]`.
+fn matrix(x: &FlexTensor) -> Matrix<'_> {
+    let [_, d] = last_two(x);
+    Matrix::new(values(x), d)
+}
+
+/// The shape of `x`, but for its last axis.
+fn with_last(x: &FlexTensor, last: usize) -> Shape {
+    let mut shape = x.layout().shape().clone();
+    let axis = shape.num_dims() - 1;
+    shape[axis] = last;
+    shape
+}
+
+fn new(shape: Shape, values: Vec<f32>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// `[.., D] -> [N, D]`, contiguous.
+fn rows_of(x: FlexTensor) -> FlexTensor {
+    let x = contiguous(x);
+    let [_, d] = last_two(&x);
+    let n = values(&x).len() / d;
+    x.reshape([n, d].into())
+}
+
+/// Adds `row` `[D]` to every row of `x` `[N, D]`.
+fn add_row(x: &mut [f32], row: &[f32]) {
+    let d = row.len();
+    x.par_chunks_mut(task_rows(d) * d)
+        .for_each(|x| vectorized(|| x.chunks_exact_mut(d).for_each(|x| add_to(x, row))));
+}
+
+#[inline(always)]
+fn add_to(sum: &mut [f32], part: &[f32]) {
+    sum.iter_mut()
+        .zip(part)
+        .for_each(|(sum, part)| *sum += part);
+}
+
+/// First row, hidden states and logits `[rows, V]` of up to [`LOGIT_ROWS`] rows at a time.
 fn logit_chunks<'a>(
     hidden: &'a FlexTensor,
     head: &'a FlexTensor,
-) -> impl Iterator<Item = (usize, FlexTensor)> + 'a {
-    let n = hidden.layout().shape()[0];
-    (0..n).step_by(LOGIT_ROWS).map(move |start| {
-        let rows = LOGIT_ROWS.min(n - start);
-        let logits = Flex::float_matmul(hidden.narrow(0, start, rows), head.transpose(0, 1));
-        (start, contiguous(logits))
+) -> impl Iterator<Item = (usize, &'a [f32], Vec<f32>)> {
+    let [_, d] = last_two(head);
+    let chunks = values(hidden).chunks(LOGIT_ROWS * d).enumerate();
+    chunks.map(move |(i, hidden)| {
+        let logits = gemm::product(Matrix::new(hidden, d), matrix(head).t(), Start::Zero);
+        (i * LOGIT_ROWS, hidden, logits)
     })
 }
 
 /// Σ −log softmax(logits)[target] over the rows; with `grad_scale`, the logits are replaced by
 /// their gradient, (softmax − onehot) · `grad_scale`.
-fn nll_sum(logits: &mut FlexTensor, targets: &[usize], grad_scale: Option<f32>) -> f64 {
-    let v = logits.layout().shape()[1];
-    let losses: Vec<f32> = owned(logits)
+fn nll_sum(logits: &mut [f32], targets: &[usize], grad_scale: Option<f32>) -> f64 {
+    let v = logits.len() / targets.len();
+    let losses: Vec<f32> = logits
         .par_chunks_mut(v)
         .zip(targets)
         .map(|(row, &target)| {
@@ -259,17 +440,9 @@ fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + epsilon).sqrt())
 }
 
-/// With x̂ = (x − mean)·rstd and ĝ = g·w: dx = rstd·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂)),
-/// dw += g·x̂, db += g. `sums` is dw and db end to end.
+/// With x̂ = (x − mean)·rstd and ĝ = g·w: dx = rstd·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂)).
 #[inline(always)]
-fn layer_norm_row_grad(
-    dx: &mut [f32],
-    x: &[f32],
-    grad: &[f32],
-    weight: &[f32],
-    epsilon: f32,
-    sums: &mut [f32],
-) {
+fn layer_norm_row_grad(dx: &mut [f32], x: &[f32], grad: &[f32], weight: &[f32], epsilon: f32) {
     let d = x.len();
     let (mean, rstd) = moments(x, epsilon);
     for (dx, (&g, &w)) in dx.iter_mut().zip(grad.iter().zip(weight)) {
@@ -280,27 +453,29 @@ fn layer_norm_row_grad(
     for (dx, &x) in dx.iter_mut().zip(x) {
         *dx = rstd * (*dx - mean_g - (x - mean) * rstd * mean_gx);
     }
-    let (dw, db) = sums.split_at_mut(d);
+}
+
+/// dw += g·x̂, db += g; `sums` is dw and db end to end.
+#[inline(always)]
+fn layer_norm_row_weight_grad(x: &[f32], grad: &[f32], epsilon: f32, sums: &mut [f32]) {
+    let (mean, rstd) = moments(x, epsilon);
+    let (dw, db) = sums.split_at_mut(x.len());
     for (((dw, db), &x), &g) in dw.iter_mut().zip(db).zip(x).zip(grad) {
         *dw += g * (x - mean) * rstd;
         *db += g;
     }
 }
 
-fn add_assign(sum: &mut [f32], part: &[f32]) {
+pub(super) fn add_assign(sum: &mut [f32], part: &[f32]) {
     sum.par_chunks_mut(TASK)
         .zip(part.par_chunks(TASK))
         .for_each(|(sum, part)| {
-            vectorized(|| {
-                sum.iter_mut()
-                    .zip(part)
-                    .for_each(|(sum, part)| *sum += part)
-            });
+            vectorized(|| add_to(sum, part));
         });
 }
 
 /// The tensor laid out row-major from its first byte to its last.
-fn contiguous(x: FlexTensor) -> FlexTensor {
+pub(super) fn contiguous(x: FlexTensor) -> FlexTensor {
     let exact = x.is_contiguous()
         && x.layout().start_offset() == 0
         && x.bytes().len() == x.layout().num_elements() * 4;
@@ -308,12 +483,12 @@ fn contiguous(x: FlexTensor) -> FlexTensor {
 }
 
 /// Values of a contiguous tensor.
-fn values(x: &FlexTensor) -> &[f32] {
+pub(super) fn values(x: &FlexTensor) -> &[f32] {
     x.as_slice().expect("a contiguous f32 tensor")
 }
 
 /// Values of a contiguous tensor for writing: in place if nobody else holds it, else a copy.
-fn owned(x: &mut FlexTensor) -> &mut [f32] {
+pub(super) fn owned(x: &mut FlexTensor) -> &mut [f32] {
     x.storage_mut()
 }
 
@@ -321,7 +496,7 @@ fn like(x: &FlexTensor, out: Vec<f32>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(out, x.layout().shape().clone()))
 }
 
-fn scalar(x: f64) -> FlexTensor {
+pub(super) fn scalar(x: f64) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(vec![x as f32], [1]))
 }
 

@@ -6,14 +6,19 @@
 //! extension: one threaded, vectorised pass forward and one backward. The model calls the
 //! functions here and knows no backend.
 
+mod attention;
 mod autodiff;
 mod cpu;
+mod gemm;
 mod math;
 pub mod plain;
+mod update;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{Int, Tensor};
+
+pub use update::{AdamWStep, UpdateOps, accumulate, adamw, square_sum};
 
 /// Rows of logits held at a time by the cross-entropy: bounds memory at rows · V.
 pub const LOGIT_ROWS: usize = 512;
@@ -21,6 +26,24 @@ pub const LOGIT_ROWS: usize = 512;
 /// Fused operations, forward. Their gradients are in `autodiff`.
 #[backend_extension(Flex, Autodiff)]
 pub trait FusedOps: Backend {
+    /// x `[.., in]` · weight `[in, out]` + bias `[out]`.
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// Rows of wte `[V, D]` plus those of wpe `[P, D]` from `start`, for ids `[B, T]`.
+    fn fused_embed(
+        wte: FloatTensor<Self>,
+        wpe: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        start: usize,
+    ) -> FloatTensor<Self>;
+
+    /// Causal attention of Q, K and V side by side. `[B, T, 3D] -> [B, T, D]`
+    fn fused_causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> FloatTensor<Self>;
+
     /// tanh-GELU of any shape.
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -44,11 +67,41 @@ pub trait FusedOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Rows of `wte` `[V, D]` for ids `[B, T]`: `[B, T, D]`.
-pub fn embedding(wte: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
-    let [b, t] = ids.dims();
-    let d = wte.dims()[1];
-    wte.select(0, ids.reshape([b * t])).reshape([b, t, d])
+/// Rows of `wte` `[V, D]` plus those of `wpe` `[P, D]` from `start`, for ids `[B, T]`:
+/// `[B, T, D]`.
+pub fn embed(wte: Tensor<2>, wpe: Tensor<2>, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
+    if !on_cpu(&wte) {
+        return plain::embed(wte, wpe, ids, start);
+    }
+    Tensor::from_dispatch(Dispatch::fused_embed(
+        wte.into_dispatch(),
+        wpe.into_dispatch(),
+        ids.into_dispatch(),
+        start,
+    ))
+}
+
+/// x `[B, T, in]` · weight `[in, out]` + bias `[out]`.
+pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    if !on_cpu(&x) {
+        return plain::linear(x, weight, bias);
+    }
+    Tensor::from_dispatch(Dispatch::fused_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ))
+}
+
+/// Causal attention of Q, K and V side by side. `[B, T, 3D] -> [B, T, D]`
+pub fn causal_attention(qkv: Tensor<3>, n_head: usize) -> Tensor<3> {
+    if !on_cpu(&qkv) {
+        return plain::causal_attention(qkv, n_head);
+    }
+    Tensor::from_dispatch(Dispatch::fused_causal_attention(
+        qkv.into_dispatch(),
+        n_head,
+    ))
 }
 
 /// GELU by the error function, x · Φ(x). Composed, since burn's own has an approximate

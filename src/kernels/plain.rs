@@ -3,6 +3,8 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Int, Tensor};
 
+use super::AdamWStep;
+
 /// √(2/π).
 const ROOT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 
@@ -23,6 +25,35 @@ pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64
     let centred = x.clone() - x.mean_dim(2); // [B, T, D]
     let variance = (centred.clone() * centred.clone()).mean_dim(2); // [B, T, 1]
     centred / (variance + epsilon).sqrt() * weight.unsqueeze() + bias.unsqueeze()
+}
+
+/// x `[.., in]` · weight `[in, out]` + bias.
+pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    burn::tensor::module::linear(x, weight, Some(bias))
+}
+
+/// Rows of `wte` `[V, D]` plus those of `wpe` `[P, D]` from `start`, for ids `[B, T]`.
+pub fn embed(wte: Tensor<2>, wpe: Tensor<2>, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
+    let [b, t] = ids.dims();
+    let d = wte.dims()[1];
+    let tokens = wte.select(0, ids.reshape([b * t])).reshape([b, t, d]); // [B, T, D]
+    let positions = wpe.slice_dim(0, start..start + t); // [T, D]
+    tokens + positions.unsqueeze()
+}
+
+/// Causal attention of Q, K and V side by side. `[B, T, 3D] -> [B, T, D]`
+pub fn causal_attention(qkv: Tensor<3>, n_head: usize) -> Tensor<3> {
+    let [b, t, d3] = qkv.dims();
+    let [d, s] = [d3 / 3, d3 / 3 / n_head];
+    let [q, k, v] = [0, 1, 2].map(|i| {
+        qkv.clone()
+            .slice([0..b, 0..t, i * d..(i + 1) * d])
+            .reshape([b, t, n_head, s])
+            .swap_dims(1, 2) // [B, H, T, S]
+    });
+    let scores = q.matmul(k.swap_dims(2, 3)); // [B, H, T, T]
+    let weights = causal_softmax(scores, 1.0 / (s as f64).sqrt()); // [B, H, T, T]
+    weights.matmul(v).swap_dims(1, 2).reshape([b, t, d])
 }
 
 /// Softmax over the first U − T + t + 1 columns of row t of `scale` · scores `[B, H, T, U]`.
@@ -101,4 +132,27 @@ pub fn nll(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     -log_softmax(logits, 1)
         .gather(1, targets.reshape([n, 1]))
         .reshape([n])
+}
+
+/// One update by AdamW: new values, first and second moment.
+pub fn adamw(
+    p: Tensor<1>,
+    m: Tensor<1>,
+    v: Tensor<1>,
+    grad: Tensor<1>,
+    step: AdamWStep,
+) -> [Tensor<1>; 3] {
+    let grad = grad * step.grad_scale;
+    let m = m * step.beta1 + grad.clone() * (1.0 - step.beta1);
+    let v = v * step.beta2 + grad.clone() * grad * (1.0 - step.beta2);
+    let [correction1, correction2] = step.corrections();
+    let root = v.clone().sqrt() / correction2.sqrt() + step.epsilon;
+    let decayed = p * (1.0 - step.lr * step.weight_decay);
+    let p = decayed - m.clone() / root * (step.lr / correction1);
+    [p, m, v]
+}
+
+/// Σ x²; `[1]`.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    x.clone().mul(x).sum()
 }

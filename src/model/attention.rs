@@ -31,8 +31,9 @@ impl Attention {
 
     /// `[B, T, D] -> [B, T, D]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [q, k, v] = self.heads(x);
-        self.attend(q, k, v)
+        let qkv = self.c_attn.forward(x); // [B, T, 3D]
+        self.c_proj
+            .forward(kernels::causal_attention(qkv, self.n_head))
     }
 
     /// For tokens that follow those in `cache`, which grows by their keys and values.

@@ -68,6 +68,6 @@ impl Conv1d {
 
     /// `[B, T, in] -> [B, T, out]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        burn::tensor::module::linear(x, self.weight.val(), Some(self.bias.val()))
+        kernels::linear(x, self.weight.val(), self.bias.val())
     }
 }

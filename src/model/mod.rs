@@ -91,10 +91,7 @@ impl Gpt2 {
 
     /// Token plus position embeddings, positions counted from `start`. `[B, T] -> [B, T, D]`
     pub fn embed(&self, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
-        let [_, t] = ids.dims();
-        let tokens = kernels::embedding(self.wte.weight.val(), ids); // [B, T, D]
-        let positions = self.wpe.weight.val().slice_dim(0, start..start + t); // [T, D]
-        tokens + positions.unsqueeze()
+        kernels::embed(self.wte.weight.val(), self.wpe.weight.val(), ids, start)
     }
 
     /// The head's matrix `[V, D]`.

@@ -13,6 +13,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{HostTensor, layout};
+use crate::kernels::{self, AdamWStep};
 use crate::model::weights::{Path, from_host, to_host};
 
 /// The constants of AdamW.
@@ -201,11 +202,6 @@ impl Update<'_> {
             weight_decay,
         } = self.optimizer.constants;
         let lr = self.lr * self.factors.get(&name).copied().unwrap_or(1.0);
-        let grad = if self.scale == 1.0 {
-            grad
-        } else {
-            grad * self.scale
-        };
         let zeros = || Tensor::zeros(grad.dims(), &grad.device());
         let old = self
             .optimizer
@@ -217,17 +213,17 @@ impl Update<'_> {
                 step: 0,
             });
         let step = old.step + 1;
-        let exp_avg = old.exp_avg * beta1 + grad.clone() * (1.0 - beta1);
-        let exp_avg_sq = old.exp_avg_sq * beta2 + grad.clone() * grad * (1.0 - beta2);
-        let correction1 = 1.0 - beta1.powi(i32::try_from(step).unwrap_or(i32::MAX));
-        let correction2 = 1.0 - beta2.powi(i32::try_from(step).unwrap_or(i32::MAX));
-        let root = exp_avg_sq.clone().sqrt() / correction2.sqrt() + epsilon;
-        let decayed = if decays {
-            p * (1.0 - lr * weight_decay)
-        } else {
-            p
+        let constants = AdamWStep {
+            lr,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay: if decays { weight_decay } else { 0.0 },
+            grad_scale: self.scale,
+            step,
         };
-        let new = decayed - exp_avg.clone() / root * (lr / correction1);
+        let [new, exp_avg, exp_avg_sq] =
+            kernels::adamw(p, old.exp_avg, old.exp_avg_sq, grad, constants);
         self.optimizer.state.insert(
             name,
             Moments {
@@ -297,7 +293,7 @@ struct SquareSum<'a> {
 impl ModuleVisitor for SquareSum<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.parts.push(grad.clone().mul(grad).sum());
+            self.parts.push(kernels::square_sum(grad));
         }
     }
 }

@@ -1,0 +1,141 @@
+//! One training step on the CPU: forward, backward, clipping by global norm, AdamW.
+//!
+//! ```sh
+//! cargo bench --bench train_step -- SHAPE [STEPS]
+//! ```
+//!
+//! Prints the median tokens per second after two steps of warm-up, the median processor seconds
+//! and the peak resident memory. `benches/train_step.py` does the same in PyTorch, and
+//! `benches/train_step.sh` runs both in turns and prints the ratios.
+//!
+//! Two virtual cores of an AMD EPYC (AVX2), PyTorch 2.15, two threads, other work on the host:
+//! times of one binary vary by a third, so only pairs run in turns say something. The result
+//! of `benches/train_step.sh PYTHON 2 3`:
+//!
+//! | shape | tokens/s | PyTorch | ratio | MiB | PyTorch | ratio |
+//! |---|---|---|---|---|---|---|
+//! | 124m-1x256 | 134 | 97 | 1.38 | 1979 | 3038 | 0.65 |
+//! | 124m-4x128 | 170 | 146 | 1.17 | 1998 | 3137 | 0.64 |
+//! | 124m-1x1024 | 165 | 149 | 1.10 | 2332 | 3578 | 0.65 |
+//! | small-8x256 | 1520 | 1838 | 0.83 | 460 | 1259 | 0.37 |
+//!
+//! The two rounds of small-8x256 gave 0.98 and 0.68.
+//!
+//! Processor seconds per step and peak MiB by stage, `RAYON_NUM_THREADS=2`. The stages were not
+//! run in turns with each other, but for the last two (medians of three and two):
+//!
+//! | stage | 124m-1x256 | 124m-4x128 | 124m-1x1024 | small-8x256 |
+//! |---|---|---|---|---|
+//! | burn's own products, attention, AdamW | 5.2, 2152 | 10.4, 2213 | 18.9, 3170 | 3.4, 575 |
+//! | fused AdamW, linear, embedding, attention | 3.1, 2007 | 6.0, 2087 | 12.3, 2423 | 2.1, 478 |
+//! | own product | 3.1, 1980 | 5.6, 1998 | 11.8, 2332 | 2.5, 461 |
+//!
+//! The own product costs as many processor seconds, but less of it on one core alone. Wall
+//! seconds before and after it, in turns: 1.97 and 1.68, then 1.80 and 1.64 (124m-1x256); 1.30
+//! and 1.39, 1.40 and 1.33, 1.22 and 1.13 (small-8x256).
+#![allow(clippy::print_stdout)]
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use scale_ckpt::checkpoint::Gpt2Config;
+use scale_ckpt::model::{Gpt2, weights};
+use scale_ckpt::train::optimizer::{AdamW, Optimizer, global_norm};
+
+const WARM_UP: usize = 2;
+
+/// Name, (V, `n_positions`, D, layers, heads), (B, T).
+type Shape = (
+    &'static str,
+    (usize, usize, usize, usize, usize),
+    (usize, usize),
+);
+
+const GPT2_124M: (usize, usize, usize, usize, usize) = (50257, 1024, 768, 12, 12);
+const SHAPES: [Shape; 4] = [
+    ("124m-1x256", GPT2_124M, (1, 256)),
+    ("124m-4x128", GPT2_124M, (4, 128)),
+    ("124m-1x1024", GPT2_124M, (1, 1024)),
+    ("small-8x256", (65, 256, 384, 6, 6), (8, 256)),
+];
+
+fn main() {
+    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
+    let name = args.next().unwrap_or_default();
+    let Some((_, (v, p, d, layers, heads), (b, t))) = SHAPES.into_iter().find(|s| s.0 == name)
+    else {
+        let names = SHAPES.map(|shape| shape.0).join(", ");
+        eprintln!("usage: cargo bench --bench train_step -- SHAPE [STEPS], SHAPE one of {names}");
+        return;
+    };
+    let steps: usize = args.next().and_then(|n| n.parse().ok()).unwrap_or(8);
+    let config = Gpt2Config::new(v, p, d, layers, heads).expect("a valid shape");
+    let device = Device::flex().autodiff();
+    let mut model = weights::init(&config, layers, 1, &device).expect("memory for the model");
+    let mut optimizer = Optimizer::new(AdamW::default());
+    let (mut times, mut cpu, mut last) = (vec![], vec![], 0.0);
+    for step in 0..WARM_UP + steps {
+        let ids = tokens(step, v, [b, t], &device);
+        let targets = tokens(step + 1, v, [b, t], &device);
+        let (started, cpu_before) = (Instant::now(), cpu_seconds());
+        (model, last) = train_step(model, &mut optimizer, ids, targets);
+        times.push(started.elapsed().as_secs_f64());
+        cpu.push(cpu_seconds() - cpu_before);
+    }
+    let [step_s, cpu_s] = [times, cpu].map(|mut seconds| {
+        let mut seconds = seconds.split_off(WARM_UP);
+        seconds.sort_by(f64::total_cmp);
+        seconds[steps / 2]
+    });
+    println!(
+        "rust {name} tokens/s {:.1} step_s {step_s:.3} cpu_s {cpu_s:.3} peak_mib {} loss {last:.4}",
+        (b * t) as f64 / step_s,
+        peak_kib() / 1024
+    );
+}
+
+fn train_step(
+    model: Gpt2,
+    optimizer: &mut Optimizer,
+    ids: Tensor<2, Int>,
+    targets: Tensor<2, Int>,
+) -> (Gpt2, f32) {
+    let loss = model.loss(ids, targets);
+    let value = loss.clone().inner().into_scalar::<f32>();
+    let grads = GradientsParams::from_grads(loss.backward(), &model);
+    let norm = global_norm(&model, &grads);
+    let scale = (1.0 / (norm + 1e-6)).min(1.0);
+    let model = optimizer.step(model, grads, 1e-4, scale, &BTreeMap::new());
+    (model, value)
+}
+
+/// The ids that both sides train on: 7919·i + 104729·step, modulo V.
+fn tokens(step: usize, v: usize, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i64> = (0..shape[0] * shape[1])
+        .map(|i| ((7919 * i + 104_729 * step) % v) as i64)
+        .collect();
+    Tensor::from_data(TensorData::new(ids, shape), device)
+}
+
+/// High-water mark of resident memory.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mark = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    mark.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0)
+}
+
+/// User and system time of all threads so far, in the usual hundredths of a second.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
+}
