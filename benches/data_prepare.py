@@ -1,6 +1,6 @@
 """`data prepare` against tiktoken on the same text and threads, in turns; the ids are compared too.
 
-    python benches/tokenize.py target/release/scale-ckpt TEXT.txt [ROUNDS] [THREADS]
+    python benches/data_prepare.py target/release/scale-ckpt TEXT.txt [ROUNDS] [THREADS]
 
 Needs tiktoken and numpy, no network. For tiktoken only the encoding itself is timed, in the
 faster of two ways: `encode_ordinary_batch` on threads, and `encode_ordinary` in a pool of
