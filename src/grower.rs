@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::VERSION;
-use crate::certify::{Certificate, PROBE_TOKENS, certify};
+use crate::certify::{Certificate, PROBE_TEXT, PROBE_TOKENS, certify};
 use crate::checkpoint::safetensors::TensorOut;
 use crate::checkpoint::{Checkpoint, Origin, save};
 use crate::data::Tokenizer;
@@ -202,18 +202,21 @@ pub fn new_layers(dir: &Path) -> BTreeSet<usize> {
 }
 
 /// Token ids of a probe, at most [`PROBE_TOKENS`]; a fixed pseudo-random sequence where the
-/// checkpoint has no tokenizer.
+/// checkpoint has no tokenizer, or one that makes nothing of the usual text.
 pub fn probe_ids(checkpoint: &Checkpoint, text: &str) -> Result<Vec<u32>> {
     let vocab = checkpoint.config.vocab_size;
     let longest = PROBE_TOKENS.min(checkpoint.config.n_positions);
-    if !Tokenizer::exists_for(&checkpoint.dir, vocab) {
-        let scrambled = |i: u64| (i.wrapping_mul(2_654_435_761) >> 7) % vocab as u64;
-        return Ok((0..longest as u64).map(|i| scrambled(i) as u32).collect());
+    let mut ids = Vec::new();
+    if Tokenizer::exists_for(&checkpoint.dir, vocab) {
+        ids = Tokenizer::for_checkpoint(&checkpoint.dir, vocab)?.encode(text)?;
+        ids.truncate(longest);
+        if ids.len() < 2 && text != PROBE_TEXT {
+            return Err(Error::usage("the probe text has fewer than 2 tokens"));
+        }
     }
-    let mut ids = Tokenizer::for_checkpoint(&checkpoint.dir, vocab)?.encode(text)?;
-    ids.truncate(longest);
     if ids.len() < 2 {
-        return Err(Error::usage("the probe text has fewer than 2 tokens"));
+        let scrambled = |i: u64| (i.wrapping_mul(2_654_435_761) >> 7) % vocab as u64;
+        ids = (0..longest as u64).map(|i| scrambled(i) as u32).collect();
     }
     Ok(ids)
 }
