@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use scale_ckpt::Result;
 
 use crate::commands::{
-    completions, data, diff, eval, generate, grow, inspect, logits, man, methods, train,
+    completions, data, diff, eval, generate, grow, inspect, logits, man, methods, plan, train,
 };
 
 const AFTER_HELP: &str = "\
@@ -26,6 +26,7 @@ pub struct Cli {
 enum Command {
     Grow(grow::Args),
     Data(data::Args),
+    Plan(plan::Args),
     Train(train::Args),
     Eval(eval::Args),
     Generate(generate::Args),
@@ -43,6 +44,7 @@ impl Cli {
         match self.command {
             Command::Grow(args) => args.execute(),
             Command::Data(args) => args.execute(),
+            Command::Plan(args) => args.execute(),
             Command::Train(args) => args.execute(),
             Command::Eval(args) => args.execute(),
             Command::Generate(args) => args.execute(),

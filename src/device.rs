@@ -21,6 +21,11 @@ pub enum DeviceSpec {
 }
 
 impl DeviceSpec {
+    /// Whether this is the embedded CPU backend.
+    pub fn is_cpu(self) -> bool {
+        self == Self::Cpu
+    }
+
     /// Opens the device.
     ///
     /// # Errors

@@ -41,6 +41,8 @@ pub struct Recipe {
     pub stages: Vec<StageConfig>,
     /// FLOPs that the source checkpoint cost, where the program does not know it.
     pub source_flops: Option<f64>,
+    /// What the device could do at most, in FLOPs per second: for MFU.
+    pub peak_flops: Option<f64>,
     /// What is measured before and after.
     #[serde(default)]
     pub eval: EvalConfig,
@@ -139,7 +141,10 @@ impl Recipe {
     pub fn identity(&self) -> String {
         let mut value = serde_json::to_value(self).expect("a recipe serializes");
         for (table, keys) in [
-            ("", &["out", "device", "eval", "source_flops"][..]),
+            (
+                "",
+                &["out", "device", "eval", "source_flops", "peak_flops"][..],
+            ),
             ("data", &["train", "val"]),
             (
                 "train",
@@ -181,7 +186,7 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
             None => error,
         }
     })?;
-    check_paths(&recipe).map_err(|message| Error::invalid(path.display(), message))?;
+    check_values(&recipe).map_err(|message| Error::invalid(path.display(), message))?;
     let sha256 = hex(&Sha256::digest(text.as_bytes()));
     Ok(LoadedRecipe {
         recipe,
@@ -190,8 +195,17 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
     })
 }
 
-/// Refuses paths and lists that are empty.
-fn check_paths(recipe: &Recipe) -> Result<(), String> {
+/// Refuses paths and lists that are empty, and amounts that are none.
+fn check_values(recipe: &Recipe) -> Result<(), String> {
+    let amounts = [
+        ("source_flops", recipe.source_flops),
+        ("peak_flops", recipe.peak_flops),
+    ];
+    for (key, value) in amounts {
+        if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.0)) {
+            return Err(format!("{key} = {value} must be a number above 0"));
+        }
+    }
     if recipe.out.as_os_str().is_empty() {
         return Err("`out` is empty".into());
     }

@@ -2,6 +2,7 @@
 
 pub mod completions;
 mod conductor;
+mod cost;
 pub mod data;
 pub mod diff;
 pub mod eval;
@@ -11,6 +12,7 @@ pub mod inspect;
 pub mod logits;
 pub mod man;
 pub mod methods;
+pub mod plan;
 pub mod scores;
 pub mod shared;
 pub mod start;

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use scale_ckpt::account::Account;
 use scale_ckpt::events::EventWriter;
+use scale_ckpt::ledger;
 use scale_ckpt::progress::Meter;
 use scale_ckpt::recipe::LoadedRecipe;
 use scale_ckpt::run::RunDir;
@@ -103,13 +104,17 @@ impl Watcher<'_> {
         let cost = self.account.at(report.step);
         event["flops"] = cost.flops.into();
         event["layer_passes"] = cost.layer_passes.into();
-        self.run.log(&event)?;
-        let scalars = [
+        let mut scalars = vec![
             ("train/loss", report.loss),
             ("train/grad_norm", report.grad_norm),
             ("train/lr", report.lr),
             ("cost/flops", cost.flops),
         ];
+        if let Some(mfu) = self.mfu(report) {
+            event["mfu"] = mfu.into();
+            scalars.push(("speed/mfu", mfu));
+        }
+        self.run.log(&event)?;
         for (tag, value) in scalars {
             self.events.scalar(report.step, tag, value as f32)?;
         }
@@ -117,6 +122,14 @@ impl Watcher<'_> {
             Some(wakeup) => self.watch_waking(report.step, wakeup),
             None => Ok(()),
         }
+    }
+
+    /// Model FLOPs utilization of a step, where the recipe knows the device's peak.
+    fn mfu(&self, report: &StepReport) -> Option<f64> {
+        let peak = self.loaded.recipe.peak_flops?;
+        let before = self.account.at(report.step - 1).flops;
+        let flops = self.account.at(report.step).flops - before;
+        Some(ledger::mfu(flops / report.elapsed_s, peak))
     }
 
     fn show(&mut self, report: &StepReport, average: f64) {
@@ -128,8 +141,10 @@ impl Watcher<'_> {
             lr,
             ..
         } = report;
+        let mfu = self.mfu(report);
+        let mfu = mfu.map_or_else(String::new, |mfu| format!(" mfu {:.1}%", 100.0 * mfu));
         self.meter.message(format!(
-            "loss {loss:.4} (avg {average:.4}) norm {grad_norm:.2} lr {lr:.2e} {rate} tok/s"
+            "loss {loss:.4} (avg {average:.4}) norm {grad_norm:.2} lr {lr:.2e} {rate} tok/s{mfu}"
         ));
         if report.skipped {
             let step = report.step;

@@ -12,7 +12,7 @@ pub mod tokens;
 mod words;
 
 pub use batches::Batches;
-pub use inputs::Split;
+pub use inputs::{Inputs, Split};
 pub use order::Order;
 pub use tokenizer::Tokenizer;
 pub use tokens::Tokens;

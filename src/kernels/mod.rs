@@ -176,6 +176,15 @@ pub fn token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) ->
     Tensor::cat(pieces, 0)
 }
 
+/// Whether the operations are fused there, and how many rows of logits exist at a time.
+pub fn fused_on(cpu: bool) -> (bool, usize) {
+    if cpu {
+        (true, LOGIT_ROWS)
+    } else {
+        (false, plain::PIECE_ROWS)
+    }
+}
+
 /// Whether the fused CPU versions apply.
 fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
     crate::device::is_cpu(&x.device())

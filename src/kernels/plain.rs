@@ -66,7 +66,7 @@ pub fn causal_softmax(scores: Tensor<4>, scale: f64) -> Tensor<4> {
 }
 
 /// Rows of logits in one piece of [`chunked_linear_cross_entropy`]: enough to fill a GPU.
-const PIECE_ROWS: usize = 2048;
+pub const PIECE_ROWS: usize = 2048;
 
 /// [`linear_cross_entropy`] a piece of rows at a time, so that logits and their softmax exist
 /// for 2048 rows only.

@@ -73,6 +73,8 @@ pub(super) struct Pass<'a> {
     pub(super) flops: Flops,
     /// Values kept for the backward pass so far, without the head's.
     pub(super) held: u64,
+    /// Attention weights kept besides, where attention is not fused.
+    pub(super) held_by_attention: u64,
     /// Whether what flows here depends on a trained parameter, so that a gradient is needed.
     pub(super) live: bool,
 }
@@ -99,6 +101,7 @@ impl<'a> Pass<'a> {
             trains,
             flops: Flops::default(),
             held: 0,
+            held_by_attention: 0,
             live: trains(WTE) || trains(WPE),
         };
         (0..n_layer).for_each(|layer| pass.block(layer));
@@ -146,14 +149,15 @@ impl<'a> Pass<'a> {
         trained
     }
 
-    /// Q·Kᵀ and weights·V over all heads. Keeps Q, K, V and a row of weights per head.
+    /// Q·Kᵀ and weights·V over all heads. Keeps Q, K, V, and a row of weights per head.
     fn attention(&mut self) {
         let d = self.config.n_embd as u64;
         let flops = 2 * d * (self.context + 1);
         self.flops.forward += flops;
         if self.live {
             self.flops.input_gradients += 2 * flops;
-            self.held += 3 * d + self.config.n_head as u64 * self.context;
+            self.held += 3 * d;
+            self.held_by_attention += self.config.n_head as u64 * self.context;
         }
     }
 

@@ -1,5 +1,7 @@
 //! Memory of training in f32.
 
+use serde::Serialize;
+
 use super::Trains;
 use super::flops::{Pass, head_name};
 use crate::checkpoint::Gpt2Config;
@@ -17,17 +19,21 @@ pub struct MicroBatch {
     pub context: usize,
     /// Rows of logits that exist at a time.
     pub logit_rows: usize,
-    /// Whether gradients of several passes are summed, so that two sets exist for a moment.
+    /// Whether gradients of several passes are summed.
     pub accumulates: bool,
+    /// Whether fused kernels run, which keep no attention weights, and one copy of the logits.
+    pub fused: bool,
 }
 
 /// Bytes, by what they are for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// Every parameter.
     pub weights: u64,
-    /// Gradients of trained parameters; twice while accumulating.
+    /// Gradients of trained parameters in one pass.
     pub gradients: u64,
+    /// Their sum over the passes of a step, if there are several.
+    pub gradient_sum: u64,
     /// AdamW's two moments of trained parameters.
     pub moments: u64,
     /// What the blocks and the last LayerNorm keep for the backward pass.
@@ -37,17 +43,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Everything.
-    pub fn total(&self) -> u64 {
-        [
-            self.weights,
-            self.gradients,
-            self.moments,
-            self.activations,
-            self.head,
-        ]
-        .into_iter()
-        .fold(0, u64::saturating_add)
+    /// The most that exists at a time: activations go as gradients come.
+    pub fn peak(&self) -> u64 {
+        let pass = self
+            .gradients
+            .max(self.activations.saturating_add(self.head));
+        [self.weights, self.gradient_sum, self.moments, pass]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 }
 
@@ -60,9 +63,10 @@ impl Memory {
 /// - activations 4N · (8D + 2F + H·T) for a block that trains throughout: inputs of both
 ///   LayerNorms, of the four projections and of the nonlinearity, Q, K, V, and the weights of
 ///   attention. That is "Reducing activation recomputation" (arXiv 2205.05198, section 4.1)
-///   without dropout and in f32. Less where a projection or everything below is frozen;
+///   without dropout and in f32. Less where a projection or everything below is frozen, and
+///   fused kernels make the weights of attention again;
 /// - head 4 · (2RV + N·D, and N·D for the gradient of hidden states, and V·D for the head's
-///   where they are needed), R = min(`logit_rows`, N).
+///   where they are needed), R = min(`logit_rows`, N); fused kernels keep RV.
 pub fn memory_estimate(config: &Gpt2Config, batch: &MicroBatch, trains: &Trains) -> Memory {
     let trained: u64 = layout::params(config)
         .iter()
@@ -71,11 +75,18 @@ pub fn memory_estimate(config: &Gpt2Config, batch: &MicroBatch, trains: &Trains)
         .sum();
     let pass = Pass::of(config, batch.context, trains);
     let rows = (batch.sequences as u64).saturating_mul(batch.context as u64);
+    let held = pass.held
+        + if batch.fused {
+            0
+        } else {
+            pass.held_by_attention
+        };
     Memory {
         weights: F32 * layout::parameter_count(config),
-        gradients: F32 * trained * if batch.accumulates { 2 } else { 1 },
+        gradients: F32 * trained,
+        gradient_sum: if batch.accumulates { F32 * trained } else { 0 },
         moments: F32 * 2 * trained,
-        activations: rows.saturating_mul(F32 * pass.held),
+        activations: rows.saturating_mul(F32 * held),
         head: F32.saturating_mul(head_values(
             config,
             batch,
@@ -97,6 +108,7 @@ fn head_values(
     let (d, v) = (config.n_embd as u64, config.vocab_size as u64);
     let hidden = rows.saturating_mul(d * if live { 2 } else { 1 });
     let head = if head_trains { v * d } else { 0 };
-    let logits = rows.min(batch.logit_rows as u64).saturating_mul(2 * v);
+    let copies = if batch.fused { 1 } else { 2 };
+    let logits = rows.min(batch.logit_rows as u64).saturating_mul(copies * v);
     logits.saturating_add(hidden).saturating_add(head)
 }

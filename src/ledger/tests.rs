@@ -246,7 +246,8 @@ fn the_account_is_that_of_the_operations_for_any_trained_set() {
             tape.flops(),
             "round {round}: {config:?} {trained:?}"
         );
-        let held = Pass::of(&config, context, &trains).held * t;
+        let pass = Pass::of(&config, context, &trains);
+        let held = (pass.held + pass.held_by_attention) * t;
         assert_eq!(held, tape.held(), "round {round}: {config:?} {trained:?}");
     }
 }
@@ -462,6 +463,7 @@ fn memory_by_hand() {
         context: 3,
         logit_rows: 8,
         accumulates: false,
+        fused: false,
     };
     let per_block = 8 * 2 + 2 * 8 + 3;
     let p = 10 + 6 + 74 + 4;
@@ -472,12 +474,28 @@ fn memory_by_hand() {
         Memory {
             weights: 4 * p,
             gradients: 4 * p,
+            gradient_sum: 0,
             moments: 8 * p,
             activations: 4 * 12 * (per_block + 2),
             head: 4 * (2 * 8 * 5 + 2 * 12 * 2 + 5 * 2),
         }
     );
-    assert_eq!(all.total(), 16 * p + all.activations + all.head);
+    assert_eq!(all.peak(), 12 * p + all.activations + all.head);
+    let fused = MicroBatch {
+        fused: true,
+        ..batch
+    };
+    let fused = memory_estimate(&config, &fused, &|_| true);
+    assert_eq!(
+        (fused.activations, fused.head),
+        (all.activations - 4 * 12 * 3, all.head - 4 * 8 * 5)
+    );
+    let gradients_last = Memory {
+        activations: 0,
+        head: 0,
+        ..all
+    };
+    assert_eq!(gradients_last.peak(), 16 * p);
     let frozen = memory_estimate(&config, &batch, &|_| false);
     assert_eq!(
         (frozen.gradients, frozen.moments, frozen.activations),
@@ -488,10 +506,9 @@ fn memory_by_hand() {
         accumulates: true,
         ..batch
     };
-    assert_eq!(
-        memory_estimate(&config, &accumulates, &|_| true).gradients,
-        8 * p
-    );
+    let accumulates = memory_estimate(&config, &accumulates, &|_| true);
+    assert_eq!(accumulates.gradient_sum, 4 * p);
+    assert_eq!(accumulates.peak(), all.peak() + 4 * p);
 }
 
 #[test]
@@ -502,8 +519,9 @@ fn hostile_sizes_do_not_overflow() {
         context: 1 << 24,
         logit_rows: usize::MAX,
         accumulates: true,
+        fused: false,
     };
     let memory = memory_estimate(&config, &batch, &|_| true);
-    assert_eq!(memory.total(), u64::MAX);
+    assert_eq!(memory.peak(), u64::MAX);
     assert!(per_token(&config, 1 << 24, &|_| true).total() < u64::MAX / 16);
 }

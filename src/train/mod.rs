@@ -6,6 +6,7 @@
 
 mod config;
 pub mod optimizer;
+pub mod probe;
 pub mod schedule;
 pub mod select;
 pub mod state;

@@ -57,7 +57,7 @@ impl Schedule {
                 1.0 - share(decay_from.max(warmup))
             }
         };
-        self.min_lr + kept * (self.lr - self.min_lr)
+        kept * self.lr + (1.0 - kept) * self.min_lr
     }
 }
 

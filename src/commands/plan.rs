@@ -1,0 +1,391 @@
+//! `scale-ckpt plan`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indicatif::HumanDuration;
+use scale_ckpt::Result;
+use scale_ckpt::account::Account;
+use scale_ckpt::checkpoint::layout;
+use scale_ckpt::data::{Inputs, Split};
+use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::error::Error;
+use scale_ckpt::kernels;
+use scale_ckpt::ledger::{self, Memory, MicroBatch};
+use scale_ckpt::progress::{Meter, Unit, eprint_line};
+use scale_ckpt::recipe::{self, Recipe};
+use scale_ckpt::stages::PlannedStage;
+use scale_ckpt::train::probe::{PASSES, Probe, probe};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::cost::{cost, cost_line};
+use super::shared::{bytes, print, print_json, thousands};
+use super::start::Start;
+use super::table;
+
+/// Tokens of a timed pass on a CPU: more would only take longer.
+const CPU_PASS_TOKENS: usize = 1024;
+
+/// Show what a recipe would do and cost, before anything is spent.
+///
+/// Stages, tokens, FLOPs in both accounts, parameters, memory, and time from a few passes that
+/// are timed on the device of the recipe. Nothing is written.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The recipe.
+    recipe: PathBuf,
+    /// Change a key of the recipe, as in train.lr=3e-4; repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// cpu, cuda or cuda:N; the recipe's unless given.
+    #[arg(long)]
+    device: Option<DeviceSpec>,
+    /// Time nothing.
+    #[arg(long)]
+    no_probe: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A stage of the plan.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    n_layer: usize,
+    grown: bool,
+    parameters: u64,
+    trained_parameters: u64,
+    tokens: u64,
+    steps: u64,
+    flops: f64,
+    layer_passes: f64,
+    memory: Memory,
+    memory_bytes: u64,
+    seconds: Option<f64>,
+}
+
+impl Args {
+    pub fn execute(self) -> Result<()> {
+        let recipe = recipe::load(&self.recipe, &self.set)?.recipe;
+        let spec = self.device.unwrap_or(recipe.device);
+        let start = Start::prepare(&recipe)?;
+        let account = Account::new(&start.stages, &start.config, &recipe.train);
+        let planner = Planner {
+            recipe: &recipe,
+            start: &start,
+            account: &account,
+            fused: kernels::fused_on(spec.is_cpu()),
+        };
+        let mut rows: Vec<Row> = start.stages.iter().map(|s| planner.row(s)).collect();
+        let timed = if self.no_probe {
+            Err("no passes were timed".to_owned())
+        } else {
+            planner.time(spec, &mut rows)?
+        };
+        let cost = cost(&recipe, &start, &account);
+        if self.json {
+            return print_json(&planner.json(&rows, &cost, spec, timed.ok()));
+        }
+        for warning in missing_data(&recipe) {
+            eprint_line(&warning);
+        }
+        print(&planner.text(&rows, &cost, spec, timed))
+    }
+}
+
+/// What the timed passes gave.
+#[derive(Debug, Serialize)]
+struct Timed {
+    seconds: f64,
+    tokens_per_s: f64,
+    flops_per_s: f64,
+}
+
+struct Planner<'a> {
+    recipe: &'a Recipe,
+    start: &'a Start,
+    account: &'a Account,
+    /// Whether kernels are fused, and rows of logits at a time.
+    fused: (bool, usize),
+}
+
+impl Planner<'_> {
+    fn row(&self, planned: &PlannedStage) -> Row {
+        let stage = &planned.stage;
+        let config = self.start.config.with_n_layer(planned.n_layer);
+        let trains = |name: &str| stage.trains(name, stage.end().saturating_sub(1));
+        let numbers = layout::params(&config);
+        let trained = numbers.iter().filter(|p| trains(&p.name));
+        let memory = self.memory(planned, self.recipe.train.micro_batch());
+        let cost = self.account.of_stage(stage.index);
+        Row {
+            name: planned.name.clone(),
+            n_layer: planned.n_layer,
+            grown: planned.growth.is_some(),
+            parameters: layout::parameter_count(&config),
+            trained_parameters: trained.map(|p| p.numel() as u64).sum(),
+            tokens: stage.steps * self.recipe.train.batch_tokens,
+            steps: stage.steps,
+            flops: cost.flops,
+            layer_passes: cost.layer_passes,
+            memory,
+            memory_bytes: memory.peak(),
+            seconds: None,
+        }
+    }
+
+    /// What the end of a stage needs, when everything that will train does.
+    fn memory(&self, planned: &PlannedStage, sequences: usize) -> Memory {
+        let stage = &planned.stage;
+        let train = &self.recipe.train;
+        let batch = MicroBatch {
+            sequences,
+            context: train.context,
+            logit_rows: self.fused.1,
+            accumulates: train.sequences() > sequences,
+            fused: self.fused.0,
+        };
+        let config = self.start.config.with_n_layer(planned.n_layer);
+        ledger::memory_estimate(&config, &batch, &|name| {
+            stage.trains(name, stage.end().saturating_sub(1))
+        })
+    }
+
+    /// Times the costliest stage, and fills in the others by what they compute. The inner error
+    /// says why nothing could be timed.
+    fn time(&self, spec: DeviceSpec, rows: &mut [Row]) -> Result<Result<Timed, String>> {
+        let device = match spec.open() {
+            Ok(device) => device.autodiff(),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let stages = &self.start.stages;
+        let flops = |row: &Row| row.flops / row.tokens as f64;
+        let costliest = (0..rows.len())
+            .max_by(|&a, &b| rows[a].flops.total_cmp(&rows[b].flops))
+            .expect("a run has a stage");
+        let planned = &stages[costliest];
+        let train = &self.recipe.train;
+        let most = if spec.is_cpu() {
+            (CPU_PASS_TOKENS / train.context).max(1)
+        } else {
+            usize::MAX
+        };
+        let sequences = train.micro_batch().min(most);
+        let needed = self.memory(planned, sequences).peak();
+        if let Some(available) = available_memory().filter(|&a| spec.is_cpu() && a < needed) {
+            let [needed, available] = [needed, available].map(bytes);
+            return Ok(Err(format!(
+                "not timed: that needs about {needed} of memory, {available} are free"
+            )));
+        }
+        let meter = Meter::new("timing", u64::from(PASSES) + 1, Unit::Count);
+        let config = self.start.config.with_n_layer(planned.n_layer);
+        let measured = probe(&config, &planned.stage, train, sequences, &device, &|| {
+            meter.advance(1);
+        })?;
+        drop(meter);
+        let reference = (
+            flops(&rows[costliest]),
+            rows[costliest].trained_parameters as f64,
+        );
+        let Probe { token_s, update_s } = measured;
+        for row in rows.iter_mut() {
+            let passes = row.tokens as f64 * token_s * flops(row) / reference.0;
+            let share = row.trained_parameters as f64 / reference.1.max(1.0);
+            row.seconds = Some(passes + row.steps as f64 * update_s * share);
+        }
+        let sum = |of: fn(&Row) -> f64| rows.iter().map(of).sum::<f64>();
+        let seconds = sum(|row| row.seconds.unwrap_or(0.0));
+        Ok(Ok(Timed {
+            seconds,
+            tokens_per_s: sum(|row| row.tokens as f64) / seconds,
+            flops_per_s: sum(|row| row.flops) / seconds,
+        }))
+    }
+
+    /// Tokens on which the last depth would train in full for what the run adds, by FLOPs and
+    /// in the paper's account.
+    fn full_tokens(&self) -> [f64; 2] {
+        let last = self.start.stages.last().expect("a run has a stage");
+        let config = self.start.config.with_n_layer(last.n_layer);
+        let context = self.recipe.train.context;
+        let flops = ledger::per_token(&config, context, &|_| true).total();
+        let passes = ledger::LayerPasses::per_token(&config, &|_| true).total();
+        let total = self.account.total();
+        [
+            total.flops / flops as f64,
+            total.layer_passes / passes as f64,
+        ]
+    }
+
+    fn json(&self, rows: &[Row], cost: &Value, spec: DeviceSpec, timed: Option<Timed>) -> Value {
+        let train = &self.recipe.train;
+        let [by_flops, by_passes] = self.full_tokens();
+        json!({
+            "schema": 1,
+            "device": spec.to_string(),
+            "batch_tokens": train.batch_tokens,
+            "context": train.context,
+            "micro_batch": train.micro_batch(),
+            "grad_accum": train.grad_accum(),
+            "steps": self.account.steps(),
+            "stages": rows,
+            "cost": cost,
+            "full_tokens_at_equal_flops": by_flops,
+            "full_tokens_at_equal_layer_passes": by_passes,
+            "memory_bytes": peak(rows).memory_bytes,
+            "checkpoint_bytes": checkpoint_bytes(rows),
+            "time": timed,
+        })
+    }
+
+    fn text(
+        &self,
+        rows: &[Row],
+        cost: &Value,
+        spec: DeviceSpec,
+        timed: Result<Timed, String>,
+    ) -> String {
+        let train = &self.recipe.train;
+        let header = [
+            "stage",
+            "n_layer",
+            "parameters",
+            "trained",
+            "tokens",
+            "steps",
+            "FLOPs",
+            "layer passes",
+            "memory",
+            "time",
+        ];
+        let mut right = [true; 10];
+        right[0] = false;
+        let mut cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        cells.push(totals(rows));
+        let worst = peak(rows);
+        let memory = worst.memory;
+        let [by_flops, by_passes] = self.full_tokens();
+        let last = self.start.stages.last().expect("a run has a stage");
+        let time = match timed {
+            Ok(timed) => {
+                let mfu = self.recipe.peak_flops.map_or_else(String::new, |peak| {
+                    let share = 100.0 * ledger::mfu(timed.flops_per_s, peak);
+                    format!(", {share:.1}% of the peak")
+                });
+                format!(
+                    "about {} of training on {spec}: {} tok/s, {:.3e} FLOP/s{mfu}, from {PASSES} timed passes",
+                    duration(timed.seconds),
+                    thousands(timed.tokens_per_s as u64),
+                    timed.flops_per_s,
+                )
+            }
+            Err(why) => format!("unknown: {why}"),
+        };
+        [
+            table::render(&header, &right, &cells),
+            String::new(),
+            format!(
+                "batch: {} tokens, {} sequences of {} in {} passes of up to {}",
+                thousands(train.batch_tokens),
+                thousands(train.sequences() as u64),
+                train.context,
+                train.grad_accum(),
+                train.micro_batch(),
+            ),
+            cost_line(cost),
+            format!(
+                "full training of {} blocks would see {:.3e} tokens for as many FLOPs, {:.3e} for as many layer passes",
+                last.n_layer, by_flops, by_passes,
+            ),
+            format!(
+                "memory: about {} on {spec}: weights {}, moments {}, gradients {}, activations {}, around the loss {}",
+                bytes(worst.memory_bytes),
+                bytes(memory.weights),
+                bytes(memory.moments),
+                bytes(memory.gradients + memory.gradient_sum),
+                bytes(memory.activations),
+                bytes(memory.head),
+            ),
+            format!(
+                "disk: {} for a checkpoint, {} are kept",
+                bytes(checkpoint_bytes(rows)),
+                train.keep
+            ),
+            format!("time: {time}"),
+        ]
+        .join("\n")
+    }
+}
+
+/// The stage that needs the most memory.
+fn peak(rows: &[Row]) -> &Row {
+    let largest = rows.iter().max_by_key(|row| row.memory_bytes);
+    largest.expect("a run has a stage")
+}
+
+/// Weights and moments of the largest model.
+fn checkpoint_bytes(rows: &[Row]) -> u64 {
+    let of = |row: &Row| row.memory.weights + row.memory.moments;
+    rows.iter().map(of).max().unwrap_or(0)
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    vec![
+        row.name.clone(),
+        format!("{}{}", row.n_layer, if row.grown { " grown" } else { "" }),
+        thousands(row.parameters),
+        thousands(row.trained_parameters),
+        thousands(row.tokens),
+        thousands(row.steps),
+        format!("{:.3e}", row.flops),
+        format!("{:.3e}", row.layer_passes),
+        bytes(row.memory_bytes),
+        row.seconds.map_or_else(String::new, duration),
+    ]
+}
+
+fn totals(rows: &[Row]) -> Vec<String> {
+    let seconds: Option<f64> = rows.iter().map(|row| row.seconds).sum();
+    vec![
+        "in all".into(),
+        String::new(),
+        String::new(),
+        String::new(),
+        thousands(rows.iter().map(|row| row.tokens).sum()),
+        thousands(rows.iter().map(|row| row.steps).sum()),
+        format!("{:.3e}", rows.iter().map(|row| row.flops).sum::<f64>()),
+        format!(
+            "{:.3e}",
+            rows.iter().map(|row| row.layer_passes).sum::<f64>()
+        ),
+        String::new(),
+        seconds.map_or_else(String::new, duration),
+    ]
+}
+
+fn duration(seconds: f64) -> String {
+    HumanDuration(Duration::from_secs_f64(seconds.min(1e12))).to_string()
+}
+
+/// Says what of the recipe's data is not there, which is no error yet.
+fn missing_data(recipe: &Recipe) -> Vec<String> {
+    let data = &recipe.data;
+    [(&data.train, Split::Train), (&data.val, Split::Val)]
+        .into_iter()
+        .filter_map(|(paths, split)| Inputs::resolve(paths, split).err())
+        .map(|error: Error| format!("warning: {error}"))
+        .collect()
+}
+
+/// Bytes of memory that are free, where the system says so.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
