@@ -60,9 +60,9 @@ pub enum Error {
         hint: Option<String>,
     },
     /// Training met a number that is not finite.
-    #[error("training diverged at step {step}: {message}")]
+    #[error("training diverged at step {}: {message}", step + 1)]
     Diverged {
-        /// Optimizer step, counted from 0.
+        /// Steps done before it: in messages and metrics, steps are counted from 1.
         step: u64,
         /// Which quantity was not finite.
         message: String,

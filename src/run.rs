@@ -146,9 +146,10 @@ impl RunDir {
     /// the newest; it is kept for whoever wants to look.
     pub fn set_aside(&self, checkpoint: &Path) -> Result<()> {
         let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
-        let aside = self
-            .path
-            .join(format!("damaged-{}-{name}", std::process::id()));
+        let aside = (1..)
+            .map(|number| self.path.join(format!("damaged-{number}-{name}")))
+            .find(|path| !path.exists())
+            .expect("there is a free name");
         fs::rename(checkpoint, aside).map_err(Error::io("move aside", checkpoint))?;
         durable::sync_dir(&self.path)
     }

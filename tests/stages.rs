@@ -6,7 +6,12 @@
 mod sandbox;
 mod support;
 
-use sandbox::{Outcome, RECIPE, Sandbox, with_recipe};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sandbox::{Outcome, RECIPE, Sandbox, TOKENIZER, with_recipe};
 use serde_json::Value;
 
 /// Two blocks, a third on top that trains alone, then all; a growth by copies at the end.
@@ -111,28 +116,127 @@ fn killed_at(sandbox: &Sandbox, variable: &str, at: usize) -> Outcome {
     Outcome::of(command)
 }
 
+/// Kills a run at every `stride`-th operation on a published file, lets it go on, and compares
+/// with one that was left alone. Says how many moments that were.
+fn killed_everywhere(make: &dyn Fn() -> Sandbox, stride: usize) -> usize {
+    let whole = make();
+    whole.run("train r.toml").expect(0, &[]);
+    let expected = result(&whole);
+    for (moments, at) in (1..).step_by(stride).enumerate() {
+        let sandbox = make();
+        if killed_at(&sandbox, "SCALE_CKPT_KILL_AT", at).code.is_some() {
+            return moments;
+        }
+        sandbox.run("train r.toml").expect(0, &[]);
+        assert!(result(&sandbox) == expected, "killed at operation {at}");
+        assert!(!sandbox.has_temporary(), "killed at operation {at}");
+    }
+    unreachable!("a run ends")
+}
+
 #[test]
 fn a_run_killed_at_any_moment_ends_with_the_same_bytes() {
     for recipe in [
         staged(),
         staged().replace("micro_batch = 1", "micro_batch = 4"),
     ] {
-        let whole = with_recipe(&recipe);
-        whole.run("train r.toml").expect(0, &[]);
-        let expected = result(&whole);
-        let mut moments = 0;
-        for at in (1..).step_by(5) {
-            let sandbox = with_recipe(&recipe);
-            if killed_at(&sandbox, "SCALE_CKPT_KILL_AT", at).code.is_some() {
-                break;
-            }
-            moments += 1;
-            sandbox.run("train r.toml").expect(0, &[]);
-            assert!(result(&sandbox) == expected, "killed at operation {at}");
-            assert!(!sandbox.has_temporary(), "killed at operation {at}");
-        }
+        let moments = killed_everywhere(&|| with_recipe(&recipe), 5);
         assert!(moments >= 30, "{moments} moments");
     }
+}
+
+/// Shards of 100, 33 and 180 ids: 9 windows of 32 in an epoch, which steps of 4 windows cross,
+/// as the windows cross the edges of shards.
+fn with_shards() -> Sandbox {
+    let sandbox = Sandbox::with("gpt2-pico");
+    sandbox.write("m/tokenizer.json", TOKENIZER);
+    let mut ids = (0_u16..).map(|i| (i.wrapping_mul(40_503) >> 7) % 64);
+    for (name, count) in [("a", 100), ("b", 33), ("c", 180)] {
+        let bytes: Vec<u8> = ids
+            .by_ref()
+            .take(count)
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        sandbox.write(&format!("{name}.bin"), bytes);
+    }
+    let recipe = staged()
+        .replace(r#"["train.txt"]"#, r#"["a.bin", "b.bin", "c.bin"]"#)
+        .replace(r#"["val.txt"]"#, r#"["c.bin"]"#)
+        .replace("save_every_tokens = 256", "save_every_tokens = 128");
+    sandbox.write("r.toml", recipe);
+    sandbox
+}
+
+#[test]
+fn a_run_goes_on_at_the_edges_of_shards_and_epochs() {
+    assert!(killed_everywhere(&with_shards, 17) >= 10);
+    let sandbox = with_shards();
+    let text = String::from_utf8(sandbox.read("r.toml")).unwrap();
+    let contiguous = text.replace("[data]", "[data]\norder = \"contiguous\"");
+    let make = || {
+        let sandbox = with_shards();
+        sandbox.write("r.toml", &contiguous);
+        sandbox
+    };
+    assert!(killed_everywhere(&make, 47) >= 5);
+}
+
+#[test]
+fn a_run_killed_ten_times_at_random_ends_with_the_same_bytes() {
+    let whole = with_recipe(&staged());
+    let started = Instant::now();
+    whole.run("train r.toml").expect(0, &[]);
+    let span = started.elapsed();
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut sandbox = with_recipe(&staged());
+    for _ in 0..10 {
+        let mut child = sandbox.spawn("train r.toml");
+        sleep(span.mul_f64(rng.random_range(0.0..1.0)) + Duration::from_millis(1));
+        let _ = child.kill();
+        let outcome = Outcome::of_child(child);
+        if outcome.code == Some(0) {
+            // It was done already: from the start, then.
+            assert!(result(&sandbox) == result(&whole));
+            sandbox = with_recipe(&staged());
+        }
+    }
+    sandbox.run("train r.toml").expect(0, &[]);
+    assert!(result(&sandbox) == result(&whole));
+}
+
+#[test]
+fn plan_says_what_the_run_will_report() {
+    let sandbox = with_recipe(&staged());
+    let before = sandbox.tree();
+    let planned = sandbox.run("plan r.toml --json").expect(0, &[]);
+    let plan: Value = serde_json::from_str(&planned.stdout).unwrap();
+    assert!(plan["time"]["seconds"].as_f64().unwrap() > 0.0);
+    let table = sandbox.run("plan r.toml --no-probe").expect(0, &[]);
+    for word in [
+        "3 grown",
+        "4 grown",
+        "in all",
+        "memory: about",
+        "time: unknown",
+    ] {
+        assert!(table.stdout.contains(word), "{word}:\n{}", table.stdout);
+    }
+    assert!(sandbox.tree() == before, "plan wrote something");
+    let without = sandbox
+        .run("plan r.toml --no-probe --set data.train=[\"none.txt\"]")
+        .expect(0, &["warning: ", "none.txt"]);
+    assert_eq!(without.stdout, table.stdout);
+    sandbox.run("train r.toml").expect(0, &[]);
+    let report: Value = serde_json::from_slice(&sandbox.read("run/report.json")).unwrap();
+    assert_eq!(plan["cost"], report["cost"]);
+    let depths: Vec<_> = (0..3)
+        .map(|i| plan["stages"][i]["n_layer"].as_u64())
+        .collect();
+    assert_eq!(depths, [Some(2), Some(3), Some(4)]);
+    let trained = |stage: usize, key: &str| plan["stages"][stage][key].as_u64().unwrap();
+    assert!(trained(1, "trained_parameters") < trained(1, "parameters") / 2);
+    assert_eq!(trained(2, "trained_parameters"), trained(2, "parameters"));
+    assert!(trained(1, "memory_bytes") < trained(2, "memory_bytes"));
 }
 
 #[test]

@@ -9,7 +9,7 @@
 mod sandbox;
 mod support;
 
-use sandbox::Sandbox;
+use sandbox::{Sandbox, TOKENIZER};
 use serde_json::Value;
 use support::{Expected, assert_close, fixture};
 
@@ -22,8 +22,6 @@ const RATES: f64 = 1e-12;
 /// rounding noise, which Adam scales up.
 const KEY_BIASES: std::ops::Range<usize> = 32..64;
 
-/// The ids are drawn, not text: any tokenizer will do.
-const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"WordLevel","vocab":{"<|endoftext|>":63},"unk_token":"<|endoftext|>"}}"#;
 const SOURCES: &str = r#"out = "run"
 [model]
 from = "./m"

@@ -201,7 +201,9 @@ fn header(tensors: &[TensorOut<'_>], metadata: HashMap<String, String>) -> Resul
             )
         })
         .collect();
-    let metadata = Metadata::new(Some(metadata), entries)
+    // An empty map beside no tensors would make a header that nobody can read.
+    let metadata = Some(metadata).filter(|metadata| !metadata.is_empty());
+    let metadata = Metadata::new(metadata, entries)
         .map_err(|e| Error::invalid("safetensors header", e.to_string()))?;
     let mut json = serde_json::to_vec(&metadata).expect("a header serializes");
     json.resize(json.len().next_multiple_of(8), b' ');

@@ -58,7 +58,7 @@ impl Conductor<'_> {
             }
             eprint_line(&format!("{error}; going back to leave that step out"));
             diverged.push(*step);
-            let event = json!({ "event": "roll-back", "step": restored, "diverged_at": step });
+            let event = json!({ "event": "roll-back", "step": restored, "diverged_at": step + 1 });
             self.run.log(&event)?;
         }
     }

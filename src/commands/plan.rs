@@ -9,7 +9,6 @@ use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::layout;
 use scale_ckpt::data::{Inputs, Split};
 use scale_ckpt::device::DeviceSpec;
-use scale_ckpt::error::Error;
 use scale_ckpt::kernels;
 use scale_ckpt::ledger::{self, Memory, MicroBatch};
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
@@ -373,11 +372,16 @@ fn duration(seconds: f64) -> String {
 /// Says what of the recipe's data is not there, which is no error yet.
 fn missing_data(recipe: &Recipe) -> Vec<String> {
     let data = &recipe.data;
-    [(&data.train, Split::Train), (&data.val, Split::Val)]
-        .into_iter()
-        .filter_map(|(paths, split)| Inputs::resolve(paths, split).err())
-        .map(|error: Error| format!("warning: {error}"))
-        .collect()
+    let missing = |(paths, split): (&Vec<PathBuf>, Split)| match Inputs::resolve(paths, split) {
+        Err(error) => vec![format!("warning: {error}")],
+        Ok(Inputs::Text(files) | Inputs::Shards(files)) => files
+            .iter()
+            .filter(|file| !file.exists())
+            .map(|file| format!("warning: {} is not there yet", file.display()))
+            .collect(),
+    };
+    let lists = [(&data.train, Split::Train), (&data.val, Split::Val)];
+    lists.into_iter().flat_map(missing).collect()
 }
 
 /// Bytes of memory that are free, where the system says so.
