@@ -558,6 +558,11 @@ fn a_prepared_folder_is_trained_and_evaluated_on() {
     sandbox
         .run("eval ./m --val shards/*_val_*.bin")
         .expect(0, &[]);
+    let gpt2 = "data prepare all.txt --out gpt2 --val-docs 8";
+    sandbox.run(gpt2).expect(0, &[]);
+    sandbox.write("r.toml", of_shards.replace("shards", "gpt2"));
+    let words = ["gpt2: tokenized for 50257 entries", "--tokenizer"];
+    sandbox.refuses("train r.toml", 3, &words);
     let mixed = of_shards.replace("\"shards\"]\nval", "\"shards\", \"train.txt\"]\nval");
     sandbox.write("r.toml", mixed);
     sandbox.refuses(

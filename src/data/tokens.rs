@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::inputs::{Inputs, Split};
-use super::prepare::known_sha256;
+use super::prepare::{check_tokenizer, known_sha256};
 use super::shard::Shard;
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::checkpoint::hex;
@@ -42,7 +42,8 @@ impl Tokens {
     /// unless a manifest beside them has both.
     ///
     /// # Errors
-    /// Something is missing or damaged, text and shards are mixed, an id is not below
+    /// Something is missing or damaged, text and shards are mixed, shards were made for another
+    /// vocabulary, an id is not below
     /// `vocab_size`, or a signal arrived.
     pub fn open(
         paths: &[PathBuf],
@@ -52,7 +53,10 @@ impl Tokens {
     ) -> Result<Self> {
         match Inputs::resolve(paths, split)? {
             Inputs::Text(files) => Self::from_files(&files, tokenizer),
-            Inputs::Shards(files) => Self::from_shards(&files, vocab_size),
+            Inputs::Shards(files) => {
+                check_tokenizer(&files, tokenizer)?;
+                Self::from_shards(&files, vocab_size)
+            }
         }
     }
 

@@ -185,3 +185,23 @@ pub(in crate::data) fn known_sha256(
     let record = manifest.shards.iter().find(|record| record.name == name)?;
     (manifest.vocab_size <= vocab_size && record.tokens == tokens).then(|| record.sha256.clone())
 }
+
+/// Refuses shards of a prepared folder whose tokenizer had another vocabulary than `tokenizer`.
+/// Hashes would say less: the same vocabulary comes in files that differ.
+pub(in crate::data) fn check_tokenizer(shards: &[PathBuf], tokenizer: &Tokenizer) -> Result<()> {
+    let mut folders: Vec<&Path> = shards.iter().filter_map(|shard| shard.parent()).collect();
+    folders.dedup();
+    for folder in folders {
+        let Some(manifest) = Manifest::read(&folder.join(FILE)) else {
+            continue;
+        };
+        let (made, wanted) = (manifest.vocab_size, tokenizer.vocab_size());
+        if made != wanted {
+            let message =
+                format!("tokenized for {made} entries, the tokenizer of the model has {wanted}");
+            return Err(Error::invalid(folder.display(), message)
+                .with_hint("prepare it again with --tokenizer and the folder of the model"));
+        }
+    }
+    Ok(())
+}
