@@ -197,7 +197,10 @@ fn holds_only_a_checkpoint(dir: &Path) -> bool {
         let known = kinds.iter().any(|kind| extension == *kind) || named.iter().any(|n| name == *n);
         known && entry.file_type().is_ok_and(|kind| !kind.is_dir())
     };
-    fs::read_dir(dir).is_ok_and(|mut entries| entries.all(part))
+    let empty = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    // A folder of token shards has files of such kinds as well, but no config.
+    (empty || dir.join("config.json").is_file())
+        && fs::read_dir(dir).is_ok_and(|mut entries| entries.all(part))
 }
 
 /// Syncs a folder, so that renames within it survive a power cut.

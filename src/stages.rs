@@ -16,7 +16,7 @@ use crate::growth::{GrowConfig, GrowthPlan};
 use crate::train::optimizer::{BlockOrigin, OptimizerPolicy};
 use crate::train::schedule::{Schedule, Shape};
 use crate::train::select::Scope;
-use crate::train::{ScheduleOver, Stage, TrainConfig, check_rate};
+use crate::train::{MAX_TOKENS, ScheduleOver, Stage, TrainConfig, check_rate};
 
 /// A `[[stage]]` of a recipe. What it leaves open is taken from `[train]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -116,9 +116,10 @@ pub fn plan(
         }
         first.grow = Some(grow.clone());
     }
-    let total: u64 = expanded
+    let whole_steps = |tokens: u64| tokens.div_ceil(train.batch_tokens) * train.batch_tokens;
+    let total = expanded
         .iter()
-        .map(|(_, stage)| stage.tokens.div_ceil(train.batch_tokens) * train.batch_tokens)
+        .map(|(_, stage)| whole_steps(stage.tokens.min(MAX_TOKENS)))
         .sum();
     let mut planner = Planner {
         train,
@@ -197,8 +198,9 @@ impl Planner<'_> {
         depth: Option<usize>,
         config: &Gpt2Config,
     ) -> Result<()> {
-        if stage.tokens == 0 {
-            return Err(invalid("tokens must be at least 1".into()));
+        if !(1..=MAX_TOKENS).contains(&stage.tokens) {
+            let message = format!("tokens = {}: expected 1 to {MAX_TOKENS}", stage.tokens);
+            return Err(invalid(message));
         }
         let growth = self.growth(stage, depth)?;
         if let Some(plan) = &growth {
@@ -272,7 +274,7 @@ impl Planner<'_> {
             (Some(grow), None) => grow.clone(),
         };
         let explain = |error: Error| {
-            let at_fault = invalid(format!("[grow]: {error}"));
+            let at_fault = invalid(format!("grow: {error}"));
             match error.hint() {
                 Some(hint) => at_fault.with_hint(hint),
                 None => at_fault,
@@ -454,7 +456,7 @@ mod tests {
                 "`hh` matches no parameter",
             ),
             ("[[stage]]\ntokens = 5\nlr = nan\n", "stage 1: lr = NaN"),
-            ("train.tokens = 5\n[grow]\nto = 2\n", "[grow]"),
+            ("train.tokens = 5\n[grow]\nto = 2\n", "grow: "),
         ] {
             let error = planned(2, text).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

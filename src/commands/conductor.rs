@@ -134,10 +134,7 @@ impl Conductor<'_> {
             watcher.make_up_for(&trainee)?;
             let batches = &self.batches;
             trainee = train(trainee, stage, batches, config, &device, &mut watcher)?;
-            let next = stages.get(index + 1);
-            if next.is_none_or(|next| next.growth.is_some()) {
-                watcher.save(&trainee)?;
-            }
+            watcher.save(&trainee)?;
         }
         Ok(trainee)
     }

@@ -69,7 +69,8 @@ struct PrepareArgs {
     /// Leave out documents that cannot be read, and say how many.
     #[arg(long)]
     skip_bad: bool,
-    /// Replace a folder that was made from something else.
+    /// Replace a folder that was made from something else; what it holds is gone at once, also
+    /// if the work fails.
     #[arg(long)]
     force: bool,
     /// Print JSON.
@@ -122,14 +123,12 @@ impl PrepareArgs {
 
 fn summary(manifest: &Manifest) -> String {
     let line = |split: Split, documents: u64| {
-        let part = format!("_{}_", split.name());
-        let shards = manifest.shards.iter().filter(|s| s.name.contains(&part));
         format!(
             "{}: {} tokens of {} documents in {} shards",
             split.name(),
             thousands(manifest.tokens(split)),
             thousands(documents),
-            shards.count()
+            manifest.shards_of(split).count()
         )
     };
     let mut text = line(Split::Train, manifest.train_documents);

@@ -84,11 +84,14 @@ impl Args {
             planner.time(spec, &mut rows)?
         };
         let cost = cost(&recipe, &start, &account);
+        let warnings = missing_data(&recipe);
         if self.json {
-            return print_json(&planner.json(&rows, &cost, spec, timed.ok()));
+            let mut plan = planner.json(&rows, &cost, spec, timed);
+            plan["warnings"] = warnings.into();
+            return print_json(&plan);
         }
-        for warning in missing_data(&recipe) {
-            eprint_line(&warning);
+        for warning in warnings {
+            eprint_line(&format!("warning: {warning}"));
         }
         print(&planner.text(&rows, &cost, spec, timed))
     }
@@ -185,8 +188,10 @@ impl Planner<'_> {
             meter.advance(1);
         })?;
         drop(meter);
+        let end = planned.stage.end();
+        let last = self.account.at(end).flops - self.account.at(end.saturating_sub(1)).flops;
         let reference = (
-            flops(&rows[costliest]),
+            last / train.batch_tokens as f64,
             rows[costliest].trained_parameters as f64,
         );
         let Probe { token_s, update_s } = measured;
@@ -219,7 +224,13 @@ impl Planner<'_> {
         ]
     }
 
-    fn json(&self, rows: &[Row], cost: &Value, spec: DeviceSpec, timed: Option<Timed>) -> Value {
+    fn json(
+        &self,
+        rows: &[Row],
+        cost: &Value,
+        spec: DeviceSpec,
+        timed: Result<Timed, String>,
+    ) -> Value {
         let train = &self.recipe.train;
         let [by_flops, by_passes] = self.full_tokens();
         json!({
@@ -236,7 +247,8 @@ impl Planner<'_> {
             "full_tokens_at_equal_layer_passes": by_passes,
             "memory_bytes": peak(rows).memory_bytes,
             "checkpoint_bytes": checkpoint_bytes(rows),
-            "time": timed,
+            "time_unknown": timed.as_ref().err(),
+            "time": timed.ok(),
         })
     }
 
@@ -373,11 +385,11 @@ fn duration(seconds: f64) -> String {
 fn missing_data(recipe: &Recipe) -> Vec<String> {
     let data = &recipe.data;
     let missing = |(paths, split): (&Vec<PathBuf>, Split)| match Inputs::resolve(paths, split) {
-        Err(error) => vec![format!("warning: {error}")],
+        Err(error) => vec![error.to_string()],
         Ok(Inputs::Text(files) | Inputs::Shards(files)) => files
             .iter()
             .filter(|file| !file.exists())
-            .map(|file| format!("warning: {} is not there yet", file.display()))
+            .map(|file| format!("{} is not there yet", file.display()))
             .collect(),
     };
     let lists = [(&data.train, Split::Train), (&data.val, Split::Val)];

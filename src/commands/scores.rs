@@ -2,12 +2,13 @@
 
 use burn::tensor::Device;
 use scale_ckpt::Result;
-use scale_ckpt::checkpoint::{Gpt2Config, layout};
+use scale_ckpt::checkpoint::{Gpt2Config, hex, layout};
 use scale_ckpt::data::{Tokenizer, Tokens};
 use scale_ckpt::eval::hellaswag::{self, HellaSwagScore, Item};
 use scale_ckpt::eval::loss::{TextLoss, text_loss};
 use scale_ckpt::model::Gpt2;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::shared::thousands;
 use super::table;
@@ -44,6 +45,17 @@ pub struct Row {
 }
 
 impl Measures {
+    /// What tells these measures from others: scores of different ones are not comparable.
+    pub fn identity(&self) -> String {
+        let parts = (
+            self.val.as_ref().map(Tokens::sha256),
+            self.context,
+            self.val_tokens,
+            &self.items,
+        );
+        hex(&Sha256::digest(format!("{parts:?}")))
+    }
+
     /// Scores a model.
     pub fn score(&self, name: String, model: &Gpt2, config: &Gpt2Config) -> Result<Row> {
         let hellaswag = match self.items.as_slice() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use scale_ckpt::Result;
-use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config};
+use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, hex};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::data::tokenizer::GPT2_VOCAB;
 use scale_ckpt::error::Error;
@@ -17,6 +17,8 @@ use scale_ckpt::run::RunDir;
 use scale_ckpt::stages::{self, PlannedStage};
 use scale_ckpt::train::optimizer::{Optimizer, OptimizerPolicy};
 use scale_ckpt::train::state;
+
+use sha2::{Digest, Sha256};
 
 use super::scores::{Measures, Row};
 use super::shared::{grow_into, load_model, open, tokenizer};
@@ -126,6 +128,21 @@ impl Start {
             .first()
             .map(Checkpoint::weights_sha256)
             .transpose()
+    }
+
+    /// The record of the growth that made the source, if one did.
+    pub fn source_growth(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.lineage.first()?.dir.join("growth.json")).ok()
+    }
+
+    /// SHA-256 over how every stage grows: a recipe names plan files, which can change.
+    pub fn growth_sha256(&self) -> String {
+        let slots = self
+            .stages
+            .iter()
+            .map(|s| s.growth.as_ref().map(|plan| &plan.slots));
+        let slots = serde_json::to_string(&slots.collect::<Vec<_>>());
+        hex(&Sha256::digest(slots.expect("a plan serializes")))
     }
 
     /// FLOPs that the source cost, as the recipe or the program knows them, and where the figure

@@ -15,6 +15,7 @@ use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{self, LoadedRecipe, Recipe};
 use scale_ckpt::run::RunDir;
 use scale_ckpt::{Result, VERSION};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::conductor::Conductor;
@@ -136,6 +137,7 @@ fn open_run(
         "training text": data_sha256,
         "source checkpoint": source_sha256,
         "tokenizer": start.tokenizer.sha256(),
+        "growth plan": start.growth_sha256(),
     });
     let saved = match std::fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -147,7 +149,13 @@ fn open_run(
     };
     let saved: Value = serde_json::from_slice(&saved)
         .map_err(|e| Error::invalid(path.display(), format!("not valid JSON: {e}")))?;
-    let changed = ["recipe", "training text", "source checkpoint", "tokenizer"];
+    let changed = [
+        "recipe",
+        "training text",
+        "source checkpoint",
+        "tokenizer",
+        "growth plan",
+    ];
     match changed.iter().find(|&&input| saved[input] != inputs[input]) {
         None => Ok(run),
         Some(input) => Err(Error::usage(format!(
@@ -186,23 +194,35 @@ fn scores_before(
     measures: &Measures,
     run: &mut RunDir,
 ) -> Result<Vec<Row>> {
+    #[derive(Serialize, Deserialize)]
+    struct Before {
+        measures: String,
+        models: Vec<Row>,
+    }
     let saved = std::fs::read(run.path().join(BEFORE_FILE)).ok();
-    let rows: Vec<Row> = match saved.and_then(|text| serde_json::from_slice(&text).ok()) {
-        Some(rows) => rows,
+    let saved: Option<Before> = saved.and_then(|text| serde_json::from_slice(&text).ok());
+    let of = measures.identity();
+    // Others than the run was started with would be compared with what it ends with.
+    let before = match saved.filter(|saved| saved.measures == of) {
+        Some(before) => before,
         None => {
-            let rows = start.scores(recipe.seed, measures)?;
-            for (row, val) in rows.iter().filter_map(|row| Some((row, row.val?))) {
+            let models = start.scores(recipe.seed, measures)?;
+            for (row, val) in models.iter().filter_map(|row| Some((row, row.val?))) {
                 eprint_line(&format!("{}: val loss {:.4}", row.model, val.loss));
             }
-            run.write_json(BEFORE_FILE, &rows)?;
-            rows
+            let before = Before {
+                measures: of,
+                models,
+            };
+            run.write_json(BEFORE_FILE, &before)?;
+            before
         }
     };
     // A crash may have come between the file and the event.
     if !run.has_logged(0, "models")? {
-        run.log(&json!({ "event": "before", "step": 0, "models": rows }))?;
+        run.log(&json!({ "event": "before", "step": 0, "models": before.models }))?;
     }
-    Ok(rows)
+    Ok(before.models)
 }
 
 /// The tokens of the recipe's prompt, if it has one.

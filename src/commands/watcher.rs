@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use scale_ckpt::account::Account;
+use scale_ckpt::error::Error;
 use scale_ckpt::events::EventWriter;
 use scale_ckpt::ledger;
 use scale_ckpt::progress::Meter;
@@ -10,7 +11,7 @@ use scale_ckpt::run::RunDir;
 use scale_ckpt::stages::PlannedStage;
 use scale_ckpt::train::state::{self, TrainerState};
 use scale_ckpt::train::wakeup::WakeUp;
-use scale_ckpt::train::{Observer, StepReport, Trainee};
+use scale_ckpt::train::{Observer, StepReport, Trainee, stopped};
 use scale_ckpt::{Result, VERSION};
 use serde_json::{Value, json};
 
@@ -54,7 +55,14 @@ impl Observer for Watcher<'_> {
         self.show(report, average);
         let last = report.step == self.account.steps();
         if config.is_due(config.eval_every_tokens, report.step) && !last {
-            self.validate(report.step, trainee)?;
+            self.validate(report.step, trainee).or_else(|error| {
+                if !matches!(error, Error::Interrupted { .. }) {
+                    return Err(error);
+                }
+                // The validation is made up for when the run goes on.
+                self.save(trainee)?;
+                Err(stopped(report.step, self.account.steps()))
+            })?;
         }
         if config.is_due(config.save_every_tokens, report.step) {
             self.save(trainee)?;
@@ -161,11 +169,7 @@ impl Watcher<'_> {
         if step != stage.first_step + stage.wakeup_steps.min(stage.steps) {
             return Ok(());
         }
-        let trained = |layer: usize| {
-            let prefix = format!("h.{layer}.");
-            stage.trainable.iter().any(|name| name.starts_with(&prefix))
-        };
-        let dead = wakeup.dead(trained);
+        let dead = wakeup.dead(|name| stage.trains(name, step - 1));
         for (layer, why) in &dead {
             self.meter.note(&format!(
                 "warning: block {layer} has not woken by step {step}: {why}"
@@ -183,12 +187,13 @@ impl Watcher<'_> {
         names
             .chain(["grown/growth.json".to_owned()])
             .find_map(|name| std::fs::read(self.run.path().join(name)).ok())
+            .or_else(|| self.start.source_growth())
     }
 
     /// Measures the validation loss after `step` steps.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] after a signal: the run is then resumed from before this step.
+    /// [`Error::Interrupted`] after a signal.
     pub fn validate(&mut self, step: u64, trainee: &Trainee) -> Result<()> {
         let Some(val) = self.measures.val_loss(&trainee.model.valid())? else {
             return Ok(());

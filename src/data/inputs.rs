@@ -23,6 +23,17 @@ impl Split {
             Self::Val => "val",
         }
     }
+
+    /// The split that a file name speaks of: the last word that names one decides, since the
+    /// name of a data set comes first.
+    fn of_name(name: &str) -> Option<Self> {
+        let mut words = name.rsplit(|c: char| !c.is_ascii_alphanumeric());
+        words.find_map(|word| match word.to_ascii_lowercase().as_str() {
+            "train" => Some(Self::Train),
+            "val" | "valid" | "validation" => Some(Self::Val),
+            _ => None,
+        })
+    }
 }
 
 /// Files of one kind.
@@ -36,7 +47,7 @@ pub enum Inputs {
 
 impl Inputs {
     /// The files that `paths` name, in their order; those of a folder or glob sorted by name.
-    /// Of a folder of shards, the ones of `split` are meant, as their names say it.
+    /// Of a folder, the ones of `split` are meant, as their names say it.
     ///
     /// # Errors
     /// A glob or folder has nothing, or the list mixes text and shards.
@@ -99,7 +110,7 @@ pub(super) fn expand(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The shards of `split` in a folder, or its `.txt` files if it has no shards.
+/// The files of `split` in a folder, as their names say it; all `.txt` files if no name does.
 fn of_folder(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
@@ -111,14 +122,13 @@ fn of_folder(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
     files.sort();
     let is_text = |path: &PathBuf| path.extension().is_some_and(|e| e == "txt");
     files.retain(|path| is_shard(path) || is_text(path));
-    // A folder with both is not sorted out here: the caller refuses the mixture.
-    if files.iter().any(is_text) {
+    let named =
+        |path: &PathBuf| Split::of_name(&path.file_name().unwrap_or_default().to_string_lossy());
+    // A folder with shards and text is not sorted out here: the caller refuses the mixture.
+    if files.iter().any(is_text) && files.iter().all(|path| named(path).is_none()) {
         return Ok(files);
     }
-    let of_split = |path: &&PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.contains(split.name())
-    };
+    let of_split = |path: &&PathBuf| named(path) == Some(split);
     let found: Vec<_> = files.iter().filter(of_split).cloned().collect();
     if !found.is_empty() {
         return Ok(found);
@@ -126,7 +136,7 @@ fn of_folder(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
     let message = if files.is_empty() {
         "a folder without .txt, .bin or .npy files".to_owned()
     } else {
-        format!("no shard there has `{}` in its name", split.name())
+        format!("no file there has the word `{}` in its name", split.name())
     };
     let hint = "name the files, or a folder that `scale-ckpt data prepare` made";
     Err(Error::invalid(dir.display(), message).with_hint(hint))

@@ -12,7 +12,8 @@ pub enum Order {
     /// Another permutation each epoch.
     #[default]
     Shuffled,
-    /// One after the other, as build-nanogpt reads.
+    /// One after the other, as build-nanogpt reads a shard. It drops what is left of a shard at
+    /// its end; here windows and batches go on into the next.
     Contiguous,
 }
 

@@ -179,6 +179,11 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Whether text falls into words as GPT-2's does, so that it can be encoded piece by piece.
+    pub fn has_gpt2_words(&self) -> bool {
+        matches!(self.ordinary, Ordinary::Quick(_))
+    }
+
     /// One more than the largest id.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size

@@ -51,9 +51,9 @@ impl GrowConfig {
                 _ => Ok(plan),
             };
         }
-        let to = self
-            .to
-            .ok_or_else(|| Error::usage("how deep? give --to N, or a plan file"))?;
+        let to = self.to.ok_or_else(|| {
+            Error::usage("how deep? give --to N, in a recipe `to` or `depths`, or a plan file")
+        })?;
         if to <= n {
             return Err(Error::usage(format!(
                 "--to {to} is not deeper than the source's {n} blocks"

@@ -92,7 +92,7 @@ pub fn backward(
     dims.join(&grads, 3)
 }
 
-/// First and last query of every group, and room for the group's scores.
+/// First query and end of every group.
 fn groups(t: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..t)
         .step_by(ROWS)

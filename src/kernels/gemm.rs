@@ -5,10 +5,13 @@
 //! panels that stay in the first cache, A in blocks that stay in the second, tiles of the
 //! result in registers. Every element is summed in the same order for any number of threads.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+
+use super::math::vectorized;
 
 /// Rows of a tile. With two vectors of columns, twelve sums of the sixteen registers.
 const MR: usize = 6;
@@ -20,6 +23,31 @@ const MC: usize = 192;
 const KC: usize = 384;
 /// Columns of B at a time.
 const NC: usize = 4096;
+/// Strips or panels that are packed together: what they take of a row of the matrix lies side
+/// by side, and one page is touched for all of them.
+const GROUP: usize = 8;
+
+thread_local! {
+    /// Room for packed panels and strips, kept: fresh memory costs more than what it is used for.
+    static PANELS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static STRIPS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `work` on `len` values of the thread's room, whatever they were.
+fn with_room<R>(
+    room: &'static std::thread::LocalKey<RefCell<Vec<f32>>>,
+    len: usize,
+    work: impl FnOnce(&mut [f32]) -> R,
+) -> R {
+    // Taken out: a thread that waits for its tasks may be given another product meanwhile.
+    let mut values = room.take();
+    if values.len() < len {
+        values.resize(len, 0.0);
+    }
+    let result = work(&mut values[..len]);
+    room.replace(values);
+    result
+}
 
 /// A strided matrix.
 #[derive(Clone, Copy, Debug)]
@@ -80,41 +108,70 @@ pub fn product(a: Matrix, b: Matrix, start: Start) -> Vec<f32> {
 /// out `[m, n]` = start + a `[m, k]` · b `[k, n]`.
 pub fn multiply(out: &mut [f32], a: Matrix, b: Matrix, start: Start) {
     assert_eq!(a.columns, b.rows, "inner dimensions");
-    let (m, k, n) = (a.rows, a.columns, b.columns);
+    let (k, n) = (a.columns, b.columns);
     let width = pulp::Arch::new().dispatch(PanelWidth);
-    let block = block_rows(m);
-    let mut panels = vec![0.0; KC.min(k) * NC.min(n).next_multiple_of(width)];
-    for first in (0..n).step_by(NC) {
-        let columns = first..(first + NC).min(n);
-        for (i, terms) in pieces(k).enumerate() {
-            let depth = terms.len();
-            let used = depth * columns.len().next_multiple_of(width);
-            let panels = &mut panels[..used];
-            panels
-                .par_chunks_mut(depth * width)
-                .zip(columns.clone().into_par_iter().step_by(width))
-                .for_each(|(panel, column)| {
-                    let columns = column..(column + width).min(columns.end);
-                    pack(panel, b.t(), columns, terms.clone(), width);
-                });
-            let start = if i == 0 { start } else { Start::Out };
-            out.par_chunks_mut(block * n)
-                .enumerate()
-                .for_each(|(i, out)| {
-                    let rows = i * block..(i * block + block).min(m);
-                    let strips = pack_block(a, rows, terms.clone());
-                    pulp::Arch::new().dispatch(Block {
-                        out,
-                        strips: &strips,
-                        panels,
-                        depth,
-                        columns: columns.clone(),
-                        n,
-                        start,
-                    });
-                });
+    let room = KC.min(k) * NC.min(n).next_multiple_of(width);
+    with_room(&PANELS, room, |panels| {
+        for first in (0..n).step_by(NC) {
+            let columns = first..(first + NC).min(n);
+            for (i, terms) in pieces(k).enumerate() {
+                let used = terms.len() * columns.len().next_multiple_of(width);
+                let panels = &mut panels[..used];
+                pack_panels(panels, b, columns.clone(), terms.clone(), width);
+                let start = if i == 0 { start } else { Start::Out };
+                multiply_blocks(out, a, panels, columns.clone(), terms, n, start);
+            }
         }
-    }
+    });
+}
+
+/// Packs `terms` of the `columns` of `b`, on all cores.
+fn pack_panels(
+    panels: &mut [f32],
+    b: Matrix,
+    columns: Range<usize>,
+    terms: Range<usize>,
+    width: usize,
+) {
+    let depth = terms.len();
+    panels
+        .par_chunks_mut(depth * width * GROUP)
+        .zip(columns.clone().into_par_iter().step_by(width * GROUP))
+        .for_each(|(panels, column)| {
+            let columns = column..(column + width * GROUP).min(columns.end);
+            vectorized(|| pack(panels, b.t(), columns, terms.clone(), width));
+        });
+}
+
+/// Adds the products with packed panels to `columns` of `out`, block by block of rows.
+fn multiply_blocks(
+    out: &mut [f32],
+    a: Matrix,
+    panels: &[f32],
+    columns: Range<usize>,
+    terms: Range<usize>,
+    n: usize,
+    start: Start,
+) {
+    let (m, depth) = (a.rows, terms.len());
+    let block = block_rows(m);
+    let blocks = out.par_chunks_mut(block * n).enumerate();
+    blocks.for_each(|(i, out)| {
+        let rows = i * block..(i * block + block).min(m);
+        let room = rows.len().next_multiple_of(MR) * depth;
+        with_room(&STRIPS, room, |strips| {
+            vectorized(|| pack(strips, a, rows, terms.clone(), MR));
+            pulp::Arch::new().dispatch(Block {
+                out,
+                strips,
+                panels,
+                depth,
+                columns: columns.clone(),
+                n,
+                start,
+            });
+        });
+    });
 }
 
 fn pieces(k: usize) -> impl Iterator<Item = Range<usize>> {
@@ -133,61 +190,95 @@ fn block_rows(m: usize) -> usize {
     m.div_ceil(blocks).next_multiple_of(MR)
 }
 
-/// Strips of [`MR`] rows.
-fn pack_block(a: Matrix, rows: Range<usize>, terms: Range<usize>) -> Vec<f32> {
-    let mut strips = vec![0.0; rows.len().next_multiple_of(MR) * terms.len()];
-    let starts = rows.clone().step_by(MR);
-    for (strip, row) in strips.chunks_exact_mut(MR * terms.len()).zip(starts) {
-        let rows = row..(row + MR).min(rows.end);
-        pack(strip, a, rows, terms.clone(), MR);
-    }
-    strips
-}
-
-/// `rows` of `a`, at most `width`, side by side: `out[term · width + row]`.
+/// Packs `rows` of `a` in pieces of `width`, the last filled up with zeros: of each piece,
+/// `out[term · width + row]`.
+#[inline(always)]
 fn pack(out: &mut [f32], a: Matrix, rows: Range<usize>, terms: Range<usize>, width: usize) {
-    let origin = rows.start * a.row_stride + terms.start * a.column_stride;
-    let a_from = Matrix {
-        data: &a.data[origin..],
+    let a = Matrix {
+        data: &a.data[rows.start * a.row_stride + terms.start * a.column_stride..],
+        rows: rows.len(),
+        columns: terms.len(),
         ..a
     };
-    match (width, rows.len() == width) {
-        (MR, true) => pack_full::<MR>(out, a_from),
-        (8, true) => pack_full::<8>(out, a_from),
-        (16, true) => pack_full::<16>(out, a_from),
-        (32, true) => pack_full::<32>(out, a_from),
-        _ => pack_any(out, a_from, rows.len(), width),
+    match width {
+        MR => pack_pieces::<MR>(out, a),
+        8 => pack_pieces::<8>(out, a),
+        16 => pack_pieces::<16>(out, a),
+        32 => pack_pieces::<32>(out, a),
+        _ => pack_rest(out, a, width),
     }
 }
 
 /// With the width known, a row of `out` is a few vector moves.
-fn pack_full<const W: usize>(out: &mut [f32], a: Matrix) {
-    let (out, _) = out.as_chunks_mut::<W>();
-    if a.row_stride == 1 {
-        for (out, from) in out.iter_mut().zip(a.data.chunks(a.column_stride)) {
-            out.copy_from_slice(&from[..W]);
+#[inline(always)]
+fn pack_pieces<const W: usize>(out: &mut [f32], a: Matrix) {
+    let full = a.rows / W;
+    let (whole, rest) = out.split_at_mut(full * W * a.columns);
+    for (i, group) in whole.chunks_mut(GROUP * W * a.columns).enumerate() {
+        let data = &a.data[i * GROUP * W * a.row_stride..];
+        if a.row_stride == 1 {
+            pack_group::<W>(group, data, a.columns, a.column_stride);
+        } else {
+            for (i, piece) in group.chunks_exact_mut(W * a.columns).enumerate() {
+                pack_across::<W>(piece, &data[i * W * a.row_stride..], a);
+            }
         }
-    } else if a.column_stride == 1 {
+    }
+    if !rest.is_empty() {
+        let beyond = Matrix {
+            data: &a.data[full * W * a.row_stride..],
+            rows: a.rows - full * W,
+            ..a
+        };
+        pack_rest(rest, beyond, W);
+    }
+}
+
+/// Pieces whose rows lie side by side: term by term through all of them.
+#[inline(always)]
+fn pack_group<const W: usize>(group: &mut [f32], data: &[f32], columns: usize, stride: usize) {
+    let count = group.len() / (W * columns);
+    let (group, _) = group.as_chunks_mut::<W>();
+    for term in 0..columns {
+        let (from, _) = data[term * stride..][..count * W].as_chunks::<W>();
+        for (piece, from) in from.iter().enumerate() {
+            group[piece * columns + term] = *from;
+        }
+    }
+}
+
+/// A piece whose terms lie side by side.
+#[inline(always)]
+fn pack_across<const W: usize>(piece: &mut [f32], data: &[f32], a: Matrix) {
+    let (piece, _) = piece.as_chunks_mut::<W>();
+    if a.column_stride == 1 {
         let rows: [&[f32]; W] =
-            std::array::from_fn(|row| &a.data[row * a.row_stride..][..out.len()]);
-        for (term, out) in out.iter_mut().enumerate() {
+            std::array::from_fn(|row| &data[row * a.row_stride..][..piece.len()]);
+        for (term, out) in piece.iter_mut().enumerate() {
             for (out, row) in out.iter_mut().zip(rows) {
                 *out = row[term];
             }
         }
     } else {
-        pack_any(out.as_flattened_mut(), a, W, W);
+        for (term, out) in piece.iter_mut().enumerate() {
+            for (row, out) in out.iter_mut().enumerate() {
+                *out = data[row * a.row_stride + term * a.column_stride];
+            }
+        }
     }
 }
 
-/// Rows beyond the last are zeros.
-fn pack_any(out: &mut [f32], a: Matrix, rows: usize, width: usize) {
-    for (term, out) in out.chunks_exact_mut(width).enumerate() {
-        let (out, beyond) = out.split_at_mut(rows);
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = a.data[row * a.row_stride + term * a.column_stride];
+/// Any width; rows beyond the last are zeros.
+fn pack_rest(out: &mut [f32], a: Matrix, width: usize) {
+    for (i, piece) in out.chunks_mut(width * a.columns).enumerate() {
+        let rows = i * width..(i * width + width).min(a.rows);
+        for (term, out) in piece.chunks_exact_mut(width).enumerate() {
+            let (out, beyond) = out.split_at_mut(rows.len());
+            for (row, out) in rows.clone().zip(out) {
+                *out = a.data[row * a.row_stride + term * a.column_stride];
+            }
+            beyond.fill(0.0);
         }
-        beyond.fill(0.0);
     }
 }
 
@@ -298,7 +389,13 @@ mod tests {
 
     #[test]
     fn every_start_and_layout_matches_the_sum() {
-        for (m, k, n) in [(1, 1, 1), (7, 5, 17), (130, 400, 33), (64, 3, 5000)] {
+        for (m, k, n) in [
+            (1, 1, 1),
+            (40, 1, 40),
+            (7, 5, 17),
+            (130, 400, 33),
+            (64, 3, 5000),
+        ] {
             let fill = |len: usize, step: usize| -> Vec<f32> {
                 (0..len).map(|i| ((i * step) % 17) as f32 - 8.0).collect()
             };

@@ -8,7 +8,7 @@ use super::optimizer::{AdamW, OptimizerPolicy};
 use super::schedule::Shape;
 
 /// Bounds that keep every product of counts within 64 bits.
-const MAX_TOKENS: u64 = 1_000_000_000_000_000;
+pub(crate) const MAX_TOKENS: u64 = 1_000_000_000_000_000;
 const MAX_BATCH_TOKENS: u64 = 1 << 32;
 /// Bound on the tokens of one forward pass.
 const MAX_PASS_TOKENS: u64 = 1 << 24;

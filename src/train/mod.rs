@@ -16,11 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use burn::module::{Module, ParamGroup};
-use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::config::check_rate;
+pub(crate) use self::config::{MAX_TOKENS, check_rate};
 pub use self::config::{NonFinite, ScheduleOver, TrainConfig};
 use self::optimizer::{Optimizer, global_norm};
 use self::schedule::Schedule;
@@ -155,9 +155,7 @@ pub fn train(
         }
         let Some(gradient) = gradient(&trainee, batches, config, device)? else {
             observer.save(&trainee)?;
-            let message = format!("saved at step {} of {}", trainee.step, stage.run_steps);
-            let hint = Some("the same command goes on from there".into());
-            return Err(Error::Interrupted { message, hint });
+            return Err(stopped(trainee.step, stage.run_steps));
         };
         let lr = stage.lr(trainee.step, config.batch_tokens);
         let (loss, grad_norm) = (gradient.loss, gradient.norm);
@@ -187,6 +185,14 @@ pub fn train(
         )?;
     }
     Ok(trainee)
+}
+
+/// What a run that was stopped and saved says.
+pub fn stopped(step: u64, of: u64) -> Error {
+    Error::Interrupted {
+        message: format!("saved at step {step} of {of}"),
+        hint: Some("the same command goes on from there".into()),
+    }
 }
 
 /// Whether a step that is not finite is passed over.
@@ -269,7 +275,7 @@ fn gradient(
 ) -> Result<Option<Gradient>> {
     let sequences = config.sequences();
     let first = trainee.step * sequences as u64;
-    let mut sum = GradientsAccumulator::new();
+    let mut sum = None;
     let (mut losses, mut inputs_of_first) = (Vec::new(), None);
     for start in (0..sequences).step_by(config.micro_batch()) {
         if interrupt::requested() {
@@ -278,19 +284,22 @@ fn gradient(
         let count = config.micro_batch().min(sequences - start);
         let (inputs, targets) = batches.get(first + start as u64, count, device)?;
         inputs_of_first.get_or_insert_with(|| inputs.clone());
-        // `accumulate` adds, so every micro-batch brings its share of the mean.
+        // Gradients are added up, so every micro-batch brings its share of the mean.
         let share = count as f64 / sequences as f64;
         let loss = trainee.model.loss(inputs, targets);
         losses.push((loss.clone().inner(), share));
         let grads = if share == 1.0 { loss } else { loss * share }.backward();
         let grads = GradientsParams::from_grads(grads, &trainee.model);
-        sum.accumulate(&trainee.model, grads);
+        sum = Some(match sum {
+            None => grads,
+            Some(sum) => optimizer::accumulate(&trainee.model, sum, grads),
+        });
     }
     let shares = losses
         .into_iter()
         .map(|(loss, share)| share * f64::from(loss.into_scalar::<f32>()));
     let loss = shares.sum::<f64>();
-    let grads = sum.grads();
+    let grads = sum.expect("a batch has a sequence");
     Ok(Some(Gradient {
         loss,
         norm: global_norm(&trainee.model, &grads),

@@ -298,6 +298,36 @@ impl ModuleVisitor for SquareSum<'_> {
     }
 }
 
+/// Adds the gradients of another micro-batch to `sum`, in its buffers.
+pub fn accumulate<M: Module>(
+    module: &M,
+    sum: GradientsParams,
+    part: GradientsParams,
+) -> GradientsParams {
+    let mut visitor = Accumulate { sum, part };
+    module.visit(&mut visitor);
+    visitor.sum
+}
+
+struct Accumulate {
+    sum: GradientsParams,
+    part: GradientsParams,
+}
+
+impl ModuleVisitor for Accumulate {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let sum = self.sum.remove::<D>(param.id);
+        let part = self.part.remove::<D>(param.id);
+        let total = match (sum, part) {
+            (Some(sum), Some(part)) => Some(kernels::accumulate(sum, part)),
+            (sum, part) => sum.or(part),
+        };
+        if let Some(total) = total {
+            self.sum.register::<D>(param.id, total);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

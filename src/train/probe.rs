@@ -24,8 +24,8 @@ pub struct Probe {
     pub update_s: f64,
 }
 
-/// Times a stage on a random model of its shape, `sequences` of them in a pass; `progress` is
-/// called after every pass.
+/// Times the last step of a stage on a random model of its shape, `sequences` of them in a pass;
+/// `progress` is called after every pass.
 ///
 /// # Errors
 /// The device fails, or a signal arrived.
@@ -38,7 +38,7 @@ pub fn probe(
     progress: &dyn Fn(),
 ) -> Result<Probe> {
     let model = weights::init(config, config.n_layer, 0, device)?;
-    let mut model = set_trainable(model, stage, stage.first_step);
+    let mut model = set_trainable(model, stage, stage.end().saturating_sub(1));
     let mut optimizer = Optimizer::new(train.adamw());
     let (mut passes, mut updates) = (0.0, 0.0);
     for pass in 0..=PASSES {

@@ -34,7 +34,7 @@ impl WakeUp {
         let n_layer = model.h.len();
         Self {
             grad_norm: block_norms(&values, n_layer, |_| true),
-            inner_grad_norm: block_norms(&values, n_layer, |name| !name.contains("c_proj")),
+            inner_grad_norm: block_norms(&values, n_layer, is_inner),
             update_norm: Vec::new(),
             residual_rms: model.valid().residual_rms(ids),
         }
@@ -53,19 +53,31 @@ impl WakeUp {
     }
 
     /// Blocks that a gradient should reach and does not, with what is wrong; `trains` says
-    /// whether a block is trained at all.
-    pub fn dead(&self, trains: impl Fn(usize) -> bool) -> Vec<(usize, &'static str)> {
-        let verdict = |layer: usize| match (self.grad_norm[layer], self.inner_grad_norm[layer]) {
-            (0.0, _) => Some("no gradient reaches it"),
-            (_, 0.0) => Some("no gradient reaches its inside, only its output projections"),
-            _ if self.update_norm.get(layer) == Some(&0.0) => Some("its weights do not move"),
-            _ => None,
+    /// whether a parameter is trained.
+    pub fn dead(&self, trains: impl Fn(&str) -> bool) -> Vec<(usize, &'static str)> {
+        let verdict = |layer: usize| {
+            let names = layout::BLOCK.iter().map(|part| part.full_name(layer));
+            let trained: Vec<String> = names.filter(|name| trains(name)).collect();
+            let inside = trained.iter().any(|name| is_inner(name));
+            match (self.grad_norm[layer], self.inner_grad_norm[layer]) {
+                _ if trained.is_empty() => None,
+                (0.0, _) => Some("no gradient reaches it"),
+                (_, 0.0) if inside => {
+                    Some("no gradient reaches its inside, only its output projections")
+                }
+                _ if self.update_norm.get(layer) == Some(&0.0) => Some("its weights do not move"),
+                _ => None,
+            }
         };
-        let trained = (0..self.grad_norm.len()).filter(|&layer| trains(layer));
-        trained
+        (0..self.grad_norm.len())
             .filter_map(|layer| Some((layer, verdict(layer)?)))
             .collect()
     }
+}
+
+/// Whether a parameter of a block lies before its two output projections.
+fn is_inner(name: &str) -> bool {
+    !name.contains("c_proj")
 }
 
 /// A parameter's name, and its values or gradient, flattened.
@@ -137,10 +149,13 @@ mod tests {
             residual_rms: vec![1.0; 4],
         };
         let dead: Vec<usize> = wakeup
-            .dead(|layer| layer != 3)
+            .dead(|name| !name.starts_with("h.3."))
             .iter()
             .map(|d| d.0)
             .collect();
         assert_eq!(dead, [1, 2]);
+        // Where the inside is frozen, nothing is to reach it.
+        let outside = |name: &str| name.starts_with("h.2.mlp.c_proj");
+        assert!(wakeup.dead(outside).is_empty());
     }
 }

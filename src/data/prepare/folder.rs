@@ -59,10 +59,14 @@ impl Folder {
         } else if !folder.file(UNFINISHED).exists() {
             folder.refuse_strangers(planned)?;
         }
+        // What was made here may have had another name, if the folder was renamed.
+        let found = [FILE, UNFINISHED].map(|name| Manifest::read(&folder.file(name)));
         // In this order, so that a kill between two steps leaves a folder that is known as ours.
         durable::write_file(&folder.file(UNFINISHED), planned.text().as_bytes())?;
         folder.remove(FILE)?;
-        folder.sweep(planned)?;
+        for manifest in found.iter().flatten().chain([planned]) {
+            folder.sweep(manifest)?;
+        }
         Ok(Claim::Work(folder))
     }
 

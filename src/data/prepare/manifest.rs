@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Options, ValSize};
 use crate::VERSION;
-use crate::data::Tokenizer;
+use crate::data::{Split, Tokenizer};
 use crate::error::{Error, Result};
 
 /// Its name. It is written last, so a folder that has it is complete.
@@ -152,11 +152,17 @@ impl Manifest {
             .map(|(what, _)| what)
     }
 
+    /// The shards of a split.
+    pub fn shards_of(&self, split: Split) -> impl Iterator<Item = &ShardRecord> {
+        let prefix = format!("{}_{}_", self.name, split.name());
+        self.shards
+            .iter()
+            .filter(move |shard| shard.name.starts_with(&prefix))
+    }
+
     /// Tokens in the shards of a split.
-    pub fn tokens(&self, split: crate::data::Split) -> u64 {
-        let part = format!("_{}_", split.name());
-        let of_split = self.shards.iter().filter(|s| s.name.contains(&part));
-        of_split.map(|shard| shard.tokens).sum()
+    pub fn tokens(&self, split: Split) -> u64 {
+        self.shards_of(split).map(|shard| shard.tokens).sum()
     }
 
     pub(super) fn read(path: &Path) -> Option<Self> {

@@ -88,6 +88,7 @@ pub fn prepare(options: &Options, tokenizer: &Tokenizer) -> Result<Prepared> {
         ));
     }
     tokenizer.end_of_text()?;
+    options.val.check()?;
     let inputs = input::hash_all(&options.inputs)?;
     let mut manifest = Manifest::planned(options, tokenizer, inputs)?;
     let folder = match Folder::claim(&options.out, &manifest, options.force)? {
@@ -181,7 +182,12 @@ fn encode(batch: &[(Piece, Split)], tokenizer: &Tokenizer) -> Result<Vec<Vec<Vec
     batch
         .par_iter()
         .map(|(piece, _)| {
-            words::pieces(&piece.text, CHUNK_BYTES)
+            let chunks = if tokenizer.has_gpt2_words() {
+                words::pieces(&piece.text, CHUNK_BYTES)
+            } else {
+                vec![piece.text.as_str()]
+            };
+            chunks
                 .into_par_iter()
                 .map(|chunk| tokenizer.encode_ordinary(chunk))
                 .collect()

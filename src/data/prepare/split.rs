@@ -15,6 +15,19 @@ pub enum ValSize {
     Documents(u64),
 }
 
+impl ValSize {
+    /// # Errors
+    /// The share is none.
+    pub(super) fn check(&self) -> Result<()> {
+        match self {
+            Self::Fraction(share) if !(0.0..1.0).contains(share) => Err(Error::usage(format!(
+                "--val-fraction {share}: expected at least 0 and below 1"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Draws for every document a number of 64 bits, all different; those up to a limit are for
 /// validation.
 #[derive(Clone, Copy, Debug)]
@@ -29,13 +42,9 @@ impl Chooser {
     /// # Errors
     /// The share is none, or there are not more documents than are put aside.
     pub fn new(size: &ValSize, seed: u64, count: impl FnOnce() -> Result<u64>) -> Result<Self> {
+        size.check()?;
         let mut chooser = Self { seed, limit: None };
         match *size {
-            ValSize::Fraction(share) if !(0.0..1.0).contains(&share) => {
-                return Err(Error::usage(format!(
-                    "--val-fraction {share}: expected at least 0 and below 1"
-                )));
-            }
             ValSize::Fraction(0.0) | ValSize::Documents(0) => {}
             ValSize::Fraction(share) => chooser.limit = Some((share * 2_f64.powi(64)) as u64),
             ValSize::Documents(wanted) => {

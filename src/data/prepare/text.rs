@@ -106,11 +106,15 @@ impl<'a> TextFile<'a> {
         }
         let valid = match std::str::from_utf8(&self.buffer) {
             Ok(text) => text,
-            // Bad bytes are met when the piece before them is given out.
-            Err(e) if e.error_len().is_some() && e.valid_up_to() == 0 => {
-                return Ok(Some(self.buffer.len()));
+            Err(e) => {
+                let valid = &self.buffer[..e.valid_up_to()];
+                let valid = std::str::from_utf8(valid).unwrap_or_default();
+                if e.error_len().is_some() && last_cut(valid).is_none() {
+                    // The bad bytes are met when this is given out.
+                    return Ok(Some(self.buffer.len()));
+                }
+                valid
             }
-            Err(e) => std::str::from_utf8(&self.buffer[..e.valid_up_to()]).unwrap_or_default(),
         };
         match last_cut(valid) {
             None if self.buffer.len() > MAX_LINE => Err(Error::invalid(
