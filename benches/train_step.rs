@@ -62,6 +62,7 @@ const SHAPES: [Shape; 4] = [
 ];
 
 fn main() {
+    scale_ckpt::allocator::keep_memory();
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let name = args.next().unwrap_or_default();
     let Some((_, (v, p, d, layers, heads), (b, t))) = SHAPES.into_iter().find(|s| s.0 == name)

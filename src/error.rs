@@ -147,6 +147,9 @@ impl Error {
             {
                 Some("free some space or write elsewhere; what was under way was not published")
             }
+            Self::Diverged { .. } => Some(
+                "lower lr, or lengthen the warm-up; on_non_finite = \"skip\" or \"roll-back\" gets past single steps",
+            ),
             _ => None,
         }
     }

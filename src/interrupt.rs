@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM, as a flag that long loops poll.
+//! SIGINT, SIGTERM and SIGHUP, as a flag that long loops poll.
 //!
 //! The first signal asks for a stop at the next safe point; a second one ends the process at
 //! once, which every writer here survives (see [`crate::durable`]).
@@ -12,12 +12,14 @@ static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Installs the handlers. Called once, by the binary.
 pub fn install() {
-    use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     // A file-size limit would kill the process here; with a handler, the write fails instead.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         // Registered first, so that it sees the flag as the previous signal left it.
-        let _ = signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&REQUESTED));
+        let code = 128 + signal;
+        let requested = Arc::clone(&REQUESTED);
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, code, requested);
         let _ = signal_hook::flag::register(signal, Arc::clone(&REQUESTED));
     }
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod account;
+pub mod allocator;
 pub mod certify;
 pub mod checkpoint;
 pub mod data;

@@ -7,8 +7,22 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// Large data sets have more shards than the usual limit allows files to be open.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Where this is not allowed, the usual limit stays.
+    let _ = setrlimit(Resource::Nofile, raised);
+}
+
 fn main() -> ExitCode {
+    scale_ckpt::allocator::keep_memory();
     scale_ckpt::interrupt::install();
+    allow_many_files();
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -168,19 +168,28 @@ impl Recipe {
     }
 }
 
-/// Reads a recipe; `overrides` are `table.key=value` with values as in TOML.
+/// Reads a recipe; `overrides` are `table.key=value` with values as in TOML, or
+/// `stage.1.key=value` for the first `[[stage]]`.
 ///
 /// # Errors
 /// Names the line, and suggests the nearest key for an unknown one.
 pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
-    let text = read_text(path)?;
+    let original = read_text(path)?;
     let text = if overrides.is_empty() {
-        text
+        original.clone()
     } else {
-        apply(&text, overrides, path)?
+        apply(&original, overrides, path)?
     };
     let recipe: Recipe = toml::from_str(&text).map_err(|e| {
-        let error = Error::invalid(path.display(), e.to_string().trim_end());
+        // Lines are those of the file; what --set brought has none.
+        let of_file = toml::from_str::<Recipe>(&original).err();
+        let message = match of_file.filter(|of_file| of_file.message() == e.message()) {
+            Some(of_file) => of_file.to_string(),
+            None => format!("with --set: {}", e.message()),
+        };
+        let both = "wanted exactly 1 element, more than 1 element";
+        let message = message.replace(both, "[model] has either `from` or [model.scratch]");
+        let error = Error::invalid(path.display(), message.trim_end());
         match suggestion(e.message()) {
             Some(key) => error.with_hint(format!("did you mean `{key}`?")),
             None => error,
@@ -208,6 +217,9 @@ fn check_values(recipe: &Recipe) -> Result<(), String> {
     }
     if recipe.out.as_os_str().is_empty() {
         return Err("`out` is empty".into());
+    }
+    if recipe.eval.val_tokens == Some(0) {
+        return Err("eval.val_tokens must be at least 1".into());
     }
     for (key, files) in [("train", &recipe.data.train), ("val", &recipe.data.val)] {
         if files.is_empty() {
@@ -250,12 +262,24 @@ fn apply(text: &str, overrides: &[String], path: &Path) -> Result<String> {
             .filter(|k| !k.is_empty())
             .ok_or_else(|| bad("no key"))?;
         let mut table = &mut root;
-        for key in keys {
-            table = table
+        let mut keys = keys.into_iter();
+        while let Some(key) = keys.next() {
+            let entry = table
                 .entry(key)
-                .or_insert_with(|| toml::Table::new().into())
-                .as_table_mut()
-                .ok_or_else(|| bad("not a table"))?;
+                .or_insert_with(|| toml::Table::new().into());
+            let entry = match entry {
+                toml::Value::Array(tables) => {
+                    let number = keys.next().and_then(|number| number.parse::<usize>().ok());
+                    let index = number.and_then(|number| number.checked_sub(1));
+                    index
+                        .and_then(|index| tables.get_mut(index))
+                        .ok_or_else(|| {
+                            bad("tables of a list are numbered from 1, as in stage.1.tokens")
+                        })?
+                }
+                entry => entry,
+            };
+            table = entry.as_table_mut().ok_or_else(|| bad("not a table"))?;
         }
         table.insert(last.to_owned(), value);
     }
@@ -292,6 +316,24 @@ lr = 1e-3
             &path,
             &overrides.iter().map(|&o| o.to_owned()).collect::<Vec<_>>(),
         )
+    }
+
+    #[test]
+    fn overrides_reach_stages_and_leave_lines_alone() {
+        let stages = format!("{GOOD}[[stage]]\ntokens = 5\n[[stage]]\ntokens = 6\n");
+        let loaded = load_text(&stages, &["stage.2.tokens=7"]).unwrap();
+        assert_eq!(loaded.recipe.stages[1].tokens, 7);
+        for set in ["stage.0.tokens=7", "stage.3.tokens=7", "stage.tokens=7"] {
+            let error = load_text(&stages, &[set]).unwrap_err().to_string();
+            assert!(error.contains("numbered from 1"), "{error}");
+        }
+        let error = load_text(&GOOD.replace("micro_batch", "micro_bach"), &["seed=3"]);
+        assert!(error.unwrap_err().to_string().contains("line 15"));
+        let error = load_text(GOOD, &["train.lrr=3"]).unwrap_err();
+        assert!(
+            error.to_string().contains("with --set: unknown field"),
+            "{error}"
+        );
     }
 
     #[test]

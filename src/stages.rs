@@ -222,6 +222,13 @@ impl Planner<'_> {
         let steps = stage.tokens.div_ceil(self.train.batch_tokens);
         let (schedule, schedule_from) = self.schedule(stage, first_step, steps).map_err(invalid)?;
         let unfreeze = stage.unfreeze_at_tokens.or(self.train.unfreeze_at_tokens);
+        if let Some(tokens) = unfreeze.filter(|&tokens| tokens >= stage.tokens) {
+            let message = format!(
+                "unfreeze_at_tokens = {tokens} is beyond its {} tokens",
+                stage.tokens
+            );
+            return Err(invalid(message));
+        }
         let unfreeze_at =
             unfreeze.map(|tokens| first_step + tokens.div_ceil(self.train.batch_tokens));
         let grows = growth.is_some();
@@ -299,15 +306,31 @@ impl Planner<'_> {
         let min_lr = stage.min_lr.or(train.min_lr).unwrap_or(lr / 10.0);
         check_rate("lr", lr)?;
         check_rate("min_lr", min_lr)?;
+        if min_lr > lr {
+            return Err(format!("min_lr = {min_lr} is above lr = {lr}"));
+        }
+        let shape = stage.schedule.unwrap_or(train.schedule);
+        let own = stage.schedule.is_some() || stage.warmup_tokens.is_some();
+        if train.schedule_over == ScheduleOver::Run && (own || stage.decay_tokens.is_some()) {
+            return Err("schedule_over = \"run\" leaves a stage no schedule, warmup_tokens or decay_tokens of its own".into());
+        }
+        let decay_tokens = stage.decay_tokens.or(train.decay_tokens);
+        if decay_tokens.is_some() && shape != Shape::Wsd {
+            return Err("decay_tokens belongs to schedule = \"wsd\"".into());
+        }
+        let warmup_tokens = stage.warmup_tokens.unwrap_or(train.warmup_tokens);
+        let within = warmup_tokens.saturating_add(decay_tokens.unwrap_or(0));
+        if within > 0 && within >= total_tokens {
+            return Err(format!(
+                "warmup_tokens and decay_tokens are {within} of the {total_tokens} tokens of the schedule"
+            ));
+        }
         let schedule = Schedule {
-            shape: stage.schedule.unwrap_or(train.schedule),
+            shape,
             lr,
             min_lr,
-            warmup_tokens: stage.warmup_tokens.unwrap_or(train.warmup_tokens),
-            decay_tokens: stage
-                .decay_tokens
-                .or(train.decay_tokens)
-                .unwrap_or(total_tokens / 10),
+            warmup_tokens,
+            decay_tokens: decay_tokens.unwrap_or(total_tokens / 10),
             total_tokens,
         };
         Ok((schedule, from))

@@ -288,7 +288,12 @@ micro_batch | micro_bach | r.toml | line 11 | hint: did you mean `micro_batch`?
 [train] | [eval] | r.toml | line 9 | unknown field `batch_tokens`
 lr = 1e-3 |  | r.toml | missing field `lr`
 [model]\nfrom = "./m" |  | r.toml | missing field `model`
-from | scratch = { n_layer = 1, n_embd = 8, n_head = 1, n_positions = 8 }\nfrom | r.toml | line 2
+from | scratch = { n_layer = 1, n_embd = 8, n_head = 1, n_positions = 8 }\nfrom | r.toml | line 2 | either `from` or [model.scratch]
+lr = 1e-3 | lr = 1e-3\nmin_lr = 1e-2 | min_lr = 0.01 is above lr = 0.001
+lr = 1e-3 | lr = 1e-3\nwarmup_tokens = 20000 | 20000 of the 10240 tokens
+lr = 1e-3 | lr = 1e-3\ndecay_tokens = 100 | belongs to schedule = "wsd"
+lr = 1e-3 | lr = 1e-3\nunfreeze_at_tokens = 20000 | beyond its 10240 tokens
+lr = 1e-3 | lr = 1e-3\neval_every_tokens = 0 | eval_every_tokens must be at least 1
 10240 | "many" | r.toml | line 8 | invalid type
 10240 | -1 | r.toml | line 8 | -1
 ["val.txt"] | "val.txt" | r.toml | line 6 | expected a sequence

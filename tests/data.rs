@@ -600,6 +600,16 @@ fn a_manifest_vouches_for_what_was_not_touched_since() {
     sandbox.write("out/out_train_000001.bin", bytes);
     let error = open().unwrap_err().to_string();
     assert!(error.contains("token 1 is 65535"), "{error}");
+    let mut bytes = sandbox.read("out/out_train_000001.bin");
+    bytes[1026..1028].fill(1);
+    sandbox.write("out/out_train_000001.bin", bytes);
+    let error = open().unwrap_err().to_string();
+    assert!(error.contains("changed since it was prepared"), "{error}");
+    sandbox.run(&format!("{prepare} --force")).expect(0, &[]);
+    assert_eq!(open().unwrap().sha256(), vouched.sha256());
+    sandbox.write("out/manifest.unfinished.json", "{}");
+    let error = open().unwrap_err().to_string();
+    assert!(error.contains("not complete"), "{error}");
 }
 
 const DATASET: &str = "datasets/org/web";

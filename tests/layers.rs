@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the ground up; each may use those before it and itself. Those of one row are
 /// siblings that do not use each other.
 const LAYERS: &[&[&str]] = &[
-    &["error"],
+    &["allocator", "error"],
     &["interrupt"],
     &["durable"],
     &["checkpoint", "device"],
@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// Modules that work on the host alone.
 const WITHOUT_BURN: &[&str] = &[
+    "allocator",
     "error",
     "interrupt",
     "durable",

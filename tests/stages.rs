@@ -216,7 +216,7 @@ fn plan_says_what_the_run_will_report() {
         "3 grown",
         "4 grown",
         "in all",
-        "memory: about",
+        "memory: at least",
         "time: unknown",
     ] {
         assert!(table.stdout.contains(word), "{word}:\n{}", table.stdout);

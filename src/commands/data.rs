@@ -54,7 +54,12 @@ struct PrepareArgs {
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
     /// Share of the documents to put aside for validation.
-    #[arg(long, default_value_t = 0.005, value_name = "SHARE")]
+    #[arg(
+        long,
+        default_value_t = 0.005,
+        value_name = "SHARE",
+        allow_negative_numbers = true
+    )]
     val_fraction: f64,
     /// Put exactly so many documents aside; the inputs are then read twice.
     #[arg(long, value_name = "N", conflicts_with = "val_fraction")]
@@ -69,7 +74,7 @@ struct PrepareArgs {
     /// Leave out documents that cannot be read, and say how many.
     #[arg(long)]
     skip_bad: bool,
-    /// Replace a folder that was made from something else; what it holds is gone at once, also
+    /// Make a finished folder anew, whatever it was made from; what it holds is gone at once, also
     /// if the work fails.
     #[arg(long)]
     force: bool,

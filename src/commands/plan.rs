@@ -312,7 +312,7 @@ impl Planner<'_> {
                 last.n_layer, by_flops, by_passes,
             ),
             format!(
-                "memory: about {} on {spec}: weights {}, moments {}, gradients {}, activations {}, around the loss {}",
+                "memory: at least {} on {spec}: weights {}, moments {}, gradients {}, activations {}, around the loss {}",
                 bytes(worst.memory_bytes),
                 bytes(memory.weights),
                 bytes(memory.moments),
@@ -389,7 +389,7 @@ fn missing_data(recipe: &Recipe) -> Vec<String> {
         Ok(Inputs::Text(files) | Inputs::Shards(files)) => files
             .iter()
             .filter(|file| !file.exists())
-            .map(|file| format!("{} is not there yet", file.display()))
+            .map(|file| format!("data.{}: {} is not there yet", split.name(), file.display()))
             .collect(),
     };
     let lists = [(&data.train, Split::Train), (&data.val, Split::Val)];

@@ -98,7 +98,17 @@ impl Args {
             thousands(trained.step * loaded.recipe.train.batch_tokens)
         );
         let last = start.stages.last().expect("a run has a stage");
-        rows.push(measures.score(name, &model, &start.config.with_n_layer(last.n_layer))?);
+        let row = measures.score(name, &model, &start.config.with_n_layer(last.n_layer))?;
+        if let Some(val) = row.val.filter(|val| !val.loss.is_finite()) {
+            return Err(Error::Diverged {
+                step: trained.step.saturating_sub(1),
+                message: format!("the validation loss is {}", val.loss),
+            });
+        }
+        if !run.has_logged(trained.step, "models")? {
+            run.log(&json!({ "event": "after", "step": trained.step, "models": [row] }))?;
+        }
+        rows.push(row);
         let report = json!({
             "schema": 1,
             "tool_version": VERSION,

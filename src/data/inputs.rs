@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::prepare::UNFINISHED;
 use super::shard::is_shard;
 use crate::error::{Error, Result};
 
@@ -112,6 +113,10 @@ pub(super) fn expand(path: &Path) -> Result<Vec<PathBuf>> {
 
 /// The files of `split` in a folder, as their names say it; all `.txt` files if no name does.
 fn of_folder(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
+    if dir.join(UNFINISHED).exists() {
+        let message = "`data prepare` was stopped there, its shards are not complete";
+        return Err(Error::invalid(dir.display(), message).with_hint("run it again"));
+    }
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let path = entry.map_err(Error::io("list", dir))?.path();
@@ -151,6 +156,20 @@ pub(super) fn is_hidden(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_word_of_a_name_decides_the_split() {
+        for (name, split) in [
+            ("train_val_000000.bin", Some(Split::Val)),
+            ("eval_train_000001.bin", Some(Split::Train)),
+            ("my_val_set_train_000001.bin", Some(Split::Train)),
+            ("edufineweb_train_000001.npy", Some(Split::Train)),
+            ("val.bin", Some(Split::Val)),
+            ("retrieval_000001.bin", None),
+        ] {
+            assert_eq!(Split::of_name(name), split, "{name}");
+        }
+    }
 
     fn folder(names: &[&str]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();

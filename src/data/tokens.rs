@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::inputs::{Inputs, Split};
-use super::prepare::{check_tokenizer, known_sha256};
+use super::prepare::{check_recorded, check_tokenizer, known_sha256};
 use super::shard::Shard;
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::checkpoint::hex;
@@ -124,11 +124,12 @@ impl Tokens {
         let hashes = files
             .par_iter()
             .map(|shard| {
-                let known = known_sha256(shard.path(), shard.len(), vocab_size);
-                known.map_or_else(
-                    || shard.verify(vocab_size, &|bytes| meter.advance(bytes)),
-                    Ok,
-                )
+                if let Some(known) = known_sha256(shard.path(), shard.len(), vocab_size) {
+                    return Ok(known);
+                }
+                let sha256 = shard.verify(vocab_size, &|bytes| meter.advance(bytes))?;
+                check_recorded(shard.path(), &sha256)?;
+                Ok(sha256)
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {

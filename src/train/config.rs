@@ -154,9 +154,13 @@ impl TrainConfig {
             ("context", self.context as u64),
             ("micro_batch", self.micro_batch.unwrap_or(1) as u64),
             ("keep", self.keep as u64),
+            ("eval_every_tokens", self.eval_every_tokens.unwrap_or(1)),
+            ("save_every_tokens", self.save_every_tokens.unwrap_or(1)),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("train.{key} must be at least 1"));
+            return Err(format!(
+                "train.{key} must be at least 1, or left out if it can be"
+            ));
         }
         let pass_tokens = (self.micro_batch.unwrap_or(1)).saturating_mul(self.context) as u64;
         if pass_tokens > MAX_PASS_TOKENS {

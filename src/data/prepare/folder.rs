@@ -24,7 +24,7 @@ pub(super) enum Claim {
 
 impl Folder {
     /// Takes a new or empty folder, one that an earlier preparation did not finish, or, if
-    /// forced, one that it did. Nothing but what a preparation writes is ever removed.
+    /// forced, one that it did, whatever it was made from. Nothing but what a preparation writes is ever removed.
     ///
     /// # Errors
     /// There is something else in the folder, or another process works there.
@@ -44,7 +44,7 @@ impl Folder {
         let finished = folder.file(FILE);
         if let Some(found) = Manifest::read(&finished) {
             match found.difference(planned) {
-                None if folder.is_complete(&found) => {
+                None if !force && folder.is_complete(&found) => {
                     folder.remove(UNFINISHED)?;
                     return Ok(Claim::Finished(Box::new(found)));
                 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Its name. It is written last, so a folder that has it is complete.
 pub(super) const FILE: &str = "manifest.json";
 /// What it is called while the folder is being made.
-pub(super) const UNFINISHED: &str = "manifest.unfinished.json";
+pub(in crate::data) const UNFINISHED: &str = "manifest.unfinished.json";
 
 /// What is in `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -181,15 +181,38 @@ pub(in crate::data) fn known_sha256(
     tokens: u64,
     vocab_size: usize,
 ) -> Option<String> {
-    let path = shard.with_file_name(FILE);
-    let written = path.metadata().ok()?.modified().ok()?;
+    let written = shard
+        .with_file_name(FILE)
+        .metadata()
+        .ok()?
+        .modified()
+        .ok()?;
     if shard.metadata().ok()?.modified().ok()? > written {
         return None;
     }
-    let manifest = Manifest::read(&path)?;
+    let (manifest, record) = recorded(shard)?;
+    (manifest.vocab_size <= vocab_size && record.tokens == tokens).then_some(record.sha256)
+}
+
+/// Refuses a shard that is not what the manifest beside it, if there is one, says of it.
+pub(in crate::data) fn check_recorded(shard: &Path, sha256: &str) -> Result<()> {
+    match recorded(shard) {
+        Some((_, record)) if record.sha256 != sha256 => Err(Error::invalid(
+            shard.display(),
+            "changed since it was prepared: its hash is not that of manifest.json",
+        )
+        .with_hint("prepare it again with --force")),
+        _ => Ok(()),
+    }
+}
+
+/// The manifest beside a shard, and what it says of it.
+fn recorded(shard: &Path) -> Option<(Manifest, ShardRecord)> {
+    let manifest = Manifest::read(&shard.with_file_name(FILE))?;
     let name = shard.file_name()?.to_str()?;
     let record = manifest.shards.iter().find(|record| record.name == name)?;
-    (manifest.vocab_size <= vocab_size && record.tokens == tokens).then(|| record.sha256.clone())
+    let record = record.clone();
+    Some((manifest, record))
 }
 
 /// Refuses shards of a prepared folder whose tokenizer had another vocabulary than `tokenizer`.

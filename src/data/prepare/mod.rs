@@ -24,7 +24,7 @@ use self::documents::{BadDocuments, Documents, Piece};
 use self::folder::Folder;
 pub use self::input::expand;
 pub use self::manifest::{InputRecord, Manifest, ShardRecord};
-pub(super) use self::manifest::{check_tokenizer, known_sha256};
+pub(super) use self::manifest::{UNFINISHED, check_recorded, check_tokenizer, known_sha256};
 use self::split::Chooser;
 pub use self::split::ValSize;
 use self::writer::Shards;
