@@ -10,29 +10,26 @@
 //!
 //! Two virtual cores of an AMD EPYC (AVX2), PyTorch 2.15, two threads, other work on the host:
 //! times of one binary vary by a third, so only pairs run in turns say something. The result
-//! of `benches/train_step.sh PYTHON 2 3`:
+//! of `benches/train_step.sh PYTHON 2 4`, and of three more rounds of two shapes, medians:
 //!
-//! | shape | tokens/s | PyTorch | ratio | MiB | PyTorch | ratio |
-//! |---|---|---|---|---|---|---|
-//! | 124m-1x256 | 134 | 97 | 1.38 | 1979 | 3038 | 0.65 |
-//! | 124m-4x128 | 170 | 146 | 1.17 | 1998 | 3137 | 0.64 |
-//! | 124m-1x1024 | 165 | 149 | 1.10 | 2332 | 3578 | 0.65 |
-//! | small-8x256 | 1520 | 1838 | 0.83 | 460 | 1259 | 0.37 |
+//! | shape | pairs | tokens/s | PyTorch | ratio (least to most) | peak MiB | PyTorch | ratio |
+//! |---|---|---|---|---|---|---|---|
+//! | 124m-1x256 | 2 | 166 | 96 | 1.74 (1.69 to 1.80) | 1988 | 3034 | 0.66 |
+//! | 124m-4x128 | 5 | 188 | 132 | 1.42 (1.06 to 1.70) | 2013 | 3152 | 0.64 |
+//! | 124m-1x1024 | 2 | 147 | 109 | 1.36 (1.31 to 1.40) | 2339 | 3506 | 0.67 |
+//! | small-8x256 | 5 | 1860 | 1854 | 0.98 (0.85 to 1.13) | 467 | 1250 | 0.37 |
 //!
-//! The two rounds of small-8x256 gave 0.98 and 0.68.
-//!
-//! Processor seconds per step and peak MiB by stage, `RAYON_NUM_THREADS=2`. The stages were not
-//! run in turns with each other, but for the last two (medians of three and two):
+//! Processor seconds per step and peak MiB by stage, `RAYON_NUM_THREADS=2`. Rows were not run in
+//! turns with each other, but for the last two (medians of two or three).
 //!
 //! | stage | 124m-1x256 | 124m-4x128 | 124m-1x1024 | small-8x256 |
 //! |---|---|---|---|---|
 //! | burn's own products, attention, AdamW | 5.2, 2152 | 10.4, 2213 | 18.9, 3170 | 3.4, 575 |
 //! | fused AdamW, linear, embedding, attention | 3.1, 2007 | 6.0, 2087 | 12.3, 2423 | 2.1, 478 |
-//! | own product | 3.1, 1980 | 5.6, 1998 | 11.8, 2332 | 2.5, 461 |
+//! | own product, packed in groups | 3.2, 1981 | 5.9, 2008 | 12.3, 2328 | 2.2, 463 |
+//! | freed memory kept | 2.8, 1989 | 5.1, 2013 | 10.9, 2337 | 2.0, 467 |
 //!
-//! The own product costs as many processor seconds, but less of it on one core alone. Wall
-//! seconds before and after it, in turns: 1.97 and 1.68, then 1.80 and 1.64 (124m-1x256); 1.30
-//! and 1.39, 1.40 and 1.33, 1.22 and 1.13 (small-8x256).
+//! With mimalloc in the place of the last row: 2.9, 2232; 5.4, 2255; 11.4 and 14.8, 2526; 2.0, 581.
 #![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;

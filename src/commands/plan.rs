@@ -299,12 +299,12 @@ impl Planner<'_> {
             table::render(&header, &right, &cells),
             String::new(),
             format!(
-                "batch: {} tokens, {} sequences of {} in {} passes of up to {}",
+                "batch: {} tokens, {} sequences of {}, passes of up to {} of them: {}",
                 thousands(train.batch_tokens),
                 thousands(train.sequences() as u64),
                 train.context,
-                train.grad_accum(),
                 train.micro_batch(),
+                train.grad_accum(),
             ),
             cost_line(cost),
             format!(
@@ -321,7 +321,7 @@ impl Planner<'_> {
                 bytes(memory.head),
             ),
             format!(
-                "disk: {} for a checkpoint, {} are kept",
+                "disk: {} for a checkpoint, kept: {}",
                 bytes(checkpoint_bytes(rows)),
                 train.keep
             ),
