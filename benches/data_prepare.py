@@ -8,7 +8,6 @@ processes that returns arrays. For us, the whole program: start, reading, hashin
 encoding, writing, syncing, reading back.
 """
 
-import json
 import multiprocessing
 import os
 import pathlib
@@ -19,21 +18,10 @@ import tempfile
 import time
 
 import numpy
-import tiktoken
-from tiktoken_ext.openai_public import r50k_pat_str
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-def encoding():
-    """GPT-2's encoding from this repository's tokenizer.json."""
-    vocab = json.loads((ROOT / "src/data/gpt2/tokenizer.json").read_text())["model"]["vocab"]
-    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
-    byte_of = {chr(b): b for b in printable}
-    byte_of |= {chr(256 + i): b for i, b in enumerate(b for b in range(256) if b not in printable)}
-    end = vocab.pop("<|endoftext|>")
-    ranks = {bytes(byte_of[c] for c in token): rank for token, rank in vocab.items()}
-    return tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": end})
+sys.path.append(str(ROOT / "fixtures/data"))
+from encoding import encoding  # noqa: E402
 
 
 ENCODING = encoding()

@@ -72,6 +72,11 @@ impl Account {
         sum
     }
 
+    /// FLOPs of the step that follows `step` steps.
+    pub fn flops_of_step(&self, step: u64) -> f64 {
+        self.at(step + 1).flops - self.at(step).flops
+    }
+
     /// What the stage of number `index` costs.
     pub fn of_stage(&self, index: usize) -> Cost {
         let own = self.stretches.iter().filter(|s| s.stage == index);

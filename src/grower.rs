@@ -15,7 +15,10 @@ use crate::error::{Error, Result};
 use crate::growth::{Claim, Growth, GrowthPlan, Slot};
 use crate::progress::{Meter, Unit};
 
-/// The record of a growth, `growth.json`.
+/// The record of a growth beside the model that came of it.
+pub const GROWTH_FILE: &str = "growth.json";
+
+/// What [`GROWTH_FILE`] holds.
 #[derive(Clone, Debug, Serialize)]
 pub struct GrowthRecord {
     /// Version of this format.
@@ -104,7 +107,7 @@ impl Grower<'_> {
             companions,
         };
         let json = serde_json::to_string_pretty(&record).expect("a record serializes") + "\n";
-        staged.write("growth.json", json.as_bytes())?;
+        staged.write(GROWTH_FILE, json.as_bytes())?;
         staged.write("README.md", self.model_card(&record).as_bytes())?;
         staged.publish()?;
         Ok(record)
@@ -188,7 +191,7 @@ impl Grower<'_> {
 /// The blocks of a checkpoint folder that the growth behind it added; none where it was not
 /// grown by this program.
 pub fn new_layers(dir: &Path) -> BTreeSet<usize> {
-    let text = std::fs::read(dir.join("growth.json")).unwrap_or_default();
+    let text = std::fs::read(dir.join(GROWTH_FILE)).unwrap_or_default();
     let record: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let layers = record["layers"]
         .as_array()

@@ -246,7 +246,6 @@ impl Planner<'_> {
                 index,
                 first_step,
                 steps,
-                run_steps: self.total_tokens / self.train.batch_tokens,
                 schedule,
                 schedule_from,
                 trainable,

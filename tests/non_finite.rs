@@ -7,7 +7,6 @@ mod support;
 
 use safetensors::SafeTensors;
 use sandbox::{Sandbox, TOKENIZER};
-use serde_json::Value;
 
 /// Whoever reads this id gets a loss that is no number: its embedding is finite, but the mean
 /// over it is not. The head is untied, so that nobody else meets the embedding.
@@ -55,16 +54,9 @@ fn poisoned(poisoned: &[usize], on_non_finite: &str) -> Sandbox {
     sandbox
 }
 
-fn events(sandbox: &Sandbox) -> Vec<Value> {
-    let text = String::from_utf8(sandbox.read("run/metrics.jsonl")).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
 /// Steps whose update was left out.
 fn skipped(sandbox: &Sandbox) -> Vec<u64> {
-    let events = events(sandbox);
+    let events = sandbox.events();
     let skipped = events.iter().filter(|event| event["skipped"] == true);
     skipped
         .map(|event| event["step"].as_u64().unwrap())
@@ -113,7 +105,7 @@ fn going_back_ends_where_leaving_out_does() {
         .run("train r.toml")
         .expect(0, &["going back to leave that step out"]);
     assert!(last(&rolls) == last(&skips));
-    let events = events(&rolls);
+    let events = rolls.events();
     let back = events.iter().filter(|event| event["event"] == "roll-back");
     let back: Vec<_> = back.map(|event| event["diverged_at"].as_u64()).collect();
     assert_eq!(back, [Some(5), Some(8)]);

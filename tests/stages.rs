@@ -43,9 +43,7 @@ fn staged() -> String {
 }
 
 fn events(sandbox: &Sandbox) -> Vec<Value> {
-    let text = String::from_utf8(sandbox.read("run/metrics.jsonl")).unwrap();
-    let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap();
-    let mut events: Vec<Value> = text.lines().map(parse).collect();
+    let mut events = sandbox.events();
     for event in &mut events {
         event.as_object_mut().unwrap().remove("elapsed_s");
     }

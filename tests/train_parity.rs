@@ -69,10 +69,7 @@ fn check(name: &str, recipe: &str) {
     sandbox.run("train r.toml").expect(0, &[]);
 
     let expected = Expected::load(&fixture("train-100/expected.safetensors"));
-    let metrics = String::from_utf8(sandbox.read("run/metrics.jsonl")).unwrap();
-    let events = metrics
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let events = sandbox.events().into_iter();
     let steps: Vec<Value> = events.filter(|event| event["grad_norm"].is_f64()).collect();
     for (of, key, tolerance) in [
         ("losses", "loss", LOSSES),

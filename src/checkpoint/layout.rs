@@ -65,7 +65,7 @@ impl BlockParam {
     /// Whether it belongs to a projection that writes to the residual stream: with weight and
     /// bias of both zero, a block is the identity.
     pub fn is_residual_out(&self) -> bool {
-        self.name.contains("c_proj")
+        is_residual_out(self.name)
     }
 
     /// Name in the checkpoint, for block `layer`.
@@ -101,6 +101,11 @@ pub const BLOCK: [BlockParam; 12] = [
     ),
     param("mlp.c_proj.bias", &[Dim::D], Fresh::Zeros),
 ];
+
+/// [`BlockParam::is_residual_out`] of the parameter of that name.
+pub fn is_residual_out(name: &str) -> bool {
+    name.contains("c_proj")
+}
 
 /// A parameter's name, shape and initialization.
 #[derive(Clone, Debug, PartialEq, Eq)]

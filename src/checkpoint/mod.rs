@@ -186,7 +186,7 @@ impl Checkpoint {
     pub fn weights_sha256(&self) -> Result<String> {
         let mut hasher = Sha256::new();
         for path in &self.weight_files {
-            hash_file(path, &mut hasher, || {
+            hash_file(path, &mut hasher, |_| {
                 crate::interrupt::check("nothing was published")
             })?;
         }
@@ -194,24 +194,24 @@ impl Checkpoint {
     }
 }
 
-/// Adds the bytes of a file to a hash, and returns how many there are. `check` is asked before
-/// every mebibyte whether to go on.
+/// Adds the bytes of a file to a hash, and returns how many there are. `each` is told how many
+/// were just read, a mebibyte at most, and asked whether to go on.
 pub(crate) fn hash_file(
     path: &Path,
     hasher: &mut Sha256,
-    check: impl Fn() -> Result<()>,
+    each: impl Fn(u64) -> Result<()>,
 ) -> Result<u64> {
     let mut file = std::fs::File::open(path).map_err(Error::io("open", path))?;
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0;
     loop {
-        check()?;
         let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
         if read == 0 {
             return Ok(bytes);
         }
         hasher.update(&buffer[..read]);
         bytes += read as u64;
+        each(read as u64)?;
     }
 }
 

@@ -11,7 +11,7 @@ use scale_ckpt::progress::{Meter, Unit, eprint_line};
 use scale_ckpt::recipe::LoadedRecipe;
 use scale_ckpt::run::RunDir;
 use scale_ckpt::stages::PlannedStage;
-use scale_ckpt::train::{NonFinite, Observer, Trainee, state, train};
+use scale_ckpt::train::{NonFinite, Trainee, state, train};
 use scale_ckpt::{Result, VERSION};
 use serde_json::json;
 

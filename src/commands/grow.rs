@@ -8,9 +8,8 @@ use scale_ckpt::checkpoint::save::{self, planned_files};
 use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, layout};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::durable::refuse_existing;
-use scale_ckpt::grower::{Grower, GrowthRecord};
-use scale_ckpt::growth::GrowConfig;
-use scale_ckpt::growth::{Growth, GrowthPlan, Initializer, Placement};
+use scale_ckpt::grower::{GROWTH_FILE, Grower, GrowthRecord};
+use scale_ckpt::growth::{GrowConfig, Growth, GrowthPlan, Initializer, Placement};
 use scale_ckpt::progress::eprint_line;
 use serde_json::{Value, json};
 
@@ -159,7 +158,7 @@ impl Args {
         for (name, size) in files {
             text.push_str(&format!("\n  {name} ({})", bytes(size)));
         }
-        let ours = ["config.json", "growth.json", "README.md"];
+        let ours = ["config.json", GROWTH_FILE, "README.md"];
         let others = [&ours[..], &save::companions_of(&source.dir)].concat();
         text.push_str(&format!("\n  {}", others.join(", ")));
         print(&text)

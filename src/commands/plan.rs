@@ -12,14 +12,14 @@ use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::kernels;
 use scale_ckpt::ledger::{self, Memory, MicroBatch};
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
-use scale_ckpt::recipe::{self, Recipe};
+use scale_ckpt::recipe::Recipe;
 use scale_ckpt::stages::PlannedStage;
 use scale_ckpt::train::probe::{PASSES, Probe, probe};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::cost::{cost, cost_line};
-use super::shared::{bytes, print, print_json, thousands};
+use super::shared::{RecipeArgs, bytes, print, print_json, thousands};
 use super::start::Start;
 use super::table;
 
@@ -32,14 +32,8 @@ const CPU_PASS_TOKENS: usize = 1024;
 /// are timed on the device of the recipe. Nothing is written.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The recipe.
-    recipe: PathBuf,
-    /// Change a key of the recipe, as in train.lr=3e-4; repeatable.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// cpu, cuda or cuda:N; the recipe's unless given.
-    #[arg(long)]
-    device: Option<DeviceSpec>,
+    #[command(flatten)]
+    recipe: RecipeArgs,
     /// Time nothing.
     #[arg(long)]
     no_probe: bool,
@@ -67,8 +61,8 @@ struct Row {
 
 impl Args {
     pub fn execute(self) -> Result<()> {
-        let recipe = recipe::load(&self.recipe, &self.set)?.recipe;
-        let spec = self.device.unwrap_or(recipe.device);
+        let (loaded, spec) = self.recipe.load()?;
+        let recipe = loaded.recipe;
         let start = Start::prepare(&recipe)?;
         let account = Account::new(&start.stages, &start.config, &recipe.train);
         let planner = Planner {
@@ -117,7 +111,7 @@ impl Planner<'_> {
     fn row(&self, planned: &PlannedStage) -> Row {
         let stage = &planned.stage;
         let config = self.start.config.with_n_layer(planned.n_layer);
-        let trains = |name: &str| stage.trains(name, stage.end().saturating_sub(1));
+        let trains = |name: &str| stage.trains(name, stage.last());
         let numbers = layout::params(&config);
         let trained = numbers.iter().filter(|p| trains(&p.name));
         let memory = self.memory(planned, self.recipe.train.micro_batch());
@@ -150,9 +144,7 @@ impl Planner<'_> {
             fused: self.fused.0,
         };
         let config = self.start.config.with_n_layer(planned.n_layer);
-        ledger::memory_estimate(&config, &batch, &|name| {
-            stage.trains(name, stage.end().saturating_sub(1))
-        })
+        ledger::memory_estimate(&config, &batch, &|name| stage.trains(name, stage.last()))
     }
 
     /// Times the costliest stage, and fills in the others by what they compute. The inner error
@@ -188,8 +180,7 @@ impl Planner<'_> {
             meter.advance(1);
         })?;
         drop(meter);
-        let end = planned.stage.end();
-        let last = self.account.at(end).flops - self.account.at(end.saturating_sub(1)).flops;
+        let last = self.account.flops_of_step(planned.stage.last());
         let reference = (
             last / train.batch_tokens as f64,
             rows[costliest].trained_parameters as f64,

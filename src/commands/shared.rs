@@ -1,19 +1,43 @@
 //! What several commands do alike: open checkpoints, print results.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
 use scale_ckpt::certify::{Certificate, PROBE_TEXT};
 use scale_ckpt::checkpoint::hub::HubConfig;
 use scale_ckpt::checkpoint::{Checkpoint, save};
 use scale_ckpt::data::Tokenizer;
+use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
 use scale_ckpt::grower::{Grower, GrowthRecord};
 use scale_ckpt::growth::GrowthPlan;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::progress::{DownloadMeter, eprint_line};
+use scale_ckpt::recipe::{self, LoadedRecipe};
 use serde::Serialize;
+
+/// A recipe, with what the command line changes of it.
+#[derive(Debug, clap::Args)]
+pub struct RecipeArgs {
+    /// The recipe.
+    recipe: PathBuf,
+    /// Change a key of the recipe, as in train.lr=3e-4; repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// cpu, cuda or cuda:N; the recipe's unless given.
+    #[arg(long)]
+    device: Option<DeviceSpec>,
+}
+
+impl RecipeArgs {
+    /// Reads the recipe, and says which device is meant.
+    pub fn load(&self) -> Result<(LoadedRecipe, DeviceSpec)> {
+        let loaded = recipe::load(&self.recipe, &self.set)?;
+        let device = self.device.unwrap_or(loaded.recipe.device);
+        Ok((loaded, device))
+    }
+}
 
 /// Opens a checkpoint and says what of it is not used.
 pub fn open(source: &str) -> Result<Checkpoint> {

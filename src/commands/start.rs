@@ -9,7 +9,7 @@ use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, hex};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::data::tokenizer::GPT2_VOCAB;
 use scale_ckpt::error::Error;
-use scale_ckpt::grower::new_layers;
+use scale_ckpt::grower::{GROWTH_FILE, new_layers};
 use scale_ckpt::ledger::known_source;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::recipe::{ModelSource, Recipe, ScratchConfig};
@@ -17,7 +17,6 @@ use scale_ckpt::run::RunDir;
 use scale_ckpt::stages::{self, PlannedStage};
 use scale_ckpt::train::optimizer::{Optimizer, OptimizerPolicy};
 use scale_ckpt::train::state;
-
 use sha2::{Digest, Sha256};
 
 use super::scores::{Measures, Row};
@@ -132,7 +131,7 @@ impl Start {
 
     /// The record of the growth that made the source, if one did.
     pub fn source_growth(&self) -> Option<Vec<u8>> {
-        std::fs::read(self.lineage.first()?.dir.join("growth.json")).ok()
+        std::fs::read(self.lineage.first()?.dir.join(GROWTH_FILE)).ok()
     }
 
     /// SHA-256 over how every stage grows: a recipe names plan files, which can change.

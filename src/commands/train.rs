@@ -1,18 +1,15 @@
 //! `scale-ckpt train`.
 
-use std::path::PathBuf;
-
 use burn::module::Module;
 use burn::tensor::Device;
 use scale_ckpt::account::Account;
 use scale_ckpt::data::{Batches, Split, Tokens};
-use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
 use scale_ckpt::eval::hellaswag;
 use scale_ckpt::generate::{Sampling, generate};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
-use scale_ckpt::recipe::{self, LoadedRecipe, Recipe};
+use scale_ckpt::recipe::{LoadedRecipe, Recipe};
 use scale_ckpt::run::RunDir;
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
@@ -21,7 +18,7 @@ use serde_json::{Value, json};
 use super::conductor::Conductor;
 use super::cost::{cost, cost_line};
 use super::scores::{Measures, Row, render};
-use super::shared::{print, print_json, thousands};
+use super::shared::{RecipeArgs, print, print_json, thousands};
 use super::start::Start;
 
 /// Tokens of the sample that a run ends with.
@@ -36,14 +33,8 @@ const BEFORE_FILE: &str = "before.json";
 /// The same command on a run that was stopped goes on where it stopped.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The recipe.
-    recipe: PathBuf,
-    /// Change a key of the recipe, as in train.lr=3e-4; repeatable.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// cpu, cuda or cuda:N; the recipe's unless given.
-    #[arg(long)]
-    device: Option<DeviceSpec>,
+    #[command(flatten)]
+    recipe: RecipeArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -51,8 +42,7 @@ pub struct Args {
 
 impl Args {
     pub fn execute(self) -> Result<()> {
-        let loaded = recipe::load(&self.recipe, &self.set)?;
-        let spec = self.device.unwrap_or(loaded.recipe.device);
+        let (loaded, spec) = self.recipe.load()?;
         let device = spec.open()?;
         // Everything that can be wrong with the input is found before the folder is claimed.
         let mut start = Start::prepare(&loaded.recipe)?;

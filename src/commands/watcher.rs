@@ -4,6 +4,7 @@ use burn::module::Module;
 use scale_ckpt::account::Account;
 use scale_ckpt::error::Error;
 use scale_ckpt::events::EventWriter;
+use scale_ckpt::grower::GROWTH_FILE;
 use scale_ckpt::ledger;
 use scale_ckpt::progress::Meter;
 use scale_ckpt::recipe::LoadedRecipe;
@@ -11,7 +12,7 @@ use scale_ckpt::run::RunDir;
 use scale_ckpt::stages::PlannedStage;
 use scale_ckpt::train::state::{self, TrainerState};
 use scale_ckpt::train::wakeup::WakeUp;
-use scale_ckpt::train::{Observer, StepReport, Trainee, stopped};
+use scale_ckpt::train::{Observer, StepReport, Trainee};
 use scale_ckpt::{Result, VERSION};
 use serde_json::{Value, json};
 
@@ -51,18 +52,16 @@ impl Observer for Watcher<'_> {
         if report.loss.is_finite() {
             self.average = Some(average);
         }
-        self.log(report)?;
-        self.show(report, average);
-        let last = report.step == self.account.steps();
-        if config.is_due(config.eval_every_tokens, report.step) && !last {
-            self.validate(report.step, trainee).or_else(|error| {
-                if !matches!(error, Error::Interrupted { .. }) {
-                    return Err(error);
-                }
-                // The validation is made up for when the run goes on.
-                self.save(trainee)?;
-                Err(stopped(report.step, self.account.steps()))
-            })?;
+        let mfu = self.mfu(report);
+        self.log(report, mfu)?;
+        self.show(report, average, mfu);
+        if self.validates_after(report.step) {
+            self.validate(report.step, trainee)
+                .map_err(|error| match error {
+                    // The validation is made up for when the run goes on.
+                    Error::Interrupted { .. } => self.stop(trainee),
+                    error => error,
+                })?;
         }
         if config.is_due(config.save_every_tokens, report.step) {
             self.save(trainee)?;
@@ -70,7 +69,21 @@ impl Observer for Watcher<'_> {
         Ok(())
     }
 
-    fn save(&mut self, trainee: &Trainee) -> Result<()> {
+    fn stop(&mut self, trainee: &Trainee) -> Error {
+        if let Err(error) = self.save(trainee) {
+            return error;
+        }
+        let (step, steps) = (trainee.step, self.account.steps());
+        Error::Interrupted {
+            message: format!("saved at step {step} of {steps}"),
+            hint: Some("the same command goes on from there".into()),
+        }
+    }
+}
+
+impl Watcher<'_> {
+    /// Publishes a checkpoint, unless this step has one, and prunes old ones.
+    pub fn save(&mut self, trainee: &Trainee) -> Result<()> {
         if self.saved == Some(trainee.step) {
             return Ok(());
         }
@@ -87,7 +100,7 @@ impl Observer for Watcher<'_> {
         let mut extra = vec![("recipe.toml", self.loaded.text.clone().into_bytes())];
         extra.extend(self.start.tokenizer.embedded_files());
         if let Some(growth) = self.growth_record() {
-            extra.push(("growth.json", growth));
+            extra.push((GROWTH_FILE, growth));
         }
         // Metrics first: a checkpoint never stands ahead of them.
         self.run.sync_metrics()?;
@@ -103,11 +116,9 @@ impl Observer for Watcher<'_> {
         self.saved = Some(trainee.step);
         self.run.prune(config.keep)
     }
-}
 
-impl Watcher<'_> {
     /// Writes a step to the metrics, with what the run has cost by then.
-    fn log(&mut self, report: &StepReport) -> Result<()> {
+    fn log(&mut self, report: &StepReport, mfu: Option<f64>) -> Result<()> {
         let mut event = serde_json::to_value(report).expect("a report serializes");
         let cost = self.account.at(report.step);
         event["flops"] = cost.flops.into();
@@ -118,7 +129,7 @@ impl Watcher<'_> {
             ("train/lr", report.lr),
             ("cost/flops", cost.flops),
         ];
-        if let Some(mfu) = self.mfu(report) {
+        if let Some(mfu) = mfu {
             event["mfu"] = mfu.into();
             scalars.push(("speed/mfu", mfu));
         }
@@ -135,12 +146,11 @@ impl Watcher<'_> {
     /// Model FLOPs utilization of a step, where the recipe knows the device's peak.
     fn mfu(&self, report: &StepReport) -> Option<f64> {
         let peak = self.loaded.recipe.peak_flops?;
-        let before = self.account.at(report.step - 1).flops;
-        let flops = self.account.at(report.step).flops - before;
+        let flops = self.account.flops_of_step(report.step - 1);
         Some(ledger::mfu(flops / report.elapsed_s, peak))
     }
 
-    fn show(&mut self, report: &StepReport, average: f64) {
+    fn show(&mut self, report: &StepReport, average: f64, mfu: Option<f64>) {
         let batch_tokens = self.loaded.recipe.train.batch_tokens;
         let rate = thousands((batch_tokens as f64 / report.elapsed_s) as u64);
         let StepReport {
@@ -149,7 +159,6 @@ impl Watcher<'_> {
             lr,
             ..
         } = report;
-        let mfu = self.mfu(report);
         let mfu = mfu.map_or_else(String::new, |mfu| format!(" mfu {:.1}%", 100.0 * mfu));
         self.meter.message(format!(
             "loss {loss:.4} (avg {average:.4}) norm {grad_norm:.2} lr {lr:.2e} {rate} tok/s{mfu}"
@@ -185,7 +194,7 @@ impl Watcher<'_> {
         let later = (1..=self.planned.stage.index).rev();
         let names = later.map(|index| format!("growth-{:02}.json", index + 1));
         names
-            .chain(["grown/growth.json".to_owned()])
+            .chain([format!("grown/{GROWTH_FILE}")])
             .find_map(|name| std::fs::read(self.run.path().join(name)).ok())
             .or_else(|| self.start.source_growth())
     }
@@ -229,11 +238,17 @@ impl Watcher<'_> {
 
     /// Makes up for a validation that was due when the run was stopped.
     pub fn make_up_for(&mut self, trainee: &Trainee) -> Result<()> {
-        let (step, config) = (trainee.step, &self.loaded.recipe.train);
-        let due = step > 0 && config.is_due(config.eval_every_tokens, step);
-        if due && step != self.account.steps() && !self.run.has_logged(step, "val_loss")? {
+        let step = trainee.step;
+        let due = step > 0 && self.validates_after(step);
+        if due && !self.run.has_logged(step, "val_loss")? {
             self.validate(step, trainee)?;
         }
         Ok(())
+    }
+
+    /// Whether a validation follows step number `step`; the last one is scored anyway.
+    fn validates_after(&self, step: u64) -> bool {
+        let config = &self.loaded.recipe.train;
+        config.is_due(config.eval_every_tokens, step) && step != self.account.steps()
     }
 }

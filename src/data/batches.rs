@@ -7,12 +7,13 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::order::{Order, Permutation};
 use super::tokens::Tokens;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Windows over a token stream.
 #[derive(Clone, Debug)]
 pub struct Batches {
     tokens: Tokens,
+    windows: u64,
     context: usize,
     seed: u64,
     order: Order,
@@ -22,25 +23,21 @@ impl Batches {
     /// # Errors
     /// The stream is shorter than one window and its last target.
     pub fn new(tokens: Tokens, context: usize, seed: u64, order: Order) -> Result<Self> {
-        let batches = Self {
+        let windows = tokens
+            .windows("data", context)
+            .map_err(|error| error.with_hint("give more text or a shorter context"))?;
+        Ok(Self {
             tokens,
+            windows,
             context,
             seed,
             order,
-        };
-        if batches.windows() == 0 {
-            let (found, needed) = (batches.tokens.len(), context + 1);
-            let message = format!("{found} tokens are fewer than context + 1 = {needed}");
-            return Err(
-                Error::invalid("data", message).with_hint("give more text or a shorter context")
-            );
-        }
-        Ok(batches)
+        })
     }
 
-    /// Windows in an epoch. The last token of the stream is only ever a target.
+    /// Windows in an epoch.
     pub fn windows(&self) -> u64 {
-        self.tokens.len().saturating_sub(1) / self.context as u64
+        self.windows
     }
 
     /// Inputs and targets of `count` samples from sample number `start`, each `[count, T]`.

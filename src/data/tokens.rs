@@ -150,6 +150,19 @@ impl Tokens {
         }
     }
 
+    /// Whole windows of `context` tokens side by side; the last token is only ever a target.
+    ///
+    /// # Errors
+    /// There is none; the error says so of `what`.
+    pub fn windows(&self, what: &str, context: usize) -> Result<u64> {
+        let (found, needed) = (self.len(), context + 1);
+        if found < needed as u64 {
+            let message = format!("{found} tokens are fewer than context + 1 = {needed}");
+            return Err(Error::invalid(what, message));
+        }
+        Ok((found - 1) / context as u64)
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Tokens;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::interrupt;
 use crate::model::Gpt2;
 use crate::progress::{Meter, Unit};
@@ -45,20 +45,11 @@ pub fn text_loss(
     max_tokens: Option<u64>,
     device: &Device,
 ) -> Result<TextLoss> {
-    let available = usize::try_from(tokens.len().saturating_sub(1)).unwrap_or(usize::MAX) / context;
+    let available = tokens.windows("validation text", context)?;
+    let available = usize::try_from(available).unwrap_or(usize::MAX);
     let windows = max_tokens.map_or(available, |max| {
         available.min(usize::try_from(max).unwrap_or(usize::MAX).div_ceil(context))
     });
-    if windows == 0 {
-        return Err(Error::invalid(
-            "validation text",
-            format!(
-                "{} tokens are fewer than context + 1 = {}",
-                tokens.len(),
-                context + 1
-            ),
-        ));
-    }
     let meter = Meter::new("validation", windows as u64, Unit::Count);
     let per_pass = (PASS_TOKENS / context).max(1);
     let mut losses = Vec::with_capacity(windows);

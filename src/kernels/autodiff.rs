@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend};
 
@@ -170,13 +170,10 @@ impl<B: FusedGrads> Backward<B, 1> for CausalAttention {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let [node] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
         let ([qkv, mixed, log_sums], n_head) = ops.state;
-        if let Some(node) = node {
-            let grad = B::causal_attention_grad(qkv, mixed, log_sums, grad, n_head);
-            grads.register::<B>(node.id, grad);
-        }
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+            B::causal_attention_grad(qkv, mixed, log_sums, grad, n_head)
+        });
     }
 }
 
@@ -192,11 +189,9 @@ impl<B: FusedGrads> Backward<B, 1> for Gelu {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let [node] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        if let Some(node) = node {
-            grads.register::<B>(node.id, B::gelu_grad(ops.state, grad));
-        }
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+            B::gelu_grad(ops.state, grad)
+        });
     }
 }
 
@@ -244,12 +239,10 @@ impl<B: FusedGrads> Backward<B, 1> for CausalSoftmax {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let [node] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
         let (weights, scale) = ops.state;
-        if let Some(node) = node {
-            grads.register::<B>(node.id, B::causal_softmax_grad(weights, grad, scale));
-        }
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+            B::causal_softmax_grad(weights, grad, scale)
+        });
     }
 }
 

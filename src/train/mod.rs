@@ -42,8 +42,6 @@ pub struct Stage {
     pub first_step: u64,
     /// Its own steps.
     pub steps: u64,
-    /// Steps of the whole run.
-    pub run_steps: u64,
     /// Learning rate.
     pub schedule: Schedule,
     /// Tokens of the run that the schedule does not count.
@@ -62,6 +60,11 @@ impl Stage {
     /// Steps done when it ends.
     pub fn end(&self) -> u64 {
         self.first_step + self.steps
+    }
+
+    /// Steps done before its last one.
+    pub fn last(&self) -> u64 {
+        self.end() - 1
     }
 
     /// The learning rate of the step that follows `step` steps.
@@ -128,8 +131,8 @@ pub trait Observer {
     /// After every step.
     fn after_step(&mut self, report: &StepReport, trainee: &Trainee) -> Result<()>;
 
-    /// When the run is about to stop for a signal.
-    fn save(&mut self, trainee: &Trainee) -> Result<()>;
+    /// After a signal: saves, and says so in the error that ends the run.
+    fn stop(&mut self, trainee: &Trainee) -> Error;
 }
 
 /// Trains from `trainee.step` to the end of the stage.
@@ -154,8 +157,7 @@ pub fn train(
             trainee.model = set_trainable(trainee.model, stage, trainee.step);
         }
         let Some(gradient) = gradient(&trainee, batches, config, device)? else {
-            observer.save(&trainee)?;
-            return Err(stopped(trainee.step, stage.run_steps));
+            return Err(observer.stop(&trainee));
         };
         let lr = stage.lr(trainee.step, config.batch_tokens);
         let (loss, grad_norm) = (gradient.loss, gradient.norm);
@@ -185,14 +187,6 @@ pub fn train(
         )?;
     }
     Ok(trainee)
-}
-
-/// What a run that was stopped and saved says.
-pub fn stopped(step: u64, of: u64) -> Error {
-    Error::Interrupted {
-        message: format!("saved at step {step} of {of}"),
-        hint: Some("the same command goes on from there".into()),
-    }
 }
 
 /// Whether a step that is not finite is passed over.

@@ -38,16 +38,11 @@ pub fn probe(
     progress: &dyn Fn(),
 ) -> Result<Probe> {
     let model = weights::init(config, config.n_layer, 0, device)?;
-    let mut model = set_trainable(model, stage, stage.end().saturating_sub(1));
+    let mut model = set_trainable(model, stage, stage.last());
     let mut optimizer = Optimizer::new(train.adamw());
     let (mut passes, mut updates) = (0.0, 0.0);
     for pass in 0..=PASSES {
-        if interrupt::requested() {
-            return Err(Error::Interrupted {
-                message: "stopped while timing".into(),
-                hint: None,
-            });
-        }
+        interrupt::check("stopped while timing")?;
         let ids = || {
             let vocabulary = Distribution::Uniform(0.0, config.vocab_size as f64);
             Tensor::<2>::random([sequences, train.context], vocabulary, device).int() // [B, T]

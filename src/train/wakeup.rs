@@ -11,6 +11,7 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::layout;
+use crate::kernels;
 use crate::model::Gpt2;
 use crate::model::weights::Path;
 
@@ -77,7 +78,7 @@ impl WakeUp {
 
 /// Whether a parameter of a block lies before its two output projections.
 fn is_inner(name: &str) -> bool {
-    !name.contains("c_proj")
+    !layout::is_residual_out(name)
 }
 
 /// A parameter's name, and its values or gradient, flattened.
@@ -89,7 +90,7 @@ fn block_norms(named: &[Named], n_layer: usize, counts: impl Fn(&str) -> bool) -
     for (name, values) in named {
         match layout::split_block_name(name) {
             Some((layer, rest)) if counts(rest) => {
-                let square: f32 = values.clone().mul(values.clone()).sum().into_scalar();
+                let square: f32 = kernels::square_sum(values.clone()).into_scalar();
                 squares[layer] += f64::from(square);
             }
             _ => {}

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
+
 use crate::support::{copy_dir, fixture};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_scale-ckpt");
@@ -69,6 +71,13 @@ impl Sandbox {
 
     pub fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
+    }
+
+    /// What the run has logged.
+    pub fn events(&self) -> Vec<Value> {
+        let text = String::from_utf8(self.read("run/metrics.jsonl")).unwrap();
+        let parse = |line: &str| serde_json::from_str(line).unwrap();
+        text.lines().map(parse).collect()
     }
 
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {

@@ -1,4 +1,5 @@
-//! Models and dataset files from the Hugging Face hub, through the cache that Python's `huggingface_hub` shares.
+//! Models and dataset files from the Hugging Face hub, through the cache that Python's
+//! `huggingface_hub` shares.
 //!
 //! Nothing that a server says is believed. The listing names a hash for every file, and bytes
 //! become visible in the cache only once they have it: SHA-256 for files in LFS, git's blob hash

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::InputRecord;
 use super::remote;
-use crate::checkpoint::hex;
 use crate::checkpoint::hub::{DatasetRef, HubConfig, Progress};
+use crate::checkpoint::{hash_file, hex};
 use crate::data::inputs;
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -139,19 +139,11 @@ pub(super) fn hash_all(paths: &[PathBuf]) -> Result<Vec<InputRecord>> {
     paths
         .par_iter()
         .map(|path| {
-            let mut file = File::open(path).map_err(Error::io("open", path))?;
-            let (mut hasher, mut buffer) = (Sha256::new(), vec![0; PIECE]);
-            let mut bytes = 0;
-            loop {
-                interrupt::check("nothing was written")?;
-                let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
-                if read == 0 {
-                    break;
-                }
-                hasher.update(&buffer[..read]);
-                bytes += read as u64;
-                meter.advance(read as u64);
-            }
+            let mut hasher = Sha256::new();
+            let bytes = hash_file(path, &mut hasher, |read| {
+                meter.advance(read);
+                interrupt::check("nothing was written")
+            })?;
             Ok(InputRecord {
                 path: path.clone(),
                 bytes,
