@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 use scale_ckpt::Result;
 
 use crate::commands::{
-    completions, data, diff, eval, generate, grow, inspect, logits, man, methods, plan, train,
+    completions, data, diff, eval, generate, grow, inspect, logits, man, merge, methods, plan,
+    train,
 };
 
 const AFTER_HELP: &str = "\
@@ -29,6 +30,7 @@ enum Command {
     Plan(plan::Args),
     Train(train::Args),
     Eval(eval::Args),
+    Merge(merge::Args),
     Generate(generate::Args),
     Inspect(inspect::Args),
     Diff(diff::Args),
@@ -47,6 +49,7 @@ impl Cli {
             Command::Plan(args) => args.execute(),
             Command::Train(args) => args.execute(),
             Command::Eval(args) => args.execute(),
+            Command::Merge(args) => args.execute(),
             Command::Generate(args) => args.execute(),
             Command::Inspect(args) => args.execute(),
             Command::Diff(args) => args.execute(),

@@ -26,6 +26,11 @@ impl DeviceSpec {
         self == Self::Cpu
     }
 
+    /// `cpu` or `cuda`.
+    pub fn kind(self) -> &'static str {
+        if self.is_cpu() { "cpu" } else { "cuda" }
+    }
+
     /// Opens the device.
     ///
     /// # Errors

@@ -2,12 +2,13 @@
 //! destination, synced, renamed, and the parent folder synced. A reader sees the old content,
 //! the new content, or nothing; never a mix.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{FlockOperation, flock};
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
@@ -201,6 +202,62 @@ fn holds_only_a_checkpoint(dir: &Path) -> bool {
     // A folder of token shards has files of such kinds as well, but no config.
     (empty || dir.join("config.json").is_file())
         && fs::read_dir(dir).is_ok_and(|mut entries| entries.all(part))
+}
+
+/// Removes what a killed process left half-written; the lock is held, so nobody is writing.
+/// `staged` are beginnings of folders' names.
+///
+/// # Errors
+/// The folder cannot be listed, or something in it not removed.
+pub fn sweep(dir: &Path, staged: &[&str]) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let staged = staged.iter().any(|own| name.starts_with(own));
+        if name.starts_with(".tmp-") || (staged && name.contains(".tmp-")) {
+            let path = entry.path();
+            point("remove", &path)?;
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a folder for this process, for as long as the file that is returned stays open.
+///
+/// # Errors
+/// [`Error::Locked`] if another process has it.
+pub fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(".lock");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if errno != rustix::io::Errno::WOULDBLOCK {
+            return Err(Error::io("lock", &path)(errno.into()));
+        }
+        let owner = fs::read_to_string(&path).unwrap_or_default();
+        let owner = if owner.trim().is_empty() {
+            "another process".to_owned()
+        } else {
+            crate::error::printable(owner.trim())
+        };
+        return Err(Error::Locked {
+            path: dir.to_owned(),
+            owner,
+        });
+    }
+    file.set_len(0).map_err(Error::io("write", &path))?;
+    writeln!(file, "process {}", std::process::id()).map_err(Error::io("write", &path))?;
+    Ok(file)
 }
 
 /// Syncs a folder, so that renames within it survive a power cut.

@@ -81,6 +81,12 @@ pub enum Error {
         /// The claim and the measurement.
         message: String,
     },
+    /// What was to be shown does not hold.
+    #[error("{message}")]
+    Failed {
+        /// What was expected and what was found.
+        message: String,
+    },
     /// SIGINT or SIGTERM arrived.
     #[error("interrupted: {message}")]
     Interrupted {
@@ -170,7 +176,7 @@ impl Error {
             Self::Device { .. } => 6,
             Self::Diverged { .. } => 7,
             Self::Locked { .. } => 8,
-            Self::Certificate { .. } => 1,
+            Self::Certificate { .. } | Self::Failed { .. } => 1,
             Self::Interrupted { .. } => 75,
         }
     }

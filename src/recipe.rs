@@ -3,6 +3,8 @@
 //! Each component owns its table; a recipe composes them. Unknown keys are errors that point
 //! at the line and suggest the nearest known key.
 
+use std::collections::BTreeMap;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -115,12 +117,78 @@ pub struct DataConfig {
 pub struct EvalConfig {
     /// Validation tokens; all unless given.
     pub val_tokens: Option<u64>,
-    /// A HellaSwag jsonl file.
-    pub hellaswag: Option<PathBuf>,
-    /// Items of it; all unless given.
-    pub hellaswag_limit: Option<usize>,
+    /// Tasks that the models are scored on, by name.
+    #[serde(default)]
+    pub tasks: Vec<String>,
+    /// Files of their data by name of the dataset; from the hub unless given.
+    #[serde(default)]
+    pub data: BTreeMap<String, PathBuf>,
+    /// Items of each task, the first ones; all unless given.
+    pub limit: Option<NonZeroUsize>,
+    /// Tokens after which the model in training is scored on the tasks; only before and after
+    /// training unless given.
+    pub every_tokens: Option<u64>,
     /// A prompt that the trained model continues.
     pub prompt: Option<String>,
+}
+
+/// An evaluation of many checkpoints.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FamilyRecipe {
+    /// The checkpoints: hub ids, folders, files, globs.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// `cpu`, `cuda` or `cuda:N`; `--device` wins.
+    #[serde(default)]
+    pub device: DeviceSpec,
+    /// Tasks, by name.
+    #[serde(default)]
+    pub tasks: Vec<String>,
+    /// Files of their data by name of the dataset; from the hub unless given.
+    #[serde(default)]
+    pub data: BTreeMap<String, PathBuf>,
+    /// Few-shot examples before every question.
+    #[serde(default)]
+    pub num_fewshot: usize,
+    /// Seed of their choice; that of lm-evaluation-harness unless given.
+    pub fewshot_seed: Option<u64>,
+    /// Files that examples come from, by name of the dataset.
+    #[serde(default)]
+    pub fewshot_data: BTreeMap<String, PathBuf>,
+    /// Items of each task; all unless given.
+    pub limit: Option<NonZeroUsize>,
+    /// Draws these items, instead of taking the first.
+    pub sample_seed: Option<u64>,
+    /// Leave bad items out and count them, instead of stopping.
+    #[serde(default)]
+    pub skip_bad: bool,
+    /// The folder of the results.
+    pub out: Option<PathBuf>,
+    /// Text, shards, folders or globs for loss and perplexity.
+    #[serde(default)]
+    pub val: Vec<PathBuf>,
+    /// Tokens of it at most.
+    pub val_tokens: Option<NonZeroU64>,
+    /// Tokens per window; n_positions unless given.
+    pub context: Option<usize>,
+    /// Tokens from one window to the next; `context` unless given.
+    pub stride: Option<NonZeroUsize>,
+}
+
+/// Reads the recipe of an evaluation.
+///
+/// # Errors
+/// Names the line, and suggests the nearest key for an unknown one.
+pub fn load_family(path: &Path) -> Result<FamilyRecipe> {
+    let text = read_text(path)?;
+    toml::from_str(&text).map_err(|e| {
+        let error = Error::invalid(path.display(), e.to_string().trim_end());
+        match suggestion(e.message()) {
+            Some(key) => error.with_hint(format!("did you mean `{key}`?")),
+            None => error,
+        }
+    })
 }
 
 /// A recipe, and the text that it was read from.

@@ -15,7 +15,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use crate::durable;
@@ -36,8 +35,8 @@ impl RunDir {
     /// [`Error::Locked`] if another process works there.
     pub fn open(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        let lock = lock(path)?;
-        sweep(path)?;
+        let lock = durable::lock(path)?;
+        durable::sweep(path, &[".step-", ".grown"])?;
         let metrics_path = path.join("metrics.jsonl");
         let metrics = OpenOptions::new()
             .create(true)
@@ -163,25 +162,6 @@ impl RunDir {
     }
 }
 
-/// Removes what a killed process left half-written; the lock is held, so nobody is writing.
-fn sweep(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let staged = [".step-", ".grown"].iter().any(|own| name.starts_with(own));
-        if name.starts_with(".tmp-") || (staged && name.contains(".tmp-")) {
-            let path = entry.path();
-            durable::point("remove", &path)?;
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            removed.map_err(Error::io("remove", &path))?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether a line of the metrics is kept when a run goes on after `step` steps.
 fn belongs_before(line: &str, step: u64) -> bool {
     let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else {
@@ -192,35 +172,6 @@ fn belongs_before(line: &str, step: u64) -> bool {
         .iter()
         .any(|kind| event["event"] == *kind);
     !(begins && logged == Some(step)) && logged.is_none_or(|logged| logged <= step)
-}
-
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(".lock");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if errno != rustix::io::Errno::WOULDBLOCK {
-            return Err(Error::io("lock", &path)(errno.into()));
-        }
-        let owner = fs::read_to_string(&path).unwrap_or_default();
-        let owner = if owner.trim().is_empty() {
-            "another process".to_owned()
-        } else {
-            crate::error::printable(owner.trim())
-        };
-        return Err(Error::Locked {
-            path: dir.to_owned(),
-            owner,
-        });
-    }
-    file.set_len(0).map_err(Error::io("write", &path))?;
-    writeln!(file, "process {}", std::process::id()).map_err(Error::io("write", &path))?;
-    Ok(file)
 }
 
 #[cfg(test)]

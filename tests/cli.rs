@@ -355,50 +355,6 @@ fn run_folders_belong_to_one_recipe_and_one_process() {
 }
 
 #[test]
-fn hellaswag_files_are_checked_line_by_line() {
-    let table = r#"
-ctx | context | h.jsonl:2: missing field `ctx`
-,"e" |  | h.jsonl:2: expected 4 endings, found 3
-3 | 4 | h.jsonl:2: expected a label from 0 to 3, found | 4
-3 | "" | h.jsonl:2: expected a label from 0 to 3
-3 | -1 | h.jsonl:2: | label
-"c" | " " | h.jsonl:2: ending 1 is empty
-"a" | "" | h.jsonl:2: `ctx` is empty
-"b" | 7 | h.jsonl:2: invalid type | expected a string
-} |  | h.jsonl:2: EOF
-LONG |  | h.jsonl:2: the line is longer than 1048576 bytes
-WORDY |  | item 2 | the model reads 512
-"#;
-    let sandbox = Sandbox::with("hellaswag/model");
-    let item = r#"{"ctx":"a","endings":["b","c","d","e"],"label":3}"#;
-    let eval = "eval ./m --hellaswag h.jsonl";
-    for row in rows(table) {
-        let second = match row[0] {
-            "LONG" => item.replace('a', &"a".repeat(1 << 20)),
-            "WORDY" => item.replace("\"b\"", &format!("\"{}\"", "b c ".repeat(600))),
-            from => item.replace(from, row[1]),
-        };
-        sandbox.write("h.jsonl", format!("{item}\n{second}\n"));
-        sandbox.refuses(eval, 3, &row[2..]);
-    }
-    let second = b"\n{\"ctx\":\"\xff\"}\n";
-    sandbox.write("h.jsonl", [item.as_bytes(), second].concat());
-    sandbox.refuses(eval, 3, &["h.jsonl:2: not UTF-8 at byte 8"]);
-    sandbox.write("h.jsonl", "\n\r\n");
-    sandbox.refuses(eval, 3, &["h.jsonl: no items there"]);
-    sandbox.refuses("eval ./m --hellaswag x.jsonl", 3, &["x.jsonl"]);
-    sandbox.refuses("eval ./m", 2, &["nothing to score on", "hint: give --val"]);
-    sandbox.write("t.txt", "Some words to score, a few of them.");
-    sandbox.refuses("eval ./m --val t.txt", 3, &["fewer than context + 1"]);
-    let context = "eval ./m --val t.txt --context 9999";
-    sandbox.refuses(context, 2, &["--context 9999", "1 to 512"]);
-    sandbox.write("h.jsonl", format!("{item}\r\n\r\n{item}\r\n"));
-    let report = sandbox.run(&format!("{eval} --json")).expect(0, &[]).stdout;
-    let report: Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["models"][0]["hellaswag"]["n"], 2);
-}
-
-#[test]
 fn standard_output_has_the_result_and_nothing_else() {
     let commands = "
 grow ./m --to 4 --out out

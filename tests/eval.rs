@@ -3,11 +3,18 @@
 
 mod support;
 
+use std::path::Path;
+
 use burn::tensor::Device;
 use scale_ckpt::checkpoint::Checkpoint;
+use scale_ckpt::checkpoint::hub::NoProgress;
 use scale_ckpt::data::Tokenizer;
-use scale_ckpt::eval::hellaswag;
-use scale_ckpt::model::weights;
+use scale_ckpt::eval::dataset::{self, Hub, Shots, Source};
+use scale_ckpt::eval::engine::Engine;
+use scale_ckpt::eval::prepared::{LoadedTask, PreparedTask};
+use scale_ckpt::eval::score::{ItemScore, TaskScore};
+use scale_ckpt::eval::task::{Protocol, Selection, tasks_named};
+use scale_ckpt::model::{Gpt2, weights};
 use serde::Deserialize;
 use support::{copy_dir, fixture};
 
@@ -67,6 +74,59 @@ fn a_model_without_tokenizer_falls_back_to_gpt2s_where_it_fits() {
     assert!(Tokenizer::for_checkpoint(&fixture("prose-4l"), 4000).is_err());
 }
 
+/// A model with its tokenizer.
+struct Scored {
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    model: Gpt2,
+    device: Device,
+}
+
+impl Scored {
+    fn open(dir: &str) -> Self {
+        let device = Device::flex();
+        let checkpoint = Checkpoint::open_dir(&fixture(dir)).unwrap();
+        let vocab_size = checkpoint.config.vocab_size;
+        Self {
+            tokenizer: Tokenizer::for_checkpoint(&checkpoint.dir, vocab_size).unwrap(),
+            model: weights::load(&checkpoint, &device).unwrap(),
+            checkpoint,
+            device,
+        }
+    }
+
+    fn prepare(&self, task: &str, data: &str, limit: usize) -> PreparedTask {
+        let n_positions = self.checkpoint.config.n_positions;
+        load(task, &fixture(data), limit, None)
+            .prepare(&self.tokenizer, n_positions)
+            .unwrap()
+    }
+
+    fn score(&self, task: &PreparedTask, share: bool) -> Vec<ItemScore> {
+        let engine = Engine {
+            model: &self.model,
+            device: &self.device,
+            share,
+        };
+        task.score_all(&engine).unwrap()
+    }
+}
+
+fn load(task: &str, data: &Path, limit: usize, shots: Option<Shots>) -> LoadedTask {
+    let task = &tasks_named(task).unwrap()[0];
+    let source = Source::Path(data.to_owned());
+    let hub = Hub {
+        config: &|| unreachable!("the data is here"),
+        progress: &NoProgress,
+    };
+    let data = dataset::load(&**task, &source, Some(&source), shots, false, &hub).unwrap();
+    let selection = Selection {
+        limit: Some(limit),
+        sample_seed: None,
+    };
+    LoadedTask::new(&**task, data, shots, selection).unwrap()
+}
+
 #[derive(Deserialize)]
 struct Expected {
     acc: usize,
@@ -87,44 +147,194 @@ struct ExpectedItem {
 const SUM_NLL: f64 = 2e-4;
 
 #[test]
-fn hellaswag_scores_are_those_of_pytorch_item_by_item() {
-    let device = Device::flex();
-    let dir = fixture("hellaswag/model");
-    let checkpoint = Checkpoint::open_dir(&dir).unwrap();
-    let tokenizer = Tokenizer::for_checkpoint(&dir, checkpoint.config.vocab_size).unwrap();
-    let items = hellaswag::load(&fixture("hellaswag/hellaswag_val_200.jsonl"), None).unwrap();
-    let model = weights::load(&checkpoint, &device).unwrap();
-    let (summary, scores) = hellaswag::score(
-        &model,
-        &tokenizer,
-        &items,
-        checkpoint.config.n_positions,
-        &device,
-    )
-    .unwrap();
+fn completion_scores_are_those_of_pytorch_item_by_item() {
+    let scored = Scored::open("hellaswag/model");
+    let data = "hellaswag/hellaswag_val_200.jsonl";
+    let task = scored.prepare("hellaswag_completion", data, 200);
+    let items = scored.score(&task, true);
     let expected: Expected = serde_json::from_slice(
         &std::fs::read(fixture("hellaswag/expected_completion.json")).unwrap(),
     )
     .unwrap();
-    assert_eq!(scores.len(), expected.items.len());
-    for (i, (found, wanted)) in scores.iter().zip(&expected.items).enumerate() {
+    assert_eq!(items.len(), expected.items.len());
+    for (found, wanted) in items.iter().zip(&expected.items) {
+        let i = found.item;
         assert_eq!(
-            (found.label, found.tokens),
-            (wanted.label, wanted.tokens),
+            (found.gold, &found.tokens[..]),
+            (wanted.label, &wanted.tokens[..]),
             "item {i}"
         );
-        for (a, b) in found.sum_nll.iter().zip(wanted.sum_nll) {
-            assert!((a - b).abs() <= SUM_NLL, "item {i}: {a} against {b}");
+        for (a, b) in found.loglik.iter().zip(wanted.sum_nll) {
+            assert!((a + b).abs() <= SUM_NLL, "item {i}: {a} against -{b}");
         }
         assert_eq!(
-            (found.choice(), found.choice_norm()),
+            (found.choice(), found.choice_norm(Protocol::Completion)),
             (wanted.answer, wanted.answer_norm),
             "item {i}"
         );
     }
-    assert_eq!((summary.acc * 200.0).round() as usize, expected.acc);
+    let record = &task.record;
+    let score = TaskScore::of(&record.task, record.protocol, record.kind, &items);
+    let right = |name| (score.metric(name).unwrap().value * 200.0).round() as usize;
     assert_eq!(
-        (summary.acc_norm * 200.0).round() as usize,
-        expected.acc_norm
+        (right("acc"), right("acc_norm")),
+        (expected.acc, expected.acc_norm)
     );
+}
+
+#[test]
+fn sharing_and_packing_leave_every_bit_alone() {
+    let scored = Scored::open("hellaswag/model");
+    let data = "hellaswag/hellaswag_val_200.jsonl";
+    for name in ["hellaswag", "hellaswag_completion"] {
+        let task = scored.prepare(name, data, 60);
+        let together = scored.score(&task, true);
+        assert_eq!(together, scored.score(&task, false), "{name}: each alone");
+        let engine = Engine {
+            model: &scored.model,
+            device: &scored.device,
+            share: true,
+        };
+        for wanted in [31, 59] {
+            let mut one = Vec::new();
+            let mut keep = |scores: &[ItemScore]| {
+                one.extend_from_slice(scores);
+                Ok(())
+            };
+            task.score(&engine, &|item| item == wanted, &mut keep)
+                .unwrap();
+            assert_eq!(one, together[wanted..=wanted], "{name}: in a pack of one");
+        }
+        assert!(
+            task.tokens(&engine) * 3
+                < 2 * task.tokens(&Engine {
+                    share: false,
+                    ..engine
+                })
+        );
+    }
+}
+
+/// Two orders of summation in f32 differ by rounding that grows with a sum. The largest seen, over
+/// all of `fixtures/eval/expected`, is 6e-7 of it; values are stored with five decimals.
+const LOGLIK: f64 = 2e-6;
+const STORED: f64 = 5e-6;
+
+#[derive(Deserialize)]
+struct HarnessItem {
+    ll: Vec<f64>,
+    #[serde(default)]
+    gold: usize,
+    pred: Option<usize>,
+    pred_norm: Option<usize>,
+    greedy: Option<bool>,
+    paradigm: Option<String>,
+}
+
+fn harness_items(name: &str) -> Vec<HarnessItem> {
+    let path = fixture("eval/expected/prose-4l").join(name);
+    let text = std::fs::read_to_string(path).unwrap();
+    let items = text.lines().skip(1);
+    items
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[track_caller]
+fn assert_equal(task: &str, found: &ItemScore, wanted: &HarnessItem) {
+    let at = format!("{task}, item {}", found.item);
+    assert_eq!(found.gold, wanted.gold, "{at}");
+    for (a, b) in found.loglik.iter().zip(&wanted.ll) {
+        let tolerance = STORED + LOGLIK * b.abs().max(1.0);
+        assert!((a - b).abs() <= tolerance, "{at}: {a} against {b}");
+    }
+    assert_eq!(found.loglik.len(), wanted.ll.len(), "{at}");
+    if let Some(pred) = wanted.pred {
+        assert_eq!(found.choice(), pred, "{at}");
+    }
+    if let Some(pred) = wanted.pred_norm {
+        assert_eq!(found.choice_norm(Protocol::Harness), pred, "{at}");
+    }
+    if let Some(greedy) = wanted.greedy {
+        assert_eq!(found.greedy[0], greedy, "{at}");
+    }
+}
+
+#[test]
+fn scores_are_those_of_lm_evaluation_harness_item_by_item() {
+    let scored = Scored::open("prose-4l");
+    for (task, data) in [
+        ("lambada_openai", "eval/data/lambada_openai.jsonl"),
+        ("arc_easy", "eval/data/arc_easy.jsonl"),
+        ("arc_easy", "eval/data/arc_easy_40.parquet"),
+        ("piqa", "eval/data/piqa.jsonl"),
+        ("winogrande", "eval/data/winogrande.jsonl"),
+        ("hellaswag", "eval/data/hellaswag_40.parquet"),
+    ] {
+        let found = scored.score(&scored.prepare(task, data, 40), true);
+        let wanted = harness_items(&format!("{task}.jsonl"));
+        assert_eq!(found.len(), 40);
+        for (found, wanted) in found.iter().zip(&wanted) {
+            assert_equal(task, found, wanted);
+        }
+    }
+}
+
+#[test]
+fn blimp_is_scored_as_lm_evaluation_harness_does() {
+    let scored = Scored::open("prose-4l");
+    let wanted = harness_items("blimp.jsonl");
+    for paradigm in ["passive_1", "causative", "principle_A_c_command"] {
+        let of_paradigm = wanted
+            .iter()
+            .filter(|w| w.paradigm.as_deref() == Some(paradigm));
+        let task = format!("blimp_{paradigm}");
+        let found = scored.score(&scored.prepare(&task, "eval/data/blimp", 5), true);
+        assert_eq!(found.len(), 5);
+        for (found, wanted) in found.iter().zip(of_paradigm) {
+            assert_equal(&task, found, wanted);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct FewShot {
+    task: String,
+    k: usize,
+    item: usize,
+    arguments: Vec<(String, String)>,
+}
+
+#[test]
+fn few_shot_prompts_are_those_of_lm_evaluation_harness() {
+    let text = std::fs::read_to_string(fixture("eval/expected/fewshot.jsonl")).unwrap();
+    let all = std::fs::read_to_string(fixture("hellaswag/hellaswag_val_200.jsonl")).unwrap();
+    let first: Vec<&str> = all.lines().take(40).collect();
+    let hellaswag = tempfile::Builder::new()
+        .suffix(".jsonl")
+        .tempfile()
+        .unwrap();
+    std::fs::write(hellaswag.path(), first.join("\n")).unwrap();
+    let mut checked = 0;
+    for line in text.lines() {
+        let wanted: FewShot = serde_json::from_str(line).unwrap();
+        // Both the items and the pool are the first 40.
+        let data = match wanted.task.as_str() {
+            "hellaswag" => hellaswag.path().to_owned(),
+            task => fixture(&format!("eval/data/{task}.jsonl")),
+        };
+        let shots = Shots {
+            count: wanted.k,
+            seed: 1234,
+        };
+        let task = load(&wanted.task, &data, 40, Some(shots));
+        let prompts: Vec<_> = task.prompts().nth(wanted.item).unwrap().collect();
+        assert_eq!(
+            prompts, wanted.arguments,
+            "{} item {}",
+            wanted.task, wanted.item
+        );
+        checked += 1;
+    }
+    assert!(checked >= 20, "{checked}");
 }

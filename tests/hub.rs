@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/hub_server.rs"]
+#[allow(dead_code)]
 mod hub_server;
 
 use std::fs;

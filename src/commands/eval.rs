@@ -1,92 +1,190 @@
 //! `scale-ckpt eval`.
 
-use std::path::PathBuf;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
-use scale_ckpt::data::{Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
-use scale_ckpt::eval::hellaswag;
-use serde_json::json;
+use scale_ckpt::eval::dataset::Shots;
+use scale_ckpt::eval::published::CELLS;
+use scale_ckpt::eval::task::{Selection, Shard};
+use scale_ckpt::recipe::{FamilyRecipe, load_family};
 
-use super::scores::{Measures, render};
-use super::shared::{load_model, open, print, print_json, tokenizer};
+use super::family::{Family, published, show};
+use super::tasks::TaskChoice;
 
-/// Score checkpoints: validation loss on a text, HellaSwag (completion protocol).
+/// Seed of the choice of few-shot examples in lm-evaluation-harness.
+const FEWSHOT_SEED: u64 = 1234;
+
+const AFTER_HELP: &str = "\
+Tasks: hellaswag (lm-evaluation-harness 1.0), hellaswag_completion (build-nanogpt), lambada_openai,
+arc_easy, arc_challenge, piqa, winogrande, blimp (67 paradigms, also each by name). Their data is
+fetched from the hub, or read from --data: jsonl or parquet in the official form, for hellaswag
+also six lines an item. The datasets are hellaswag, lambada_openai, arc_easy, arc_challenge, piqa,
+winogrande, blimp (a folder).";
+
+/// Score checkpoints: tasks, loss and perplexity on text; paired differences between them.
+///
+/// With --out, the same command goes on where it was stopped, and keeps every item's score.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// The checkpoints.
-    #[arg(required = true)]
+    /// Checkpoints, globs of them, or one recipe (.toml) that names them.
     checkpoints: Vec<String>,
-    /// Text files, token shards, folders or globs for the validation loss.
+    /// Tasks, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    tasks: Vec<String>,
+    /// Data of a dataset: a file, or a folder with a file of the task's name; repeatable.
+    #[arg(long, value_name = "NAME=PATH", value_parser = named_path)]
+    data: Vec<(String, PathBuf)>,
+    /// Examples before every question.
+    #[arg(long, value_name = "K")]
+    num_fewshot: Option<usize>,
+    /// Seed of their choice [default: 1234, that of lm-evaluation-harness].
+    #[arg(long, value_name = "SEED")]
+    fewshot_seed: Option<u64>,
+    /// Where examples come from; repeatable.
+    #[arg(long, value_name = "NAME=PATH", value_parser = named_path)]
+    fewshot_data: Vec<(String, PathBuf)>,
+    /// At most so many items of each task: the first ones.
+    #[arg(long, value_name = "N")]
+    limit: Option<NonZeroUsize>,
+    /// Draw those items with this seed instead.
+    #[arg(long, value_name = "SEED", requires = "limit")]
+    sample_seed: Option<u64>,
+    /// Score one part of the items, to be joined by `merge`.
+    #[arg(long, value_name = "I/N", requires = "out")]
+    shard: Option<Shard>,
+    /// A folder for results and every item's score.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Leave bad items out and count them, instead of stopping.
+    #[arg(long)]
+    skip_bad: bool,
+    /// Text files, token shards, folders or globs for loss and perplexity.
     #[arg(long, value_name = "PATH")]
     val: Vec<PathBuf>,
-    /// At most so many validation tokens.
+    /// At most so many tokens of them.
     #[arg(long, value_name = "N")]
-    val_tokens: Option<std::num::NonZeroU64>,
-    /// Tokens per window of the validation loss; n_positions unless given.
+    val_tokens: Option<NonZeroU64>,
+    /// Tokens per window; n_positions unless given.
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// A HellaSwag file in the official jsonl form.
-    #[arg(long, value_name = "FILE")]
-    hellaswag: Option<PathBuf>,
-    /// At most so many HellaSwag items, from the start.
+    /// Tokens from one window to the next; the context unless given.
     #[arg(long, value_name = "N")]
-    limit: Option<std::num::NonZeroUsize>,
+    stride: Option<NonZeroUsize>,
+    /// Score every choice alone, without sharing its context: slower, to check against.
+    #[arg(long)]
+    plain: bool,
+    /// Score HellaSwag with gpt2 and gpt2-xl from the hub, or those of them that are named, and
+    /// fail unless the published figures come out.
+    #[arg(long, conflicts_with_all = ["tasks", "data", "num_fewshot", "limit", "shard", "val"])]
+    reproduce_published: bool,
     /// cpu, cuda or cuda:N.
-    #[arg(long, default_value = "cpu")]
-    device: DeviceSpec,
+    #[arg(long)]
+    device: Option<DeviceSpec>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
+fn named_path(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok((name.to_owned(), PathBuf::from(path)))
+        }
+        _ => Err("expected NAME=PATH, as in hellaswag=hellaswag_val.jsonl".into()),
+    }
+}
+
 impl Args {
     pub fn execute(self) -> Result<()> {
-        if self.val.is_empty() && self.hellaswag.is_none() {
-            return Err(Error::usage("nothing to score on")
-                .with_hint("give --val PATH, --hellaswag FILE, or both"));
+        let json = self.json;
+        let reproduce = self.reproduce_published;
+        let family = self.family()?;
+        let outcome = family.score()?;
+        show(&outcome, json)?;
+        if reproduce {
+            return published(&outcome);
         }
-        let device = self.device.open()?;
-        let items = self
-            .hellaswag
-            .as_ref()
-            .map(|path| hellaswag::load(path, self.limit.map(usize::from)))
-            .transpose()?
-            .unwrap_or_default();
-        let mut rows = Vec::new();
-        for source in &self.checkpoints {
-            let checkpoint = open(source)?;
-            let longest = checkpoint.config.n_positions;
-            let context = self.context.unwrap_or(longest);
-            if context == 0 || context > longest {
-                return Err(Error::usage(format!(
-                    "--context {context}: {source} reads 1 to {longest} tokens"
-                )));
-            }
-            let tokenizer = tokenizer(&checkpoint)?;
-            let val = if self.val.is_empty() {
-                None
-            } else {
-                let vocab_size = checkpoint.config.vocab_size;
-                Some(Tokens::open(&self.val, Split::Val, &tokenizer, vocab_size)?)
-            };
-            let measures = Measures {
-                tokenizer,
-                val,
-                context,
-                val_tokens: self.val_tokens.map(u64::from),
-                items: items.clone(),
-                device: device.clone(),
-            };
-            let model = load_model(&checkpoint, &device)?;
-            rows.push(measures.score(source.clone(), &model, &checkpoint.config)?);
-        }
-        if self.json {
-            return print_json(
-                &json!({ "schema": 1, "device": self.device.to_string(), "models": rows }),
-            );
-        }
-        print(&render(&rows))
+        Ok(())
     }
+
+    /// What is asked: by the recipe, if there is one, and by the command line, which wins.
+    fn family(self) -> Result<Family> {
+        let mut recipe = match self.checkpoints.as_slice() {
+            [only] if is_recipe(only) => load_family(Path::new(only))?,
+            names => {
+                if let Some(recipe) = names.iter().find(|name| is_recipe(name)) {
+                    let message = format!("{recipe} is a recipe, and other checkpoints are named");
+                    return Err(Error::usage(message).with_hint("name them in the recipe"));
+                }
+                FamilyRecipe {
+                    models: names.to_vec(),
+                    ..FamilyRecipe::default()
+                }
+            }
+        };
+        if self.reproduce_published {
+            if recipe.models.is_empty() {
+                let mut all: Vec<String> = CELLS.iter().map(|c| c.model.to_owned()).collect();
+                all.dedup();
+                recipe.models = all;
+            }
+            recipe.tasks = vec!["hellaswag_completion".into(), "hellaswag".into()];
+            let published = |model: &String| CELLS.iter().any(|cell| cell.model == model);
+            if let Some(model) = recipe.models.iter().find(|model| !published(model)) {
+                return Err(
+                    Error::usage(format!("no HellaSwag score of {model} is on record"))
+                        .with_hint("name gpt2 or gpt2-xl, or none"),
+                );
+            }
+        }
+        let override_list = |mine: &mut Vec<_>, given: Vec<_>| {
+            if !given.is_empty() {
+                *mine = given;
+            }
+        };
+        override_list(&mut recipe.tasks, self.tasks);
+        recipe.data.extend(self.data);
+        recipe.fewshot_data.extend(self.fewshot_data);
+        if !self.val.is_empty() {
+            recipe.val = self.val;
+        }
+        let count = self.num_fewshot.unwrap_or(recipe.num_fewshot);
+        let seed = self.fewshot_seed.or(recipe.fewshot_seed);
+        let device = self.device.unwrap_or(recipe.device);
+        let family = Family {
+            models: recipe.models,
+            tasks: TaskChoice {
+                names: recipe.tasks,
+                data: recipe.data,
+                shots: (count > 0).then(|| Shots {
+                    count,
+                    seed: seed.unwrap_or(FEWSHOT_SEED),
+                }),
+                examples: recipe.fewshot_data,
+                selection: Selection {
+                    limit: self.limit.or(recipe.limit).map(usize::from),
+                    sample_seed: self.sample_seed.or(recipe.sample_seed),
+                },
+                skip_bad: self.skip_bad || recipe.skip_bad,
+            },
+            shard: self.shard,
+            out: self.out.or(recipe.out),
+            val: recipe.val,
+            val_tokens: self.val_tokens.or(recipe.val_tokens).map(u64::from),
+            context: self.context.or(recipe.context),
+            stride: self.stride.or(recipe.stride).map(usize::from),
+            share: !self.plain,
+            device,
+        };
+        family.check()?;
+        Ok(family)
+    }
+}
+
+fn is_recipe(name: &str) -> bool {
+    name.ends_with(".toml")
 }

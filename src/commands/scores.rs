@@ -1,11 +1,15 @@
-//! Scores of models, and the table of them that `eval` and `train` print.
+//! Scores of models, and the tables of them that `eval` and `train` print.
 
 use burn::tensor::Device;
 use scale_ckpt::Result;
 use scale_ckpt::checkpoint::{Gpt2Config, hex, layout};
-use scale_ckpt::data::{Tokenizer, Tokens};
-use scale_ckpt::eval::hellaswag::{self, HellaSwagScore, Item};
-use scale_ckpt::eval::loss::{TextLoss, text_loss};
+use scale_ckpt::data::Tokens;
+use scale_ckpt::eval::engine::Engine;
+use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
+use scale_ckpt::eval::paired::Comparison;
+use scale_ckpt::eval::prepared::PreparedTask;
+use scale_ckpt::eval::report::{self, Line};
+use scale_ckpt::eval::score::TaskScore;
 use scale_ckpt::model::Gpt2;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -13,18 +17,14 @@ use sha2::{Digest, Sha256};
 use super::shared::thousands;
 use super::table;
 
-/// What models are scored on: a validation text, HellaSwag items, or both.
+/// What a run's models are scored on: a validation text and tasks.
 pub struct Measures {
-    /// Tokenizer of the models.
-    pub tokenizer: Tokenizer,
-    /// The validation text, if there is one.
-    pub val: Option<Tokens>,
-    /// Tokens per window of it.
-    pub context: usize,
-    /// Tokens of it at most.
-    pub val_tokens: Option<u64>,
-    /// HellaSwag items; none is no score.
-    pub items: Vec<Item>,
+    /// The validation text.
+    pub val: Tokens,
+    /// Its windows.
+    pub windows: Windows,
+    /// The tasks.
+    pub tasks: Vec<PreparedTask>,
     /// Where to compute.
     pub device: Device,
 }
@@ -40,123 +40,201 @@ pub struct Row {
     pub parameters: u64,
     /// Loss on the validation text.
     pub val: Option<TextLoss>,
-    /// HellaSwag.
-    pub hellaswag: Option<HellaSwagScore>,
+    /// Scores on tasks.
+    pub tasks: Vec<TaskScore>,
 }
 
 impl Measures {
     /// What tells these measures from others: scores of different ones are not comparable.
     pub fn identity(&self) -> String {
-        let parts = (
-            self.val.as_ref().map(Tokens::sha256),
-            self.context,
-            self.val_tokens,
-            &self.items,
-        );
+        let tasks: Vec<_> = self.tasks.iter().map(PreparedTask::identity).collect();
+        let parts = (self.val.sha256(), self.windows, tasks);
         hex(&Sha256::digest(format!("{parts:?}")))
     }
 
     /// Scores a model.
     pub fn score(&self, name: String, model: &Gpt2, config: &Gpt2Config) -> Result<Row> {
-        let hellaswag = match self.items.as_slice() {
-            [] => None,
-            items => Some(
-                hellaswag::score(
-                    model,
-                    &self.tokenizer,
-                    items,
-                    config.n_positions,
-                    &self.device,
-                )?
-                .0,
-            ),
-        };
         Ok(Row {
             model: name,
             n_layer: config.n_layer,
             parameters: layout::parameter_count(config),
-            val: self.val_loss(model)?,
-            hellaswag,
+            val: Some(self.val_loss(model)?),
+            tasks: self.task_scores(model)?,
         })
     }
 
     /// Loss on the validation text.
-    pub fn val_loss(&self, model: &Gpt2) -> Result<Option<TextLoss>> {
-        self.val
-            .as_ref()
-            .map(|text| text_loss(model, text, self.context, self.val_tokens, &self.device))
-            .transpose()
+    pub fn val_loss(&self, model: &Gpt2) -> Result<TextLoss> {
+        text_loss(model, &self.val, self.windows, None, &self.device)
+    }
+
+    /// Scores on the tasks.
+    pub fn task_scores(&self, model: &Gpt2) -> Result<Vec<TaskScore>> {
+        let engine = Engine {
+            model,
+            device: &self.device,
+            share: true,
+        };
+        let scores = self.tasks.iter().map(|task| {
+            let items = task.score_all(&engine)?;
+            let record = &task.record;
+            Ok(TaskScore::of(
+                &record.task,
+                record.protocol,
+                record.kind,
+                &items,
+            ))
+        });
+        scores.collect()
     }
 }
 
-/// The table of scores, with what is needed to read it.
+/// Tables of scores: the text's, then one for each task, with what is needed to read them.
 pub fn render(rows: &[Row]) -> String {
-    let percent = |x: f64, stderr: f64| format!("{:.2} ± {:.2}", 100.0 * x, 100.0 * stderr);
-    let cells = |row: &Row| {
-        let (loss, ppl) = row.val.map_or_else(
-            || ("-".into(), "-".into()),
-            |v| (format!("{:.4}", v.loss), format!("{:.2}", v.perplexity())),
-        );
-        let (acc, norm) = row.hellaswag.as_ref().map_or_else(
-            || ("-".into(), "-".into()),
-            |h| {
-                (
-                    percent(h.acc, h.acc_stderr),
-                    percent(h.acc_norm, h.acc_norm_stderr),
-                )
-            },
-        );
-        let gold = row
-            .hellaswag
-            .as_ref()
-            .map_or_else(|| "-".into(), |h| format!("{:.4}", h.gold_nll));
-        vec![
-            row.model.clone(),
-            row.n_layer.to_string(),
-            thousands(row.parameters),
-            loss,
-            ppl,
-            acc,
-            norm,
-            gold,
-        ]
-    };
-    let header = [
-        "model",
-        "n_layer",
-        "params",
-        "val loss",
-        "ppl",
-        "hs acc %",
-        "hs acc_norm %",
-        "hs gold nll",
-    ];
-    let right = [false, true, true, true, true, true, true, true];
-    let mut text = table::render(&header, &right, &rows.iter().map(cells).collect::<Vec<_>>());
-    if let Some(val) = rows.iter().find_map(|row| row.val) {
-        text.push_str(&format!(
-            "\n\nval: nats per token over {} tokens in windows of {}",
-            thousands(val.tokens),
-            val.context
-        ));
+    let mut text = text_table(rows);
+    let scores = |row: &Row| report::lines(&row.tasks.iter().collect::<Vec<_>>());
+    let lines: Vec<Vec<Line>> = rows.iter().map(scores).collect();
+    for task in 0..lines.first().map_or(0, Vec::len) {
+        let of_task: Vec<&Line> = lines.iter().map(|lines| &lines[task]).collect();
+        text.push(task_table(rows, &of_task));
     }
-    if let Some(first) = rows.iter().find_map(|row| row.hellaswag.as_ref()) {
-        text.push_str(&format!(
-            "\nhs: HellaSwag, protocol `{}`, {} items, ± one standard error; chance is 25 %",
-            first.protocol,
-            thousands(first.n as u64)
-        ));
-        let near = |h: &HellaSwagScore| {
-            (h.acc - 0.25).abs() < 2.0 * h.acc_stderr
-                && (h.acc_norm - 0.25).abs() < 2.0 * h.acc_norm_stderr
+    text.join("\n\n")
+}
+
+fn text_table(rows: &[Row]) -> Vec<String> {
+    let Some(first) = rows.iter().find_map(|row| row.val) else {
+        return Vec::new();
+    };
+    let sized = first.words.is_some();
+    let mut header = vec!["model", "n_layer", "params", "val loss", "ppl"];
+    if sized {
+        header.extend(["ppl/word", "ppl/byte"]);
+    }
+    let figure = |x: Option<f64>, digits: usize| match x {
+        Some(x) => format!("{x:.digits$}"),
+        None => "-".into(),
+    };
+    let cells = rows.iter().map(|row| {
+        let mut cells = model_cells(row);
+        let val = row.val.as_ref();
+        cells.push(figure(val.map(|v| v.loss), 4));
+        cells.push(figure(val.map(TextLoss::perplexity), 2));
+        if sized {
+            cells.push(figure(val.and_then(TextLoss::word_perplexity), 2));
+            cells.push(figure(val.and_then(TextLoss::byte_perplexity), 4));
+        }
+        cells
+    });
+    let windows = if first.stride == first.context {
+        format!("windows of {}", first.context)
+    } else {
+        format!("windows of {}, stride {}", first.context, first.stride)
+    };
+    let table = table::render(&header, &right(header.len()), &cells.collect::<Vec<_>>());
+    vec![format!(
+        "{table}\n\nval: nats per token over {} tokens in {windows}",
+        thousands(first.tokens)
+    )]
+}
+
+fn model_cells(row: &Row) -> Vec<String> {
+    vec![
+        row.model.clone(),
+        row.n_layer.to_string(),
+        thousands(row.parameters),
+    ]
+}
+
+/// Numbers to the right, but for the first column.
+fn right(columns: usize) -> Vec<bool> {
+    (0..columns).map(|column| column > 0).collect()
+}
+
+fn task_table(rows: &[Row], lines: &[&Line]) -> String {
+    let first = lines[0];
+    let percent = |name: &str| {
+        if name.starts_with("acc") {
+            format!("{name} %")
+        } else {
+            name.to_owned()
+        }
+    };
+    let names: Vec<String> = first.metrics.iter().map(|m| percent(&m.name)).collect();
+    let mut header = vec!["model", "n_layer", "params"];
+    header.extend(names.iter().map(String::as_str));
+    let cells = rows.iter().zip(lines).map(|(row, line)| {
+        let mut cells = model_cells(row);
+        cells.extend(line.metrics.iter().map(report::shown));
+        cells
+    });
+    let table = table::render(&header, &right(header.len()), &cells.collect::<Vec<_>>());
+    let members = match first.members {
+        1 => String::new(),
+        n => format!(", mean of {n} paradigms"),
+    };
+    let mut text = format!(
+        "{} (protocol {}, {} items{members})\n{table}",
+        first.name,
+        first.protocol,
+        thousands(first.n as u64)
+    );
+    for (row, line) in rows
+        .iter()
+        .zip(lines)
+        .filter(|(_, line)| line.truncated > 0)
+    {
+        text += &format!(
+            "\n{}: {} contexts lost their left end",
+            row.model,
+            thousands(line.truncated as u64)
+        );
+    }
+    if let Some(chance) = first.chance {
+        let near = |line: &&Line| {
+            let mut accuracies = line.metrics.iter().filter(|m| m.higher_is_better());
+            accuracies.all(|m| (m.value - chance).abs() < 2.0 * m.stderr)
         };
-        if rows
-            .iter()
-            .filter_map(|row| row.hellaswag.as_ref())
-            .all(near)
-        {
-            text.push_str("\n    every score is within two standard errors of chance: compare by validation loss");
+        if lines.iter().all(near) {
+            text += &format!(
+                "\nno score is two standard errors from chance, {:.1} %: compare by losses",
+                100.0 * chance
+            );
         }
     }
     text
+}
+
+/// The table of differences between models.
+pub fn render_comparisons(comparisons: &[Comparison]) -> String {
+    let header = [
+        "task",
+        "metric",
+        "a",
+        "b",
+        "b - a",
+        "95 %",
+        "p",
+        "shows from",
+    ];
+    let right = [false, false, false, false, true, true, true, true];
+    let cells = comparisons.iter().map(|c| {
+        let scale = if c.discordant.is_some() { 100.0 } else { 1.0 };
+        let [low, high] = c.interval.map(|x| scale * x);
+        vec![
+            c.task.clone(),
+            c.metric.clone(),
+            c.a.clone(),
+            c.b.clone(),
+            format!("{:+.3}", scale * c.difference),
+            format!("{low:+.3} to {high:+.3}"),
+            c.p.map_or_else(|| "-".into(), |p| format!("{p:.4}")),
+            format!("{:.3}", scale * c.detectable),
+        ]
+    });
+    format!(
+        "differences on the same items (accuracies in points)\n{}\n\n\
+         95 %: bootstrap interval; p: McNemar's exact test; shows from: the smallest true difference\n\
+         that as many items would show, at 5 % in four of five cases",
+        table::render(&header, &right, &cells.collect::<Vec<_>>())
+    )
 }

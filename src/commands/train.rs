@@ -5,7 +5,8 @@ use burn::tensor::Device;
 use scale_ckpt::account::Account;
 use scale_ckpt::data::{Batches, Split, Tokens};
 use scale_ckpt::error::Error;
-use scale_ckpt::eval::hellaswag;
+use scale_ckpt::eval::loss::Windows;
+use scale_ckpt::eval::task::Selection;
 use scale_ckpt::generate::{Sampling, generate};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
@@ -20,6 +21,7 @@ use super::cost::{cost, cost_line};
 use super::scores::{Measures, Row, render};
 use super::shared::{RecipeArgs, print, print_json, thousands};
 use super::start::Start;
+use super::tasks::TaskChoice;
 
 /// Tokens of the sample that a run ends with.
 const SAMPLE_TOKENS: usize = 120;
@@ -167,22 +169,28 @@ fn open_run(
 }
 
 fn measures(recipe: &Recipe, start: &Start, device: &Device) -> Result<Measures> {
-    let limit = recipe.eval.hellaswag_limit;
-    let items = recipe.eval.hellaswag.as_ref();
+    let choice = TaskChoice {
+        names: recipe.eval.tasks.clone(),
+        data: recipe.eval.data.clone(),
+        selection: Selection {
+            limit: recipe.eval.limit.map(usize::from),
+            sample_seed: None,
+        },
+        ..TaskChoice::default()
+    };
+    let tasks = choice.load()?;
+    let tasks = tasks
+        .iter()
+        .map(|task| task.prepare(&start.tokenizer, start.config.n_positions));
     Ok(Measures {
-        tokenizer: start.tokenizer.clone(),
-        val: Some(Tokens::open(
+        tasks: tasks.collect::<Result<_>>()?,
+        val: Tokens::open(
             &recipe.data.val,
             Split::Val,
             &start.tokenizer,
             start.config.vocab_size,
-        )?),
-        context: recipe.train.context,
-        val_tokens: recipe.eval.val_tokens,
-        items: items
-            .map(|path| hellaswag::load(path, limit))
-            .transpose()?
-            .unwrap_or_default(),
+        )?,
+        windows: Windows::side_by_side(recipe.train.context, recipe.eval.val_tokens),
         device: device.clone(),
     })
 }

@@ -3,6 +3,8 @@
 use burn::module::Module;
 use scale_ckpt::account::Account;
 use scale_ckpt::error::Error;
+use scale_ckpt::eval::report;
+use scale_ckpt::eval::score::TaskScore;
 use scale_ckpt::events::EventWriter;
 use scale_ckpt::grower::GROWTH_FILE;
 use scale_ckpt::ledger;
@@ -55,14 +57,12 @@ impl Observer for Watcher<'_> {
         let mfu = self.mfu(report);
         self.log(report, mfu)?;
         self.show(report, average, mfu);
-        if self.validates_after(report.step) {
-            self.validate(report.step, trainee)
-                .map_err(|error| match error {
-                    // The validation is made up for when the run goes on.
-                    Error::Interrupted { .. } => self.stop(trainee),
-                    error => error,
-                })?;
-        }
+        self.measure(report.step, trainee)
+            .map_err(|error| match error {
+                // What is missing is made up for when the run goes on.
+                Error::Interrupted { .. } => self.stop(trainee),
+                error => error,
+            })?;
         if config.is_due(config.save_every_tokens, report.step) {
             self.save(trainee)?;
         }
@@ -115,6 +115,17 @@ impl Watcher<'_> {
         )?;
         self.saved = Some(trainee.step);
         self.run.prune(config.keep)
+    }
+
+    /// Validates and scores, where that is due.
+    fn measure(&mut self, step: u64, trainee: &Trainee) -> Result<()> {
+        if self.validates_after(step) {
+            self.validate(step, trainee)?;
+        }
+        if self.scores_after(step) {
+            self.score(step, trainee)?;
+        }
+        Ok(())
     }
 
     /// Writes a step to the metrics, with what the run has cost by then.
@@ -203,10 +214,8 @@ impl Watcher<'_> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] after a signal.
-    pub fn validate(&mut self, step: u64, trainee: &Trainee) -> Result<()> {
-        let Some(val) = self.measures.val_loss(&trainee.model.valid())? else {
-            return Ok(());
-        };
+    fn validate(&mut self, step: u64, trainee: &Trainee) -> Result<()> {
+        let val = self.measures.val_loss(&trainee.model.valid())?;
         let tokens = step * self.loaded.recipe.train.batch_tokens;
         self.run
             .log(&json!({ "step": step, "tokens": tokens, "val_loss": val.loss }))?;
@@ -220,6 +229,40 @@ impl Watcher<'_> {
             val.loss
         ));
         Ok(())
+    }
+
+    /// Scores the model on the recipe's tasks after `step` steps.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after a signal.
+    fn score(&mut self, step: u64, trainee: &Trainee) -> Result<()> {
+        let scores = self.measures.task_scores(&trainee.model.valid())?;
+        let tokens = step * self.loaded.recipe.train.batch_tokens;
+        let scores: Vec<&TaskScore> = scores.iter().collect();
+        let lines = report::lines(&scores);
+        let mut logged = Vec::with_capacity(lines.len());
+        for line in &lines {
+            let (task, protocol) = (&line.name, line.protocol);
+            let mut entry = json!({ "task": task, "protocol": protocol, "n": line.n });
+            for metric in &line.metrics {
+                entry[&metric.name] = metric.value.into();
+                let tag = format!("{task}/{}", metric.name);
+                self.events.scalar(step, &tag, metric.value as f32)?;
+            }
+            let shown: Vec<String> = line
+                .metrics
+                .iter()
+                .map(|metric| format!("{} {}", metric.name, report::shown(metric)))
+                .collect();
+            self.meter.note(&format!(
+                "step {step}: {task} (protocol {protocol}, {} items) {}",
+                thousands(line.n as u64),
+                shown.join(", ")
+            ));
+            logged.push(entry);
+        }
+        self.run
+            .log(&json!({ "step": step, "tokens": tokens, "tasks": logged }))
     }
 
     /// Announces a stage, in the metrics and, where there are several, on the screen.
@@ -236,12 +279,14 @@ impl Watcher<'_> {
         self.run.log(description)
     }
 
-    /// Makes up for a validation that was due when the run was stopped.
+    /// Makes up for what was due when the run was stopped.
     pub fn make_up_for(&mut self, trainee: &Trainee) -> Result<()> {
         let step = trainee.step;
-        let due = step > 0 && self.validates_after(step);
-        if due && !self.run.has_logged(step, "val_loss")? {
+        if step > 0 && self.validates_after(step) && !self.run.has_logged(step, "val_loss")? {
             self.validate(step, trainee)?;
+        }
+        if step > 0 && self.scores_after(step) && !self.run.has_logged(step, "tasks")? {
+            self.score(step, trainee)?;
         }
         Ok(())
     }
@@ -250,5 +295,11 @@ impl Watcher<'_> {
     fn validates_after(&self, step: u64) -> bool {
         let config = &self.loaded.recipe.train;
         config.is_due(config.eval_every_tokens, step) && step != self.account.steps()
+    }
+
+    /// Whether the tasks follow step number `step`.
+    fn scores_after(&self, step: u64) -> bool {
+        let recipe = &self.loaded.recipe;
+        recipe.train.is_due(recipe.eval.every_tokens, step) && step != self.account.steps()
     }
 }

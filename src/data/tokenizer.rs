@@ -184,6 +184,16 @@ impl Tokenizer {
         matches!(self.ordinary, Ordinary::Quick(_))
     }
 
+    /// Bytes of text that an id stands for; nothing for special tokens, and where the tokenizer
+    /// is not of GPT-2's kind.
+    pub fn byte_len(&self, id: u32) -> Option<u64> {
+        if !self.has_gpt2_words() {
+            return None;
+        }
+        // Each character of such a token is the name of a byte.
+        Some(self.inner.id_to_token(id)?.chars().count() as u64)
+    }
+
     /// One more than the largest id.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size

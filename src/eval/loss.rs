@@ -1,16 +1,38 @@
-//! Validation loss: mean negative log-likelihood per token over fixed windows of a text.
+//! Loss and perplexity on a text, over fixed windows.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Tokens;
+use super::encode::{Request, Sequence};
+use super::engine::Engine;
+use crate::data::{Tokenizer, Tokens};
 use crate::error::Result;
 use crate::interrupt;
 use crate::model::Gpt2;
 use crate::progress::{Meter, Unit};
 
-/// Tokens per forward pass.
-const PASS_TOKENS: usize = 4096;
+/// Which windows of a text are read, and which tokens of them count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    /// Tokens that the model reads at a time.
+    pub context: usize,
+    /// From one window to the next. Where it is less than `context`, only tokens that no window
+    /// before it has predicted count, each with at least context − stride tokens before it.
+    pub stride: usize,
+    /// Tokens of the text at most.
+    pub max_tokens: Option<u64>,
+}
+
+impl Windows {
+    /// Windows side by side.
+    pub fn side_by_side(context: usize, max_tokens: Option<u64>) -> Self {
+        Self {
+            context,
+            stride: context,
+            max_tokens,
+        }
+    }
+}
 
 /// Loss of a model on a text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,57 +46,166 @@ pub struct TextLoss {
     pub tokens: u64,
     /// Length of the windows.
     pub context: usize,
+    /// From one window to the next.
+    pub stride: usize,
+    /// Words among what was predicted, between blanks; ends of documents are none.
+    pub words: Option<u64>,
+    /// Bytes of it, ends of documents apart; known for byte-level tokenizers.
+    pub bytes: Option<u64>,
 }
 
 impl TextLoss {
-    /// e^loss.
+    /// e^loss, per token.
     pub fn perplexity(&self) -> f64 {
         self.loss.exp()
     }
+
+    /// Perplexity per word: e to the text's negative log-likelihood over its words.
+    pub fn word_perplexity(&self) -> Option<f64> {
+        self.per(self.words)
+    }
+
+    /// Perplexity per byte. Models of different tokenizers can be compared by it.
+    pub fn byte_perplexity(&self) -> Option<f64> {
+        self.per(self.bytes)
+    }
+
+    fn per(&self, units: Option<u64>) -> Option<f64> {
+        let units = units.filter(|&units| units > 0)?;
+        Some((self.loss * self.tokens as f64 / units as f64).exp())
+    }
+
+    /// Name, value and standard error of every figure.
+    pub fn figures(&self) -> Vec<(&'static str, f64, f64)> {
+        let mut figures = vec![
+            ("loss", self.loss, self.stderr),
+            (
+                "perplexity",
+                self.perplexity(),
+                self.perplexity() * self.stderr,
+            ),
+        ];
+        let tokens = self.tokens as f64;
+        for (name, value, units) in [
+            ("word_perplexity", self.word_perplexity(), self.words),
+            ("byte_perplexity", self.byte_perplexity(), self.bytes),
+        ] {
+            if let (Some(value), Some(units)) = (value, units) {
+                figures.push((name, value, value * self.stderr * tokens / units as f64));
+            }
+        }
+        figures
+    }
 }
 
-/// Loss on windows of `context` tokens side by side from the start of the text, at most
-/// `max_tokens`. The last, incomplete window is left out.
+/// Loss on `windows` of a text from its start; the last, incomplete window is left out. With a
+/// tokenizer, words and bytes are counted too.
 ///
 /// # Errors
 /// The text is shorter than one window, or a signal arrived.
 pub fn text_loss(
     model: &Gpt2,
     tokens: &Tokens,
-    context: usize,
-    max_tokens: Option<u64>,
+    windows: Windows,
+    tokenizer: Option<&Tokenizer>,
     device: &Device,
 ) -> Result<TextLoss> {
-    let available = tokens.windows("validation text", context)?;
-    let available = usize::try_from(available).unwrap_or(usize::MAX);
-    let windows = max_tokens.map_or(available, |max| {
-        available.min(usize::try_from(max).unwrap_or(usize::MAX).div_ceil(context))
+    let Windows {
+        context, stride, ..
+    } = windows;
+    // Refuses a text without a whole window.
+    tokens.windows("validation text", context)?;
+    let predictable = tokens.len().saturating_sub(1);
+    let available = windows.max_tokens.map_or(predictable, |max| {
+        // As many windows as the tokens begin.
+        let whole = max.div_ceil(stride as u64) * stride as u64;
+        predictable.min(whole.max(context as u64))
     });
-    let meter = Meter::new("validation", windows as u64, Unit::Count);
-    let per_pass = (PASS_TOKENS / context).max(1);
-    let mut losses = Vec::with_capacity(windows);
-    for start in (0..windows).step_by(per_pass) {
+    let count = 1 + (available - context as u64) / stride as u64;
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let engine = Engine {
+        model,
+        device,
+        share: false,
+    };
+    let meter = Meter::new("validation", count as u64, Unit::Count);
+    let mut means = Vec::with_capacity(count);
+    let (mut total, mut predicted) = (0.0, 0);
+    let mut done = 0;
+    let mut size = tokenizer.map(Size::new);
+    while done < count {
         interrupt::check("no validation loss")?;
-        let count = per_pass.min(windows - start);
-        let stream = tokens.read((start * context) as u64, count * context + 1)?;
-        let slice = |shift: usize| -> Tensor<2, Int> {
-            let ids: Vec<i64> = stream[shift..shift + count * context]
-                .iter()
-                .map(|&id| i64::from(id))
-                .collect();
-            Tensor::from_data(TensorData::new(ids, [count, context]), device)
-        };
-        let nll = model.token_nll(slice(0), slice(1)); // [count, T]
-        losses.extend(nll.mean_dim(1).into_data().iter::<f64>());
-        meter.advance(count as u64);
+        let per_pack = (super::engine::PACK_TOKENS / context).clamp(1, count - done);
+        let requests = (done..done + per_pack).map(|i| {
+            let ids = tokens.read((i * stride) as u64, context + 1)?;
+            let scored = if i == 0 { context } else { stride };
+            if let Some(size) = &mut size {
+                size.add(&ids[ids.len() - scored..])?;
+            }
+            Ok(Request {
+                sequences: vec![Sequence { ids, scored }],
+                truncated: false,
+            })
+        });
+        let requests = requests.collect::<Result<Vec<Request>>>()?;
+        let found = engine.score(&requests.iter().collect::<Vec<_>>());
+        for (request, found) in requests.iter().zip(found) {
+            let scored = request.sequences[0].scored;
+            total -= found[0].sum;
+            predicted += scored as u64;
+            means.push(-found[0].sum / scored as f64);
+        }
+        meter.advance(per_pack as u64);
+        done += per_pack;
     }
-    let n = losses.len() as f64;
-    let mean = losses.iter().sum::<f64>() / n;
-    let variance = losses.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    let (_, stderr) = super::score::mean_and_stderr(&means);
     Ok(TextLoss {
-        loss: mean,
-        stderr: (variance / n).sqrt(),
-        tokens: (windows * context) as u64,
+        loss: total / predicted as f64,
+        stderr,
+        tokens: predicted,
         context,
+        stride,
+        words: size.as_ref().map(|size| size.words),
+        bytes: size.as_ref().and_then(|size| size.bytes),
     })
+}
+
+/// Counts words and bytes of tokens that come in turn.
+struct Size<'a> {
+    tokenizer: &'a Tokenizer,
+    end_of_text: Option<u32>,
+    words: u64,
+    bytes: Option<u64>,
+    within_word: bool,
+}
+
+impl<'a> Size<'a> {
+    fn new(tokenizer: &'a Tokenizer) -> Self {
+        Self {
+            tokenizer,
+            end_of_text: tokenizer.end_of_text().ok(),
+            words: 0,
+            bytes: Some(0),
+            within_word: false,
+        }
+    }
+
+    fn add(&mut self, ids: &[u32]) -> Result<()> {
+        for document in ids.split_inclusive(|&id| Some(id) == self.end_of_text) {
+            let ends = document.last().copied() == self.end_of_text && self.end_of_text.is_some();
+            let text = &document[..document.len() - usize::from(ends)];
+            for c in self.tokenizer.decode(text)?.chars() {
+                let in_word = !c.is_whitespace();
+                self.words += u64::from(in_word && !self.within_word);
+                self.within_word = in_word;
+            }
+            if ends {
+                self.within_word = false;
+            }
+            let bytes = text.iter().map(|&id| self.tokenizer.byte_len(id));
+            let bytes: Option<u64> = bytes.sum();
+            self.bytes = self.bytes.zip(bytes).map(|(all, new)| all + new);
+        }
+        Ok(())
+    }
 }

@@ -129,7 +129,7 @@ fn head_forward(dims: Dims, [q, k, v]: [ArrayView2<f32>; 3], log_sums: &mut [f32
 
 /// Causal softmax of the scores of queries `start..end`, each row `end` long.
 #[inline(always)]
-fn softmax(room: &mut [f32], start: usize, end: usize, log_sums: &mut [f32]) {
+pub(super) fn softmax(room: &mut [f32], start: usize, end: usize, log_sums: &mut [f32]) {
     for (i, (row, log_sum)) in room.chunks_exact_mut(end).zip(log_sums).enumerate() {
         let (seen, future) = row.split_at_mut(start + i + 1);
         let max = math::max(seen);

@@ -500,13 +500,13 @@ pub(super) fn scalar(x: f64) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(vec![x as f32], [1]))
 }
 
-fn last_two(x: &FlexTensor) -> [usize; 2] {
+pub(super) fn last_two(x: &FlexTensor) -> [usize; 2] {
     let shape = x.layout().shape();
     let rank = shape.num_dims();
     [shape[rank - 2], shape[rank - 1]]
 }
 
-fn indices(x: &FlexTensor) -> Vec<usize> {
+pub(super) fn indices(x: &FlexTensor) -> Vec<usize> {
     let data = x.clone().into_data().convert::<i64>();
     data.iter::<i64>()
         .map(|i| usize::try_from(i).expect("token ids are not negative"))

@@ -11,6 +11,7 @@ mod autodiff;
 mod cpu;
 mod gemm;
 mod math;
+mod packed;
 pub mod plain;
 mod update;
 
@@ -18,6 +19,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{Int, Tensor};
 
+pub use packed::{PackedOps, Piece, packed_attention, target_nll};
 pub use update::{AdamWStep, UpdateOps, accumulate, adamw, square_sum};
 
 /// Rows of logits held at a time by the cross-entropy: bounds memory at rows · V.

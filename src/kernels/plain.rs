@@ -3,7 +3,7 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Int, Tensor};
 
-use super::AdamWStep;
+use super::{AdamWStep, Piece};
 
 /// √(2/π).
 const ROOT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
@@ -132,6 +132,48 @@ pub fn nll(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     -log_softmax(logits, 1)
         .gather(1, targets.reshape([n, 1]))
         .reshape([n])
+}
+
+/// Causal attention within every piece of a pack, and to all of its prefix.
+/// `[N, 3D] -> [N, D]`
+pub fn packed_attention(qkv: Tensor<2>, n_head: usize, pieces: &[Piece]) -> Tensor<2> {
+    let [d, s] = [qkv.dims()[1] / 3, qkv.dims()[1] / 3 / n_head];
+    // `[rows, D]` of one part as `[1, H, rows, S]`.
+    let part = |rows: std::ops::Range<usize>, i: usize| {
+        let count = rows.len();
+        qkv.clone()
+            .slice([rows, i * d..(i + 1) * d])
+            .reshape([1, count, n_head, s])
+            .swap_dims(1, 2)
+    };
+    let mixed = pieces.iter().map(|Piece { prefix, own }| {
+        let [k, v] = [1, 2].map(|i| {
+            if prefix.is_empty() {
+                part(own.clone(), i)
+            } else {
+                Tensor::cat(vec![part(prefix.clone(), i), part(own.clone(), i)], 2)
+            }
+        }); // [1, H, U, S]
+        let scores = part(own.clone(), 0).matmul(k.swap_dims(2, 3)); // [1, H, T, U]
+        let weights = causal_softmax(scores, 1.0 / (s as f64).sqrt());
+        weights.matmul(v).swap_dims(1, 2).reshape([own.len(), d])
+    });
+    Tensor::cat(mixed.collect(), 0)
+}
+
+/// Negative log-likelihood of targets `[P]` in rows `[P]` of the logits of hidden `[R, D]`, and
+/// 1 where it is the row's largest; `[P, 2]`.
+pub fn target_nll(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    rows: Tensor<1, Int>,
+    targets: Tensor<1, Int>,
+) -> Tensor<2> {
+    let n = targets.dims()[0];
+    let logits = hidden.matmul(head.transpose()).select(0, rows); // [P, V]
+    let greedy = logits.clone().argmax(1).reshape([n]).equal(targets.clone());
+    let nll = nll(logits, targets);
+    Tensor::cat(vec![nll.reshape([n, 1]), greedy.float().reshape([n, 1])], 1)
 }
 
 /// One update by AdamW: new values, first and second moment.

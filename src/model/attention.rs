@@ -1,12 +1,14 @@
 //! Causal multi-head self-attention, as in `GPT2Attention`.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::cache::LayerCache;
 use super::layers::Conv1d;
 use crate::checkpoint::Gpt2Config;
-use crate::kernels;
+use crate::kernels::{self, Piece};
 
 /// softmax(mask(Q·Kᵀ / √S)) · V with a joint projection for Q, K and V.
 #[derive(Module, Debug)]
@@ -34,6 +36,13 @@ impl Attention {
         let qkv = self.c_attn.forward(x); // [B, T, 3D]
         self.c_proj
             .forward(kernels::causal_attention(qkv, self.n_head))
+    }
+
+    /// What heads mix in a pack of sequences, before the output projection.
+    /// `[1, N, D] -> [N, D]`
+    pub(super) fn mix_packed(&self, x: Tensor<3>, pieces: &Arc<[Piece]>) -> Tensor<2> {
+        let qkv = self.c_attn.forward(x); // [1, N, 3D]
+        kernels::packed_attention(qkv.squeeze_dim(0), self.n_head, pieces)
     }
 
     /// For tokens that follow those in `cache`, which grows by their keys and values.

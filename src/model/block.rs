@@ -1,14 +1,16 @@
 //! One transformer block, as in `GPT2Block`.
 
+use std::sync::Arc;
+
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::attention::Attention;
 use super::cache::LayerCache;
 use super::layers::{Conv1d, LayerNorm};
 use crate::checkpoint::Gpt2Config;
 use crate::checkpoint::config::Activation;
-use crate::kernels;
+use crate::kernels::{self, Piece};
 
 /// x + attn(ln_1(x)), then x + mlp(ln_2(x)).
 #[derive(Module, Debug)]
@@ -37,6 +39,24 @@ impl Block {
     /// `[B, T, D] -> [B, T, D]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let x = x.clone() + self.attn.forward(self.ln_1.forward(x));
+        x.clone() + self.mlp.forward(self.ln_2.forward(x))
+    }
+
+    /// For a pack of sequences; where `rows` are given, only they go on after attention.
+    /// `[1, N, D] -> [1, N or rows, D]`
+    pub fn forward_packed(
+        &self,
+        x: Tensor<3>,
+        pieces: &Arc<[Piece]>,
+        rows: Option<Tensor<1, Int>>,
+    ) -> Tensor<3> {
+        let mut mixed = self.attn.mix_packed(self.ln_1.forward(x.clone()), pieces);
+        let mut x = x;
+        if let Some(rows) = rows {
+            mixed = mixed.select(0, rows.clone());
+            x = x.select(1, rows);
+        }
+        let x = x + self.attn.c_proj.forward(mixed.unsqueeze());
         x.clone() + self.mlp.forward(self.ln_2.forward(x))
     }
 

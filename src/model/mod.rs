@@ -11,6 +11,8 @@ mod cache;
 mod layers;
 pub mod weights;
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
@@ -20,7 +22,7 @@ pub use cache::{KvCache, LayerCache};
 pub use layers::{Conv1d, LayerNorm, Weight};
 
 use crate::checkpoint::Gpt2Config;
-use crate::kernels;
+use crate::kernels::{self, Piece};
 
 /// The language model.
 #[derive(Module, Debug)]
@@ -87,6 +89,31 @@ impl Gpt2 {
             x = block.forward_cached(x, layer);
         }
         self.ln_f.forward(x)
+    }
+
+    /// Final hidden states of some tokens of a pack of sequences.
+    ///
+    /// # Shapes
+    /// - ids, positions `[N]`: tokens of all pieces end to end, and where each stands in its
+    ///   sequence
+    /// - rows `[R]`: the tokens whose states are wanted
+    /// - output `[R, D]`, after `ln_f`
+    pub fn hidden_packed(
+        &self,
+        ids: Tensor<1, Int>,
+        positions: Tensor<1, Int>,
+        pieces: &Arc<[Piece]>,
+        rows: Tensor<1, Int>,
+    ) -> Tensor<2> {
+        let tokens = self.wte.weight.val().select(0, ids); // [N, D]
+        let x = tokens + self.wpe.weight.val().select(0, positions);
+        let mut x: Tensor<3> = x.unsqueeze(); // [1, N, D]
+        for (layer, block) in self.h.iter().enumerate() {
+            // The last block's states are wanted of some tokens only.
+            let rows = (layer + 1 == self.h.len()).then(|| rows.clone());
+            x = block.forward_packed(x, pieces, rows);
+        }
+        self.ln_f.forward(x).squeeze_dim(0)
     }
 
     /// Token plus position embeddings, positions counted from `start`. `[B, T] -> [B, T, D]`

@@ -186,6 +186,15 @@ impl Hub {
             .collect()
     }
 
+    /// Serves another repository too.
+    pub fn also(&self, name: &str, repo: Repo) {
+        self.state
+            .repos
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), repo);
+    }
+
     /// Changes the repository.
     pub fn change(&self, name: &str, change: impl FnOnce(&mut Repo)) {
         change(self.state.repos.lock().unwrap().get_mut(name).unwrap());

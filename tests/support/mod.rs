@@ -93,6 +93,8 @@ pub fn copy_dir(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         if entry.path().is_file() {
             std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        } else {
+            copy_dir(&entry.path(), &to.join(entry.file_name()));
         }
     }
 }

@@ -25,6 +25,7 @@ use self::folder::Folder;
 pub use self::input::expand;
 pub use self::manifest::{InputRecord, Manifest, ShardRecord};
 pub(super) use self::manifest::{UNFINISHED, check_recorded, check_tokenizer, known_sha256};
+pub(crate) use self::parquet::guarded;
 use self::split::Chooser;
 pub use self::split::ValSize;
 use self::writer::Shards;

@@ -1,0 +1,89 @@
+//! Tasks that are asked for by name, with their data.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use scale_ckpt::Result;
+use scale_ckpt::checkpoint::hub::HubConfig;
+use scale_ckpt::error::{Error, did_you_mean};
+use scale_ckpt::eval::dataset::{self, Hub, Shots, Source};
+use scale_ckpt::eval::prepared::LoadedTask;
+use scale_ckpt::eval::task::{Selection, Task, tasks_named};
+use scale_ckpt::progress::DownloadMeter;
+
+/// What to ask.
+#[derive(Clone, Debug, Default)]
+pub struct TaskChoice {
+    /// Tasks by name.
+    pub names: Vec<String>,
+    /// Files of their data by name of the dataset.
+    pub data: BTreeMap<String, PathBuf>,
+    /// Few-shot examples.
+    pub shots: Option<Shots>,
+    /// Files of examples by name of the dataset.
+    pub examples: BTreeMap<String, PathBuf>,
+    /// Which items.
+    pub selection: Selection,
+    /// Leave bad items out.
+    pub skip_bad: bool,
+}
+
+impl TaskChoice {
+    /// Finds the tasks, each once, in the order in which they are named.
+    ///
+    /// # Errors
+    /// There is no such task, or data is given for none of them.
+    pub fn find(&self) -> Result<Vec<Box<dyn Task>>> {
+        let mut tasks: Vec<Box<dyn Task>> = Vec::new();
+        for name in &self.names {
+            for task in tasks_named(name.trim())? {
+                if tasks.iter().all(|other| other.name() != task.name()) {
+                    tasks.push(task);
+                }
+            }
+        }
+        for name in self.data.keys().chain(self.examples.keys()) {
+            if tasks.iter().all(|task| task.dataset() != name) {
+                let wanted: Vec<&str> = tasks.iter().map(|task| task.dataset()).collect();
+                let error = Error::usage(format!("data for `{name}`, which no task reads"));
+                return Err(match did_you_mean(name, wanted.iter().copied()) {
+                    Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+                    None => error.with_hint(format!("the tasks read {}", unique(&wanted))),
+                });
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// Reads the data of the tasks.
+    ///
+    /// # Errors
+    /// Some of it is missing or bad.
+    pub fn load(&self) -> Result<Vec<LoadedTask>> {
+        let progress = DownloadMeter::default();
+        let hub = Hub {
+            config: &HubConfig::from_env,
+            progress: &progress,
+        };
+        let load = |task: &dyn Task| {
+            let source = |from: &BTreeMap<String, PathBuf>| {
+                from.get(task.dataset()).cloned().map(Source::Path)
+            };
+            let data = dataset::load(
+                task,
+                &source(&self.data).unwrap_or(Source::Hub),
+                source(&self.examples).as_ref(),
+                self.shots,
+                self.skip_bad,
+                &hub,
+            )?;
+            LoadedTask::new(task, data, self.shots, self.selection)
+        };
+        self.find()?.iter().map(|task| load(&**task)).collect()
+    }
+}
+
+fn unique(names: &[&str]) -> String {
+    let names: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,376 @@
+//! The documents of a task: found, read, checked against the known set, chosen from.
+
+use std::path::{Path, PathBuf};
+
+use rand::seq::index;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::python::Random;
+use super::rows::{self, BadRows};
+use super::task::{Doc, HubData, Selection, Task};
+use crate::checkpoint::hex;
+use crate::checkpoint::hub::{DatasetRef, HubConfig, Progress, fetch_files};
+use crate::error::{Error, Result};
+
+/// Endings of files that hold records.
+const DATA_ENDINGS: [&str; 3] = [".jsonl", ".parquet", ".txt"];
+
+/// The configuration of a dataset that has languages beside; its folder may be called `data`.
+const DEFAULT_CONFIG: &str = "default";
+
+/// Where a task's data is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file, or a folder with one.
+    Path(PathBuf),
+    /// The hub.
+    Hub,
+}
+
+/// Few-shot examples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shots {
+    /// How many before every question.
+    pub count: usize,
+    /// Seed of the choice among them; that of lm-evaluation-harness is 1234.
+    pub seed: u64,
+}
+
+/// Documents of a task, in the order of their file.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// The documents.
+    pub docs: Vec<Doc>,
+    /// Where each stands.
+    pub places: Vec<String>,
+    /// Text before each: examples, or nothing.
+    pub prefixes: Vec<String>,
+    /// What is known of the data.
+    pub record: DataRecord,
+}
+
+/// What is known of a task's data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataRecord {
+    /// Documents that were read.
+    pub count: usize,
+    /// Documents of the full set.
+    pub full: usize,
+    /// SHA-256 over the documents: the texts that are scored and the right answers, as JSON, in
+    /// order. It does not depend on the form of the file.
+    pub sha256: String,
+    /// Which known copy it is, if it is one.
+    pub known: Option<String>,
+    /// Records left out as bad.
+    pub skipped: u64,
+    /// SHA-256 over the examples, where there are any.
+    pub examples_sha256: Option<String>,
+}
+
+impl DataRecord {
+    /// What the data is, in words.
+    pub fn describe(&self) -> String {
+        let Self { count, full, .. } = *self;
+        let known = self.known.as_deref();
+        let what = if count == full {
+            known.map_or_else(
+                || "as many as the full set, content not among the copies on record".to_owned(),
+                |known| format!("the full set, {known}"),
+            )
+        } else if count < full {
+            format!("a subset of {full}")
+        } else {
+            format!("more than the {full} of the full set")
+        };
+        let skipped = match self.skipped {
+            0 => String::new(),
+            n => format!(", {n} bad left out"),
+        };
+        format!("{what}{skipped}; sha256 {}", &self.sha256[..12])
+    }
+}
+
+/// Access to the hub, where it is needed.
+pub struct Hub<'a> {
+    /// Its configuration.
+    pub config: &'a dyn Fn() -> Result<HubConfig>,
+    /// Told of downloads.
+    pub progress: &'a dyn Progress,
+}
+
+/// Reads a task's documents.
+///
+/// # Errors
+/// There is no such data, or some of it is bad and `skip_bad` is not set.
+pub fn load(
+    task: &dyn Task,
+    source: &Source,
+    examples: Option<&Source>,
+    shots: Option<Shots>,
+    skip_bad: bool,
+    hub: &Hub,
+) -> Result<Dataset> {
+    let mut bad = BadRows {
+        skip: skip_bad,
+        skipped: 0,
+    };
+    let data = task.hub();
+    let (docs, places) = read(task, source, data.split, &mut bad, hub)?;
+    let mut record = DataRecord {
+        count: docs.len(),
+        full: task.known().count,
+        sha256: sha256(&docs),
+        known: None,
+        skipped: bad.skipped,
+        examples_sha256: None,
+    };
+    let known = task.known().sha256.iter();
+    record.known = known
+        .filter(|(sha256, _)| *sha256 == record.sha256)
+        .map(|(_, what)| (*what).to_owned())
+        .next();
+    let mut prefixes = vec![String::new(); docs.len()];
+    if let Some(shots) = shots {
+        if !task.takes_examples() {
+            let message = format!("{} is scored without examples", task.name());
+            return Err(Error::usage(message).with_hint("leave --num-fewshot away"));
+        }
+        let pool = match (data.examples, examples) {
+            (None, _) => docs.clone(),
+            (Some(split), Some(source)) => read(task, source, split, &mut bad, hub)?.0,
+            (Some(split), None) if *source == Source::Hub => {
+                read(task, source, split, &mut bad, hub)?.0
+            }
+            (Some(split), None) => {
+                let (name, dataset) = (task.name(), task.dataset());
+                let message = format!("{name}: no examples to put before the questions");
+                return Err(Error::usage(message).with_hint(format!(
+                    "give --fewshot-data {dataset}=FILE with its {split} split"
+                )));
+            }
+        };
+        record.examples_sha256 = Some(sha256(&pool));
+        prefixes = example_texts(task, &docs, &pool, shots)?;
+    }
+    Ok(Dataset {
+        docs,
+        places,
+        prefixes,
+        record,
+    })
+}
+
+fn sha256(docs: &[Doc]) -> String {
+    let mut hasher = Sha256::new();
+    for doc in docs {
+        let line = serde_json::to_vec(&(&doc.pairs, doc.gold)).expect("texts serialize");
+        hasher.update(&line);
+        hasher.update(b"\n");
+    }
+    hex(&hasher.finalize())
+}
+
+type Placed = (Vec<Doc>, Vec<String>);
+
+fn read(
+    task: &dyn Task,
+    source: &Source,
+    split: &str,
+    bad: &mut BadRows,
+    hub: &Hub,
+) -> Result<Placed> {
+    let files = match source {
+        Source::Path(path) => vec![file_of(task, path)?],
+        Source::Hub => fetch(task.hub(), split, hub)?,
+    };
+    let (mut docs, mut places) = (Vec::new(), Vec::new());
+    for file in &files {
+        for row in rows::read(file, bad)? {
+            match task.doc(&row) {
+                Ok(doc) => {
+                    docs.push(doc);
+                    places.push(row.at);
+                }
+                Err(message) => bad.meet(&row.at, message)?,
+            }
+        }
+    }
+    if docs.is_empty() {
+        let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+        return Err(Error::invalid(files.join(", "), "no items there"));
+    }
+    Ok((docs, places))
+}
+
+/// The file that a path means for a task: itself, or the one of a folder that has the task's
+/// name.
+fn file_of(task: &dyn Task, path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let name = task.name();
+    let stem = task.file_stem().unwrap_or(&name);
+    DATA_ENDINGS
+        .iter()
+        .map(|ending| path.join(format!("{stem}{ending}")))
+        .find(|file| file.is_file())
+        .ok_or_else(|| {
+            Error::invalid(
+                path.display(),
+                format!("no {stem}.jsonl, .parquet or .txt in that folder"),
+            )
+            .with_hint(format!(
+                "--data {} names a file, or a folder with that one",
+                task.dataset()
+            ))
+        })
+}
+
+/// The files of a split.
+fn fetch(data: HubData, split: &str, hub: &Hub) -> Result<Vec<PathBuf>> {
+    let dataset = DatasetRef {
+        repo: data.repo.to_owned(),
+        revision: None,
+        path: String::new(),
+    };
+    let folder = data.config.filter(|&config| config != DEFAULT_CONFIG);
+    fetch_files(
+        &dataset,
+        folder.unwrap_or_default(),
+        &|name| is_of_split(name, data.config, split),
+        &(hub.config)()?,
+        hub.progress,
+    )
+}
+
+/// Whether a file of a dataset is one of a split's: `validation-00000-of-00001.parquet`,
+/// `validation/0000.parquet` or `lambada_test.jsonl`, in the configuration's folder if there is
+/// one.
+fn is_of_split(name: &str, config: Option<&str>, split: &str) -> bool {
+    let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
+    let has_folder = |wanted: &str| folders.split('/').any(|folder| folder == wanted);
+    let of_config = config.is_none_or(|config| {
+        has_folder(config) || (config == DEFAULT_CONFIG && has_folder("data"))
+    });
+    let stem = [".parquet", ".jsonl"]
+        .iter()
+        .find_map(|ending| file.strip_suffix(ending));
+    // The last word that is no number of a part.
+    let is_number = |word: &&str| *word == "of" || word.bytes().all(|b| b.is_ascii_digit());
+    let word = stem.map(|stem| stem.rsplit(['-', '_']).find(|word| !is_number(word)));
+    of_config && word.is_some_and(|word| word.map_or_else(|| has_folder(split), |w| w == split))
+}
+
+/// The examples before every document, as lm-evaluation-harness 0.4.13 draws them: one sample
+/// for each document in turn, from one stream of random numbers.
+fn example_texts(task: &dyn Task, docs: &[Doc], pool: &[Doc], shots: Shots) -> Result<Vec<String>> {
+    let drops_itself = task.hub().drops_itself;
+    // One more, where the item itself may be among them and is left out.
+    let drawn = shots.count + usize::from(drops_itself);
+    if pool.len() < drawn {
+        let (count, name) = (pool.len(), task.name());
+        let message = format!("{name}: {count} examples to draw {drawn} from");
+        return Err(Error::usage(message).with_hint("lower --num-fewshot"));
+    }
+    let mut random = Random::new(shots.seed);
+    let texts = docs.iter().map(|doc| {
+        let is_other = |i: &usize| !drops_itself || pool[*i] != *doc;
+        let mut chosen = random.sample(pool.len(), drawn);
+        chosen.retain(is_other);
+        if chosen.len() < shots.count {
+            // The pool has the item several times, and more than one of them was drawn.
+            let others: Vec<usize> = (0..pool.len()).filter(is_other).collect();
+            let again = random.sample(others.len(), shots.count.min(others.len()));
+            chosen = again.into_iter().map(|i| others[i]).collect();
+        }
+        let examples = chosen.into_iter().take(shots.count);
+        examples.map(|i| task.example(&pool[i]) + "\n\n").collect()
+    });
+    Ok(texts.collect())
+}
+
+/// Indices of the documents that a selection means, in order.
+///
+/// # Errors
+/// It means none.
+pub fn select(selection: Selection, count: usize) -> Result<Vec<usize>> {
+    let limit = selection.limit.unwrap_or(count).min(count);
+    if limit == 0 {
+        return Err(Error::usage("no items are left to score"));
+    }
+    let Some(seed) = selection.sample_seed else {
+        return Ok((0..limit).collect());
+    };
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut chosen = index::sample(&mut random, count, limit).into_vec();
+    chosen.sort_unstable();
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_split_are_told_by_their_names() {
+        for (name, config, split, wanted) in [
+            (
+                "data/validation-00000-of-00001.parquet",
+                None,
+                "validation",
+                true,
+            ),
+            (
+                "data/train-00000-of-00001.parquet",
+                None,
+                "validation",
+                false,
+            ),
+            ("default/validation/0000.parquet", None, "validation", true),
+            (
+                "ARC-Easy/test-00000-of-00001.parquet",
+                Some("ARC-Easy"),
+                "test",
+                true,
+            ),
+            (
+                "ARC-Challenge/test-00000-of-00001.parquet",
+                Some("ARC-Easy"),
+                "test",
+                false,
+            ),
+            ("data/lambada_test.jsonl", Some("default"), "test", true),
+            ("data/lambada_test_de.jsonl", Some("default"), "test", false),
+            (
+                "default/test-00000-of-00001.parquet",
+                Some("default"),
+                "test",
+                true,
+            ),
+            (
+                "de/test-00000-of-00001.parquet",
+                Some("default"),
+                "test",
+                false,
+            ),
+            ("README.md", None, "test", false),
+        ] {
+            assert_eq!(is_of_split(name, config, split), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn selections_are_in_order_and_repeatable() {
+        let drawn = Selection {
+            limit: Some(5),
+            sample_seed: Some(7),
+        };
+        let items = select(drawn, 100).unwrap();
+        assert!(items.len() == 5 && items.is_sorted());
+        assert_eq!(items, select(drawn, 100).unwrap());
+        assert_eq!(select(Selection::default(), 3).unwrap(), [0, 1, 2]);
+    }
+}

@@ -1,0 +1,316 @@
+//! An evaluation's folder.
+//!
+//! ```text
+//! out/
+//!   .lock                held while a process works here
+//!   evaluation.json      what was asked of whom, with the hash of everything that decides a score
+//!   items/               every item's score, appended as it is found; what a rerun goes on from
+//!   MODEL/results.json   with the keys of lm-evaluation-harness
+//!   MODEL/samples_TASK.jsonl
+//!   scores.csv  scores.md  comparisons.json
+//! ```
+//!
+//! All but `items` is made of `evaluation.json` and `items` alone: the same for an evaluation
+//! that was stopped, or shared out and merged. It names no times and no places.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::loss::TextLoss;
+use super::prepared::{TaskRecord, of_shard};
+use super::score::{ItemScore, TaskScore};
+use super::task::{Selection, Shard};
+use crate::checkpoint::hex;
+use crate::durable;
+use crate::error::{Error, Result};
+
+const EVALUATION: &str = "evaluation.json";
+
+/// A model that is scored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// What the user calls it.
+    pub name: String,
+    /// The name of its folder.
+    pub slug: String,
+    /// SHA-256 over its weight files.
+    pub weights_sha256: String,
+    /// SHA-256 over its configuration.
+    pub config_sha256: String,
+    /// SHA-256 over its tokenizer file.
+    pub tokenizer_sha256: String,
+    /// Blocks.
+    pub n_layer: usize,
+    /// Parameters.
+    pub parameters: u64,
+    /// Longest context.
+    pub n_positions: usize,
+}
+
+/// What is asked of whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Version of this form.
+    pub schema: u32,
+    /// The program's.
+    pub tool_version: String,
+    /// `cpu` or `cuda`: scores of different kinds differ by rounding.
+    pub device: String,
+    /// What is computed in.
+    pub dtype: String,
+    /// The models.
+    pub models: Vec<ModelRecord>,
+    /// The tasks.
+    pub tasks: Vec<TaskRecord>,
+    /// Which of a task's items.
+    pub selection: Selection,
+    /// The part of them that this folder is for.
+    pub shard: Option<Shard>,
+    /// Losses on a text, one for each model, where one was asked for.
+    pub texts: Vec<TextLoss>,
+}
+
+impl Evaluation {
+    /// What tells the scores of a model on a task from all others.
+    pub fn key(&self, model: &ModelRecord, task: &TaskRecord) -> String {
+        let parts = (
+            (
+                &model.weights_sha256,
+                &model.config_sha256,
+                &model.tokenizer_sha256,
+            ),
+            (&task.task, task.protocol, &task.version, task.shots),
+            (&task.data.sha256, &task.data.examples_sha256),
+            (&self.device, &self.dtype),
+        );
+        hex(&Sha256::digest(format!("{parts:?}")))
+    }
+
+    /// Indices of a task's items that are to be scored.
+    pub fn items(&self, task: &TaskRecord) -> Result<Vec<usize>> {
+        let mut items = super::dataset::select(self.selection, task.data.count)?;
+        items.retain(|item| of_shard(self.shard, *item) && !task.unfit.contains(item));
+        Ok(items)
+    }
+}
+
+/// Scores of one model.
+#[derive(Clone, Debug)]
+pub struct ModelOutcome {
+    /// The model.
+    pub record: ModelRecord,
+    /// Its loss on the text, if there is one.
+    pub text: Option<TextLoss>,
+    /// Its scores, task by task.
+    pub tasks: Vec<(TaskScore, Vec<ItemScore>)>,
+}
+
+/// An evaluation and all that came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was asked.
+    pub evaluation: Evaluation,
+    /// What came of it, model by model.
+    pub models: Vec<ModelOutcome>,
+}
+
+impl Outcome {
+    /// Puts together what `items_of` has.
+    ///
+    /// # Errors
+    /// Those of `items_of`.
+    pub fn gather(
+        evaluation: Evaluation,
+        items_of: &dyn Fn(&ModelRecord, &TaskRecord) -> Result<Vec<ItemScore>>,
+    ) -> Result<Self> {
+        let models = evaluation.models.iter().enumerate().map(|(i, model)| {
+            let tasks = evaluation.tasks.iter().map(|task| {
+                let items = items_of(model, task)?;
+                let score = TaskScore::of(&task.task, task.protocol, task.kind, &items);
+                Ok((score, items))
+            });
+            Ok(ModelOutcome {
+                record: model.clone(),
+                text: evaluation.texts.get(i).copied(),
+                tasks: tasks.collect::<Result<_>>()?,
+            })
+        });
+        Ok(Self {
+            models: models.collect::<Result<_>>()?,
+            evaluation,
+        })
+    }
+}
+
+/// An evaluation's folder, locked for this process.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens or creates the folder.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another process works there; or the folder holds other things.
+    pub fn open(path: &Path) -> Result<Self> {
+        let ours = path.join(EVALUATION).exists() || path.join("items").exists();
+        if path.exists() && !ours && fs::read_dir(path).is_ok_and(|mut d| d.any(|e| is_foreign(&e)))
+        {
+            return Err(Error::usage(format!(
+                "{} holds something else than an evaluation",
+                path.display()
+            ))
+            .with_hint("choose another --out"));
+        }
+        let items = path.join("items");
+        fs::create_dir_all(&items).map_err(Error::io("create", &items))?;
+        let lock = durable::lock(path)?;
+        durable::sweep(path, &[])?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes what is asked.
+    pub fn announce(&self, evaluation: &Evaluation) -> Result<()> {
+        let text = serde_json::to_string_pretty(evaluation).expect("a record serializes") + "\n";
+        durable::write_file(&self.path.join(EVALUATION), text.as_bytes())
+    }
+
+    /// The scores of a model on a task that are there.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn journal(
+        &self,
+        evaluation: &Evaluation,
+        model: &ModelRecord,
+        task: &TaskRecord,
+    ) -> Result<Journal> {
+        let path = journal_path(&self.path, evaluation, model, task);
+        Journal::open(path)
+    }
+}
+
+fn is_foreign(entry: &std::io::Result<fs::DirEntry>) -> bool {
+    entry
+        .as_ref()
+        .is_ok_and(|entry| entry.file_name() != ".lock")
+}
+
+fn journal_path(
+    folder: &Path,
+    evaluation: &Evaluation,
+    model: &ModelRecord,
+    task: &TaskRecord,
+) -> PathBuf {
+    let key = &evaluation.key(model, task)[..16];
+    folder
+        .join("items")
+        .join(format!("{}-{key}.jsonl", task.task))
+}
+
+/// Reads what a folder says that it is for.
+///
+/// # Errors
+/// It is no evaluation's folder.
+pub fn read_evaluation(folder: &Path) -> Result<Evaluation> {
+    let path = folder.join(EVALUATION);
+    let text = crate::error::read_text(&path)?;
+    serde_json::from_str(&text).map_err(|e| Error::invalid(path.display(), e.to_string()))
+}
+
+/// The scores that a folder has of a model on a task, by item.
+///
+/// # Errors
+/// They cannot be read.
+pub fn read_items(
+    folder: &Path,
+    evaluation: &Evaluation,
+    model: &ModelRecord,
+    task: &TaskRecord,
+) -> Result<BTreeMap<usize, ItemScore>> {
+    let path = journal_path(folder, evaluation, model, task);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(parse(&bytes).0),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(e) => Err(Error::io("read", path)(e)),
+    }
+}
+
+/// Scores in lines, up to one that a crash left unfinished; and how many bytes they take.
+fn parse(bytes: &[u8]) -> (BTreeMap<usize, ItemScore>, usize) {
+    let (mut items, mut sound) = (BTreeMap::new(), 0);
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let Ok(score) = serde_json::from_slice::<ItemScore>(line) else {
+            break;
+        };
+        if line.last() != Some(&b'\n') {
+            break;
+        }
+        items.insert(score.item, score);
+        sound += line.len();
+    }
+    (items, sound)
+}
+
+/// One score as a line.
+pub fn line(score: &ItemScore) -> Vec<u8> {
+    let mut line = serde_json::to_vec(score).expect("a score serializes");
+    line.push(b'\n');
+    line
+}
+
+/// A file of scores that grows.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    /// The scores that are there, by item.
+    pub items: BTreeMap<usize, ItemScore>,
+}
+
+impl Journal {
+    fn open(path: PathBuf) -> Result<Self> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let (items, sound) = parse(&bytes);
+        file.set_len(sound as u64)
+            .map_err(Error::io("write", &path))?;
+        Ok(Self { path, file, items })
+    }
+
+    /// Adds scores.
+    pub fn append(&mut self, scores: &[ItemScore]) -> Result<()> {
+        durable::point("write", &self.path)?;
+        let lines = scores.iter().flat_map(line).collect::<Vec<u8>>();
+        let written = self.file.write_all(&lines);
+        written.map_err(Error::io("write", &self.path))?;
+        self.items
+            .extend(scores.iter().map(|score| (score.item, score.clone())));
+        Ok(())
+    }
+
+    /// Makes what was added survive a power cut.
+    pub fn sync(&self) -> Result<()> {
+        durable::point("sync", &self.path)?;
+        self.file.sync_data().map_err(Error::io("sync", &self.path))
+    }
+}

@@ -1,0 +1,231 @@
+//! Tasks made ready for a model: documents encoded, and scored pack by pack.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::dataset::{DataRecord, Dataset, Shots, select};
+use super::encode::{Request, encode};
+use super::engine::Engine;
+use super::score::ItemScore;
+use super::task::{Doc, Kind, Protocol, Selection, Shard, Task};
+use crate::data::Tokenizer;
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::progress::{Meter, Unit};
+
+/// What a task is and what it was asked of, without its items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Its name.
+    pub task: String,
+    /// What it reads, as `--data` calls it.
+    pub dataset: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Version of its prompts.
+    pub version: String,
+    /// What is made of its log-likelihoods.
+    pub kind: Kind,
+    /// Few-shot examples.
+    pub shots: Option<Shots>,
+    /// Its data.
+    pub data: DataRecord,
+    /// Items, by index, that were left out since one of the models cannot read a choice of
+    /// theirs.
+    pub unfit: Vec<usize>,
+}
+
+/// A task with its documents.
+#[derive(Clone, Debug)]
+pub struct LoadedTask {
+    /// What it is.
+    pub record: TaskRecord,
+    /// The documents that are scored, with their indices in the data.
+    docs: Vec<(usize, Doc)>,
+    places: Vec<String>,
+    prefixes: Vec<String>,
+}
+
+impl LoadedTask {
+    /// Chooses from a task's data.
+    ///
+    /// # Errors
+    /// Nothing is left.
+    pub fn new(
+        task: &dyn Task,
+        data: Dataset,
+        shots: Option<Shots>,
+        selection: Selection,
+    ) -> Result<Self> {
+        let chosen = select(selection, data.docs.len())?;
+        let pick = |of: &[String]| chosen.iter().map(|&i| of[i].clone()).collect();
+        Ok(Self {
+            places: pick(&data.places),
+            prefixes: pick(&data.prefixes),
+            docs: chosen.iter().map(|&i| (i, data.docs[i].clone())).collect(),
+            record: TaskRecord {
+                task: task.name(),
+                dataset: task.dataset().to_owned(),
+                protocol: task.protocol(),
+                version: task.version().to_owned(),
+                kind: task.kind(),
+                shots,
+                data: data.record,
+                unfit: Vec::new(),
+            },
+        })
+    }
+
+    /// What is scored of every item: context, with examples before it, and continuation of each
+    /// choice.
+    pub fn prompts(&self) -> impl Iterator<Item = impl Iterator<Item = (String, String)>> {
+        self.docs
+            .iter()
+            .zip(&self.prefixes)
+            .map(|((_, doc), prefix)| {
+                let pairs = doc.pairs.iter();
+                pairs.map(move |(context, continuation)| {
+                    (format!("{prefix}{context}"), continuation.clone())
+                })
+            })
+    }
+
+    /// Whether no item is left.
+    pub fn is_empty(&self) -> bool {
+        self.docs.is_empty()
+    }
+
+    /// Leaves out the items that a model of this tokenizer and length cannot read.
+    pub fn leave_out_unfit(&mut self, tokenizer: &Tokenizer, n_positions: usize) {
+        let encoded = self.encode(tokenizer, n_positions);
+        let fits: Vec<bool> = encoded.iter().map(std::result::Result::is_ok).collect();
+        let unfit = self.docs.iter().zip(&fits).filter(|(_, fits)| !**fits);
+        self.record.unfit.extend(unfit.map(|((item, _), _)| *item));
+        self.record.unfit.sort_unstable();
+        let mut keep = fits.iter();
+        self.docs.retain(|_| *keep.next().expect("one for each"));
+        for texts in [&mut self.places, &mut self.prefixes] {
+            let mut keep = fits.iter();
+            texts.retain(|_| *keep.next().expect("one for each"));
+        }
+    }
+
+    fn encode(&self, tokenizer: &Tokenizer, n_positions: usize) -> Vec<Result<Request>> {
+        let protocol = self.record.protocol;
+        let inputs = self.docs.par_iter().zip(&self.prefixes).zip(&self.places);
+        let requests = inputs.map(|(((_, doc), prefix), place)| {
+            encode(doc, prefix, protocol, tokenizer, n_positions).map_err(|message| {
+                Error::invalid(place, message)
+                    .with_hint("--skip-bad leaves such items out for all models and counts them")
+            })
+        });
+        requests.collect()
+    }
+
+    /// Encodes the documents for models of this tokenizer and length.
+    ///
+    /// # Errors
+    /// A choice does not fit the model.
+    pub fn prepare(&self, tokenizer: &Tokenizer, n_positions: usize) -> Result<PreparedTask> {
+        let encoded = self.encode(tokenizer, n_positions);
+        let requests = encoded.into_iter().collect::<Result<Vec<Request>>>()?;
+        let blank = |((item, doc), request): (&(usize, Doc), &Request)| ItemScore {
+            item: *item,
+            gold: doc.gold,
+            loglik: Vec::new(),
+            greedy: Vec::new(),
+            tokens: request.sequences.iter().map(|s| s.scored).collect(),
+            chars: doc.chars.clone(),
+            truncated: request.truncated,
+            groups: doc
+                .groups
+                .iter()
+                .map(|(by, group)| ((*by).to_owned(), group.clone()))
+                .collect::<BTreeMap<_, _>>(),
+        };
+        Ok(PreparedTask {
+            record: self.record.clone(),
+            blanks: self.docs.iter().zip(&requests).map(blank).collect(),
+            requests,
+        })
+    }
+}
+
+/// A task encoded for one kind of model.
+#[derive(Clone, Debug)]
+pub struct PreparedTask {
+    /// What it is.
+    pub record: TaskRecord,
+    requests: Vec<Request>,
+    /// Scores that lack the log-likelihoods.
+    blanks: Vec<ItemScore>,
+}
+
+impl PreparedTask {
+    /// What tells it from others: the task, its data, and which items of it.
+    pub fn identity(&self) -> String {
+        let items: Vec<usize> = self.blanks.iter().map(|blank| blank.item).collect();
+        format!("{:?} {items:?}", self.record)
+    }
+
+    /// Scores the items that `wanted` picks by their index in the data, in order, and hands them
+    /// to `keep` pack by pack.
+    ///
+    /// # Errors
+    /// `keep` fails, or a signal arrived.
+    pub fn score(
+        &self,
+        engine: &Engine,
+        wanted: &dyn Fn(usize) -> bool,
+        keep: &mut dyn FnMut(&[ItemScore]) -> Result<()>,
+    ) -> Result<()> {
+        let blanks = self.blanks.iter().zip(&self.requests);
+        let (blanks, requests): (Vec<_>, Vec<_>) =
+            blanks.filter(|(blank, _)| wanted(blank.item)).unzip();
+        let meter = Meter::new(&self.record.task, requests.len() as u64, Unit::Count);
+        let mut done = 0;
+        while done < requests.len() {
+            interrupt::check("not all items are scored")?;
+            let count = engine.pack_len(&requests[done..]);
+            let found = engine.score(&requests[done..done + count]);
+            let scores = blanks[done..done + count].iter().zip(&found);
+            let scores: Vec<ItemScore> = scores
+                .map(|(&blank, found)| {
+                    let mut score = blank.clone();
+                    score.set(found);
+                    score
+                })
+                .collect();
+            keep(&scores)?;
+            meter.advance(count as u64);
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Scores all items.
+    ///
+    /// # Errors
+    /// A signal arrived.
+    pub fn score_all(&self, engine: &Engine) -> Result<Vec<ItemScore>> {
+        let mut all = Vec::with_capacity(self.requests.len());
+        self.score(engine, &|_| true, &mut |scores| {
+            all.extend_from_slice(scores);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Tokens that scoring all items computes, and those it would without sharing.
+    pub fn tokens(&self, engine: &Engine) -> u64 {
+        let tokens = self.requests.iter().map(|r| engine.tokens_of(r) as u64);
+        tokens.sum()
+    }
+}
+
+/// Whether an item is of a shard; of no shard, always.
+pub fn of_shard(shard: Option<Shard>, item: usize) -> bool {
+    shard.is_none_or(|shard| shard.has(item))
+}

@@ -1,0 +1,513 @@
+//! What comes of an evaluation, in files: lm-evaluation-harness's JSON, CSV, Markdown, and
+//! comparisons.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::folder::{ModelOutcome, ModelRecord, Outcome, line};
+use super::paired::{self, Comparison};
+use super::score::{ItemScore, Metric, TaskScore, values};
+use super::task::{Kind, Protocol, group_of};
+use crate::checkpoint::hex;
+use crate::durable;
+use crate::error::{Error, Result};
+
+/// With more models, each is compared with the first only.
+const ALL_PAIRS: usize = 4;
+/// Seed of bootstraps.
+const SEED: u64 = 1234;
+
+/// A row of the table of scores: one task, or the mean over the tasks of a group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// The task or group.
+    pub name: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Items.
+    pub n: usize,
+    /// Items whose context lost its left end.
+    pub truncated: usize,
+    /// Its metrics.
+    pub metrics: Vec<Metric>,
+    /// Accuracy of guessing, where there is a choice.
+    pub chance: Option<f64>,
+    /// Tasks that it stands for.
+    pub members: usize,
+}
+
+/// The tasks of a model, those of a group as one: their unweighted mean, as the harness has it.
+pub fn lines(scores: &[&TaskScore]) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for score in scores {
+        let Some(group) = group_of(&score.task) else {
+            lines.push(Line {
+                name: score.task.clone(),
+                protocol: score.protocol,
+                n: score.n,
+                truncated: score.truncated,
+                metrics: score.metrics.clone(),
+                chance: score.chance,
+                members: 1,
+            });
+            continue;
+        };
+        if lines.iter().any(|line| line.name == group) {
+            continue;
+        }
+        let of_group = |s: &&&TaskScore| group_of(&s.task) == Some(group);
+        let members: Vec<_> = scores.iter().filter(of_group).copied().collect();
+        lines.push(mean_line(group, &members));
+    }
+    lines
+}
+
+impl ModelOutcome {
+    /// See [`lines`].
+    pub fn lines(&self) -> Vec<Line> {
+        lines(
+            &self
+                .tasks
+                .iter()
+                .map(|(score, _)| score)
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+fn mean_line(name: &str, members: &[&TaskScore]) -> Line {
+    let k = members.len() as f64;
+    let metrics = members[0].metrics.iter().enumerate().map(|(i, metric)| {
+        let of = |part: fn(&Metric) -> f64| members.iter().map(move |s| part(&s.metrics[i]));
+        Metric {
+            name: metric.name.clone(),
+            value: of(|m| m.value).sum::<f64>() / k,
+            stderr: of(|m| m.stderr.powi(2)).sum::<f64>().sqrt() / k,
+        }
+    });
+    Line {
+        name: name.to_owned(),
+        protocol: members[0].protocol,
+        n: members.iter().map(|s| s.n).sum(),
+        truncated: members.iter().map(|s| s.truncated).sum(),
+        metrics: metrics.collect(),
+        chance: members[0].chance,
+        members: members.len(),
+    }
+}
+
+/// Comparisons of all pairs of models, or of each with the first where there are many.
+pub fn comparisons(outcome: &Outcome) -> Vec<Comparison> {
+    let count = outcome.models.len();
+    let firsts = if count <= ALL_PAIRS { count } else { 1 };
+    let mut found = Vec::new();
+    for unit in units(outcome) {
+        for a in 0..firsts {
+            for b in a + 1..count {
+                compare(outcome, &unit, a, b, &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// What is compared as one: a task, or the tasks of a group.
+struct Unit {
+    name: String,
+    tasks: Vec<usize>,
+    protocol: Protocol,
+    kind: Kind,
+}
+
+fn units(outcome: &Outcome) -> Vec<Unit> {
+    let mut units: Vec<Unit> = Vec::new();
+    for (i, task) in outcome.evaluation.tasks.iter().enumerate() {
+        let name = group_of(&task.task).unwrap_or(&task.task);
+        match units.iter_mut().find(|unit| unit.name == name) {
+            Some(unit) => unit.tasks.push(i),
+            None => units.push(Unit {
+                name: name.to_owned(),
+                tasks: vec![i],
+                protocol: task.protocol,
+                kind: task.kind,
+            }),
+        }
+    }
+    units
+}
+
+fn compare(outcome: &Outcome, unit: &Unit, a: usize, b: usize, found: &mut Vec<Comparison>) {
+    let items = |model: usize| -> Vec<&ItemScore> {
+        let tasks = unit.tasks.iter();
+        tasks
+            .flat_map(|&task| &outcome.models[model].tasks[task].1)
+            .collect()
+    };
+    let (items_a, items_b) = (items(a), items(b));
+    for metric in ["acc", "acc_norm", "gold_nll", "log_perplexity"] {
+        let of = |items| values(metric, unit.protocol, unit.kind, items);
+        let (Some(values_a), Some(values_b)) = (of(&items_a), of(&items_b)) else {
+            continue;
+        };
+        let paired = if metric.starts_with("acc") {
+            paired::binary(&values_a, &values_b, SEED)
+        } else {
+            paired::continuous(&values_a, &values_b, SEED)
+        };
+        found.push(Comparison {
+            task: unit.name.clone(),
+            metric: metric.to_owned(),
+            a: outcome.models[a].record.name.clone(),
+            b: outcome.models[b].record.name.clone(),
+            n: values_a.len(),
+            difference: paired.difference,
+            interval: paired.interval,
+            discordant: paired.discordant,
+            p: paired.p,
+            detectable: paired.detectable,
+        });
+    }
+}
+
+/// Writes everything into an evaluation's folder.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write(outcome: &Outcome, folder: &Path) -> Result<()> {
+    for model in &outcome.models {
+        let dir = folder.join(&model.record.slug);
+        std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        durable::sweep(&dir, &[])?;
+        for (score, items) in &model.tasks {
+            let lines: Vec<u8> = items.iter().flat_map(line).collect();
+            durable::write_file(&dir.join(format!("samples_{}.jsonl", score.task)), &lines)?;
+        }
+        write_json(&dir.join("results.json"), &harness(outcome, model))?;
+    }
+    durable::write_file(&folder.join("scores.csv"), csv(outcome).as_bytes())?;
+    durable::write_file(&folder.join("scores.md"), markdown(outcome).as_bytes())?;
+    let comparisons = serde_json::to_value(comparisons(outcome)).expect("numbers serialize");
+    write_json(&folder.join("comparisons.json"), &comparisons)
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).expect("JSON serializes") + "\n";
+    durable::write_file(path, text.as_bytes())
+}
+
+/// A model's results with the keys of lm-evaluation-harness 0.4.13. Left out is what would
+/// differ from one run to the next: dates and times.
+pub fn harness(outcome: &Outcome, model: &ModelOutcome) -> Value {
+    let evaluation = &outcome.evaluation;
+    let mut by_task: [Map<String, Value>; 6] = Default::default();
+    let [results, configs, versions, shots, better, samples] = &mut by_task;
+    let (mut groups, mut subtasks, mut hashes) = (Map::new(), Map::new(), Map::new());
+    for (task, (score, _)) in evaluation.tasks.iter().zip(&model.tasks) {
+        let name = &task.task;
+        results.insert(name.clone(), metrics_of(name, score.n, &score.metrics));
+        let count = task.shots.map_or(0, |shots| shots.count);
+        configs.insert(
+            name.clone(),
+            json!({
+                "task": name,
+                "dataset_path": task.dataset,
+                "output_type": if task.kind == Kind::Cloze { "loglikelihood" } else { "multiple_choice" },
+                "protocol": task.protocol,
+                "num_fewshot": count,
+                "metadata": { "version": version(&task.version) },
+            }),
+        );
+        versions.insert(name.clone(), version(&task.version));
+        shots.insert(name.clone(), count.into());
+        better.insert(name.clone(), directions(&score.metrics));
+        samples.insert(
+            name.clone(),
+            json!({ "original": task.data.count, "effective": score.n }),
+        );
+        hashes.insert(name.clone(), task.data.sha256.clone().into());
+        if group_of(name).is_none() {
+            subtasks.insert(name.clone(), json!([]));
+        }
+    }
+    for line in model.lines().iter().filter(|line| group_of_line(line)) {
+        let metrics = metrics_of(&line.name, line.n, &line.metrics);
+        results.insert(line.name.clone(), metrics.clone());
+        groups.insert(line.name.clone(), metrics);
+        better.insert(line.name.clone(), directions(&line.metrics));
+        let members = evaluation.tasks.iter().map(|task| task.task.as_str());
+        let members: Vec<&str> = members
+            .filter(|task| group_of(task) == Some(&line.name))
+            .collect();
+        subtasks.insert(line.name.clone(), json!(members));
+        versions.insert(line.name.clone(), json!(2.0));
+    }
+    let ModelRecord {
+        name,
+        slug,
+        parameters,
+        n_positions,
+        weights_sha256,
+        ..
+    } = &model.record;
+    let mut out = json!({ "results": results });
+    if !groups.is_empty() {
+        out["groups"] = groups.into();
+    }
+    for (key, value) in [
+        ("group_subtasks", subtasks),
+        ("configs", std::mem::take(configs)),
+        ("versions", std::mem::take(versions)),
+        ("n-shot", std::mem::take(shots)),
+        ("higher_is_better", std::mem::take(better)),
+        ("n-samples", std::mem::take(samples)),
+    ] {
+        out[key] = value.into();
+    }
+    out["config"] = json!({
+        "model": "scale-ckpt",
+        "model_args": format!("pretrained={name}"),
+        "model_num_parameters": parameters,
+        "model_dtype": evaluation.dtype,
+        "model_sha": weights_sha256,
+        "device": evaluation.device,
+        "limit": evaluation.selection.limit,
+        "sample_seed": evaluation.selection.sample_seed,
+        "fewshot_seed": evaluation.tasks.iter().find_map(|t| t.shots).map(|s| s.seed),
+    });
+    out["text"] = json!(model.text);
+    out["scale_ckpt_version"] = evaluation.tool_version.clone().into();
+    out["max_length"] = (*n_positions).into();
+    out["model_source"] = "scale-ckpt".into();
+    out["model_name"] = name.clone().into();
+    out["model_name_sanitized"] = slug.clone().into();
+    out["task_hashes"] = hashes.into();
+    out
+}
+
+fn group_of_line(line: &Line) -> bool {
+    super::tasks::blimp::GROUP == line.name
+}
+
+fn version(text: &str) -> Value {
+    text.parse::<f64>()
+        .map_or_else(|_| text.into(), |v| json!(v))
+}
+
+fn metrics_of(name: &str, n: usize, metrics: &[Metric]) -> Value {
+    let mut all = json!({ "name": name, "alias": name, "sample_len": n });
+    for Metric {
+        name,
+        value,
+        stderr,
+    } in metrics
+    {
+        all[format!("{name},none")] = json!(value);
+        all[format!("{name}_stderr,none")] = json!(stderr);
+    }
+    all
+}
+
+fn directions(metrics: &[Metric]) -> Value {
+    let each = metrics
+        .iter()
+        .map(|m| (m.name.clone(), m.higher_is_better().into()));
+    each.collect::<Map<_, _>>().into()
+}
+
+/// One line for each model, task and metric; groups and parts of the items too.
+pub fn csv(outcome: &Outcome) -> String {
+    let mut rows = vec![
+        "model,n_layer,parameters,task,protocol,num_fewshot,part,n,metric,value,stderr".to_owned(),
+    ];
+    for model in &outcome.models {
+        let ModelRecord {
+            name,
+            n_layer,
+            parameters,
+            ..
+        } = &model.record;
+        let mut add = |task: &str,
+                       protocol: &str,
+                       shots: usize,
+                       part: &str,
+                       n: u64,
+                       metric: &Metric| {
+            let [name, part] = [name, part].map(quoted);
+            let Metric {
+                name: metric,
+                value,
+                stderr,
+            } = metric;
+            rows.push(format!("{name},{n_layer},{parameters},{task},{protocol},{shots},{part},{n},{metric},{value},{stderr}"));
+        };
+        for (task, (score, _)) in outcome.evaluation.tasks.iter().zip(&model.tasks) {
+            let shots = task.shots.map_or(0, |shots| shots.count);
+            let protocol = score.protocol.to_string();
+            for metric in &score.metrics {
+                add(&score.task, &protocol, shots, "all", score.n as u64, metric);
+            }
+            for part in &score.groups {
+                let label = format!("{}={}", part.by, part.group);
+                for metric in &part.metrics {
+                    add(&score.task, &protocol, shots, &label, part.n as u64, metric);
+                }
+            }
+        }
+        for line in model.lines().iter().filter(|line| group_of_line(line)) {
+            for metric in &line.metrics {
+                add(
+                    &line.name,
+                    &line.protocol.to_string(),
+                    0,
+                    "all",
+                    line.n as u64,
+                    metric,
+                );
+            }
+        }
+        for (name, value, stderr) in model.text.iter().flat_map(super::loss::TextLoss::figures) {
+            let metric = Metric {
+                name: name.into(),
+                value,
+                stderr,
+            };
+            add(
+                "text",
+                "text",
+                0,
+                "all",
+                model.text.map_or(0, |t| t.tokens),
+                &metric,
+            );
+        }
+    }
+    rows.join("\n") + "\n"
+}
+
+fn quoted(field: impl AsRef<str>) -> String {
+    let field = field.as_ref();
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+/// A table for every task, models in rows.
+pub fn markdown(outcome: &Outcome) -> String {
+    let mut text = String::from("# Scores\n");
+    let all: Vec<Vec<Line>> = outcome.models.iter().map(ModelOutcome::lines).collect();
+    let Some(first) = all.first() else {
+        return text;
+    };
+    for (i, line) in first.iter().enumerate() {
+        text += &format!(
+            "\n## {}, protocol `{}`, {} items\n\n| model | n_layer | parameters |",
+            line.name, line.protocol, line.n
+        );
+        let columns = line
+            .metrics
+            .iter()
+            .map(|metric| format!(" {} |", metric.name));
+        text += &columns.collect::<String>();
+        text += "\n|---|---:|---:|";
+        text += &"---:|".repeat(line.metrics.len());
+        text.push('\n');
+        for (model, lines) in outcome.models.iter().zip(&all) {
+            let name = model.record.name.replace('|', "\\|");
+            text += &format!(
+                "| {name} | {} | {} |",
+                model.record.n_layer, model.record.parameters
+            );
+            for metric in &lines[i].metrics {
+                text += &format!(" {} |", shown(metric));
+            }
+            text.push('\n');
+        }
+    }
+    let texts = outcome.models.iter().filter_map(|m| Some((m, m.text?)));
+    for (i, (model, loss)) in texts.enumerate() {
+        if i == 0 {
+            text += "\n## Text\n\n| model | loss | perplexity per token | per word | per byte |\n|---|---:|---:|---:|---:|\n";
+        }
+        let shown = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| format!("{x:.3}"));
+        text += &format!(
+            "| {} | {:.4} | {:.3} | {} | {} |\n",
+            model.record.name.replace('|', "\\|"),
+            loss.loss,
+            loss.perplexity(),
+            shown(loss.word_perplexity()),
+            shown(loss.byte_perplexity())
+        );
+    }
+    let comparisons = comparisons(outcome);
+    if !comparisons.is_empty() {
+        text += "\n## Differences, on the same items\n\n| task | metric | a | b | b − a | 95 % interval | p (McNemar) | detectable |\n|---|---|---|---|---:|---:|---:|---:|\n";
+    }
+    for c in comparisons {
+        let scale = if c.metric.starts_with("acc") {
+            100.0
+        } else {
+            1.0
+        };
+        let [low, high] = c.interval.map(|x| scale * x);
+        let p = c.p.map_or_else(|| "-".into(), |p| format!("{p:.4}"));
+        text += &format!(
+            "| {} | {} | {} | {} | {:+.3} | {low:+.3} to {high:+.3} | {p} | {:.3} |\n",
+            c.task,
+            c.metric,
+            c.a.replace('|', "\\|"),
+            c.b.replace('|', "\\|"),
+            scale * c.difference,
+            scale * c.detectable
+        );
+    }
+    text
+}
+
+/// A metric as people read it: accuracies in percent.
+pub fn shown(metric: &Metric) -> String {
+    let Metric {
+        name,
+        value,
+        stderr,
+    } = metric;
+    if name.starts_with("acc") {
+        format!("{:.2} ± {:.2}", 100.0 * value, 100.0 * stderr)
+    } else {
+        format!("{value:.4} ± {stderr:.4}")
+    }
+}
+
+/// A name for a model's folder, by the harness's rule, and not hidden; `taken` are gone.
+pub fn slug(name: &str, taken: &[ModelRecord]) -> String {
+    let name = name.trim_start_matches("./").trim_end_matches('/');
+    let mut slug = String::new();
+    for c in name.chars() {
+        if !"\"<>:/|\\?*[]".contains(c) && !c.is_control() {
+            slug.push(c);
+        } else if !slug.ends_with("__") {
+            slug.push_str("__");
+        }
+    }
+    let slug = slug.trim_start_matches('.');
+    // Too long for a file's name, or nothing: a hash does it.
+    let slug = if slug.is_empty() || slug.len() > 100 {
+        use sha2::Digest;
+        hex(&sha2::Sha256::digest(name))[..16].to_owned()
+    } else {
+        slug.to_owned()
+    };
+    let is_taken = |slug: &str| taken.iter().any(|model| model.slug == slug) || slug == "items";
+    (1..)
+        .map(|n| {
+            if n == 1 {
+                slug.clone()
+            } else {
+                format!("{slug}-{n}")
+            }
+        })
+        .find(|slug| !is_taken(slug))
+        .expect("there is a free name")
+}

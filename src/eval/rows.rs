@@ -1,0 +1,348 @@
+//! Records of evaluation data: JSON lines, parquet, and the six-line text form.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use serde_json::{Map, Value, json};
+
+use crate::data::prepare::guarded;
+use crate::error::{Error, Result, printable};
+
+/// Longest line read.
+const MAX_LINE: usize = 1 << 20;
+/// Lines of an item in the six-line form.
+const TEXT_LINES: usize = 6;
+
+/// One record, and where it stands.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// File and line, or file and row.
+    pub at: String,
+    /// What it holds.
+    pub fields: Map<String, Value>,
+}
+
+impl Row {
+    /// Whether there is such a field, other than null.
+    pub fn has(&self, key: &str) -> bool {
+        self.fields.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    fn value(&self, key: &str) -> Result<&Value, String> {
+        self.fields
+            .get(key)
+            .ok_or_else(|| format!("missing field `{key}`"))
+    }
+
+    /// A text.
+    pub fn text(&self, key: &str) -> Result<&str, String> {
+        let value = self.value(key)?;
+        value
+            .as_str()
+            .ok_or_else(|| format!("`{key}`: expected a string, found {}", shown(value)))
+    }
+
+    /// A text that is more than blanks.
+    pub fn words(&self, key: &str) -> Result<&str, String> {
+        let text = self.text(key)?;
+        if text.trim().is_empty() {
+            return Err(format!("`{key}` is empty"));
+        }
+        Ok(text)
+    }
+
+    /// A list of texts, each more than blanks; `what` is one of them.
+    pub fn texts(&self, key: &str, what: &str) -> Result<Vec<String>, String> {
+        texts(self.value(key)?, key, what)
+    }
+
+    /// A whole number from 0 to `last`, which may stand as text.
+    pub fn index(&self, key: &str, last: usize) -> Result<usize, String> {
+        let value = self.value(key)?;
+        let index = match value {
+            Value::String(text) => text.parse().ok(),
+            number => number.as_u64().and_then(|n| usize::try_from(n).ok()),
+        };
+        index
+            .filter(|&index| index <= last)
+            .ok_or_else(|| format!("expected a {key} from 0 to {last}, found {}", shown(value)))
+    }
+}
+
+/// A list of texts, each more than blanks.
+pub(super) fn texts(value: &Value, key: &str, what: &str) -> Result<Vec<String>, String> {
+    let list = value.as_array().ok_or_else(|| {
+        format!(
+            "`{key}`: expected a list of strings, found {}",
+            shown(value)
+        )
+    })?;
+    let text = |(i, value): (usize, &Value)| match value.as_str() {
+        None => Err(format!(
+            "`{key}`: expected a string, found {}",
+            shown(value)
+        )),
+        Some(text) if text.trim().is_empty() => Err(format!("{what} {i} is empty")),
+        Some(text) => Ok(text.to_owned()),
+    };
+    list.iter().enumerate().map(text).collect()
+}
+
+pub(super) fn shown(value: &Value) -> String {
+    printable(&value.to_string())
+}
+
+/// Records that could not be read: a failure, or left out and counted.
+#[derive(Debug, Default)]
+pub struct BadRows {
+    /// Leave them out.
+    pub skip: bool,
+    /// How many were left out.
+    pub skipped: u64,
+}
+
+impl BadRows {
+    /// Counts a bad record, or fails with what is wrong with it.
+    pub fn meet(&mut self, at: &str, message: impl Into<String>) -> Result<()> {
+        if self.skip {
+            self.skipped += 1;
+            return Ok(());
+        }
+        Err(Error::invalid(at, message)
+            .with_hint("--skip-bad leaves such items out and counts them"))
+    }
+}
+
+/// Reads the records of a file, whose name says its form: `.jsonl`, `.parquet`, or `.txt` for
+/// six lines an item.
+///
+/// # Errors
+/// The file cannot be read or is of no known form; or a record is bad, and they are not left out.
+pub fn read(path: &Path, bad: &mut BadRows) -> Result<Vec<Row>> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+    match extension.to_ascii_lowercase().as_str() {
+        "jsonl" | "ndjson" => read_lines(path, bad),
+        "parquet" => read_parquet(path),
+        "txt" => read_text(path, bad),
+        _ => Err(
+            Error::invalid(path.display(), "the name does not say what it holds")
+                .with_hint("expected .jsonl, .parquet, or .txt with six lines an item"),
+        ),
+    }
+}
+
+/// Lines of a file, bounded, with those that are no text among the bad.
+struct Lines<'a> {
+    path: &'a Path,
+    reader: BufReader<File>,
+    number: u64,
+}
+
+impl<'a> Lines<'a> {
+    fn open(path: &'a Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        Ok(Self {
+            path,
+            reader: BufReader::new(file),
+            number: 0,
+        })
+    }
+
+    fn at(&self) -> String {
+        format!("{}:{}", self.path.display(), self.number)
+    }
+
+    /// The next line without its end, or why it is none; nothing at the end of the file.
+    fn next(&mut self) -> Result<Option<Result<String, String>>> {
+        let failed = |e| Error::io("read", self.path)(e);
+        self.number += 1;
+        let mut line = Vec::new();
+        let limit = MAX_LINE as u64 + 1;
+        let read = (&mut self.reader)
+            .take(limit)
+            .read_until(b'\n', &mut line)
+            .map_err(failed)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if read > MAX_LINE {
+            if line.last() != Some(&b'\n') {
+                self.reader.skip_until(b'\n').map_err(failed)?;
+            }
+            return Ok(Some(Err(format!(
+                "the line is longer than {MAX_LINE} bytes"
+            ))));
+        }
+        if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
+            line.drain(..3);
+        }
+        while line.last().is_some_and(|byte| b"\r\n".contains(byte)) {
+            line.pop();
+        }
+        let text = String::from_utf8(line)
+            .map_err(|e| format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to()));
+        Ok(Some(text))
+    }
+}
+
+fn read_lines(path: &Path, bad: &mut BadRows) -> Result<Vec<Row>> {
+    let mut lines = Lines::open(path)?;
+    let mut rows = Vec::new();
+    while let Some(line) = lines.next()? {
+        let at = lines.at();
+        let fields = match line {
+            Ok(line) if line.trim().is_empty() => continue,
+            Ok(line) => serde_json::from_str(&line).map_err(|e| {
+                // The line that serde_json counts is always the first.
+                let text = e.to_string().replace(" at line 1 column ", " at column ");
+                printable(&text)
+            }),
+            Err(message) => Err(message),
+        };
+        match fields {
+            Ok(fields) => rows.push(Row { at, fields }),
+            Err(message) => bad.meet(&at, message)?,
+        }
+    }
+    Ok(rows)
+}
+
+/// `label: context`, the number of the right ending, four endings.
+fn read_text(path: &Path, bad: &mut BadRows) -> Result<Vec<Row>> {
+    let mut lines = Lines::open(path)?;
+    let mut rows = Vec::new();
+    loop {
+        let mut item = Vec::with_capacity(TEXT_LINES);
+        let mut wrong = None;
+        while item.len() < TEXT_LINES {
+            let Some(line) = lines.next()? else { break };
+            let at = lines.at();
+            match line {
+                // Blank lines may stand between items, or at the end.
+                Ok(line) if line.trim().is_empty() && item.is_empty() => {}
+                Ok(line) => item.push((at, line)),
+                Err(message) => {
+                    wrong.get_or_insert((at.clone(), message));
+                    item.push((at, String::new()));
+                }
+            }
+        }
+        if item.is_empty() {
+            return Ok(rows);
+        }
+        if item.len() < TEXT_LINES {
+            let message = format!(
+                "expected {TEXT_LINES} lines for an item, found {}",
+                item.len()
+            );
+            wrong.get_or_insert((item[0].0.clone(), message));
+        }
+        if let Some((at, message)) = wrong {
+            bad.meet(&at, message)?;
+            continue;
+        }
+        let endings: Vec<&str> = item[2..].iter().map(|(_, line)| line.as_str()).collect();
+        let fields = json!({ "query": item[0].1, "label": item[1].1.trim(), "endings": endings });
+        let Value::Object(fields) = fields else {
+            unreachable!("an object")
+        };
+        let at = item.swap_remove(0).0;
+        rows.push(Row { at, fields });
+    }
+}
+
+fn read_parquet(path: &Path) -> Result<Vec<Row>> {
+    let damaged = |e: &ParquetError| {
+        let message = format!(
+            "not a parquet file, or damaged: {}",
+            printable(&e.to_string())
+        );
+        Error::invalid(path.display(), message).with_hint("copy or download the file again")
+    };
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let records = guarded(|| {
+        let reader = SerializedFileReader::new(file)?;
+        reader.get_row_iter(None)?.collect::<Result<Vec<_>, _>>()
+    });
+    let records = records.map_err(|e| damaged(&e))?;
+    let row = |(i, record): (usize, parquet::record::Row)| Row {
+        at: format!("{}: row {i}", path.display()),
+        fields: record
+            .into_columns()
+            .into_iter()
+            .map(|(name, field)| (name, value(field)))
+            .collect(),
+    };
+    Ok(records.into_iter().enumerate().map(row).collect())
+}
+
+/// What evaluation sets hold, as JSON; anything else is null, which no field may be.
+fn value(field: Field) -> Value {
+    match field {
+        Field::Str(text) => text.into(),
+        Field::Bool(b) => b.into(),
+        Field::Byte(n) => n.into(),
+        Field::Short(n) => n.into(),
+        Field::Int(n) => n.into(),
+        Field::Long(n) => n.into(),
+        Field::UByte(n) => n.into(),
+        Field::UShort(n) => n.into(),
+        Field::UInt(n) => n.into(),
+        Field::ULong(n) => n.into(),
+        Field::Group(row) => row
+            .into_columns()
+            .into_iter()
+            .map(|(name, field)| (name, value(field)))
+            .collect::<Map<_, _>>()
+            .into(),
+        Field::ListInternal(list) => list
+            .elements()
+            .iter()
+            .map(|field| value(field.clone()))
+            .collect::<Vec<_>>()
+            .into(),
+        _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_as(name: &str, content: &[u8], skip: bool) -> Result<(Vec<Row>, u64)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let mut bad = BadRows { skip, skipped: 0 };
+        let rows = read(&path, &mut bad)?;
+        Ok((rows, bad.skipped))
+    }
+
+    #[test]
+    fn bad_lines_stop_or_are_counted() {
+        let long = "x".repeat(MAX_LINE + 5);
+        let text = format!("{{\"a\":\"b\"}}\r\n{{\n\n{long}\n{{\"a\":\"c\"}}");
+        let content = [text.as_bytes(), b"\n\xff\n"].concat();
+        let (rows, skipped) = read_as("x.jsonl", &content, true).unwrap();
+        let found: Vec<_> = rows.iter().map(|row| row.text("a").unwrap()).collect();
+        assert_eq!((found, skipped), (vec!["b", "c"], 3));
+        let error = read_as("x.jsonl", &content, false).unwrap_err().to_string();
+        assert!(error.contains("x.jsonl:2: EOF"), "{error}");
+        assert!(rows[1].at.ends_with("x.jsonl:5"), "{}", rows[1].at);
+    }
+
+    #[test]
+    fn six_lines_are_an_item() {
+        let item = "Label: a context\r\n2\r\na\r\nb\r\nc\r\nd\r\n";
+        let (rows, _) = read_as("x.txt", format!("{item}{item}\n").as_bytes(), false).unwrap();
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[1].index("label", 3), Ok(2));
+        assert_eq!(rows[1].texts("endings", "ending").unwrap()[3], "d");
+        let error = read_as("x.txt", &item.as_bytes()[..20], false).unwrap_err();
+        assert!(error.to_string().contains("expected 6 lines"), "{error}");
+    }
+}

@@ -1,0 +1,136 @@
+//! AI2's ARC (Clark et al. 2018): science questions, easy and challenge.
+
+use serde_json::Value;
+
+use super::super::rows::{Row, shown, texts};
+use super::super::task::{Doc, HubData, Kind, KnownSet, Task};
+use super::foundry;
+
+const REPO: &str = "allenai/ai2_arc";
+
+/// `arc_easy`.
+#[derive(Debug)]
+pub struct Easy;
+
+/// `arc_challenge`.
+#[derive(Debug)]
+pub struct Challenge;
+
+impl Task for Easy {
+    fn name(&self) -> String {
+        "arc_easy".into()
+    }
+
+    fn dataset(&self) -> &'static str {
+        "arc_easy"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::ChoiceNorm
+    }
+
+    fn hub(&self) -> HubData {
+        hub("ARC-Easy")
+    }
+
+    fn known(&self) -> KnownSet {
+        KnownSet {
+            count: 2376,
+            sha256: &[],
+        }
+    }
+
+    fn doc(&self, row: &Row) -> Result<Doc, String> {
+        question(row)
+    }
+}
+
+impl Task for Challenge {
+    fn name(&self) -> String {
+        "arc_challenge".into()
+    }
+
+    fn dataset(&self) -> &'static str {
+        "arc_challenge"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::ChoiceNorm
+    }
+
+    fn hub(&self) -> HubData {
+        hub("ARC-Challenge")
+    }
+
+    fn known(&self) -> KnownSet {
+        KnownSet {
+            count: 1172,
+            sha256: &[],
+        }
+    }
+
+    fn doc(&self, row: &Row) -> Result<Doc, String> {
+        question(row)
+    }
+}
+
+fn hub(config: &'static str) -> HubData {
+    HubData {
+        repo: REPO,
+        config: Some(config),
+        split: "test",
+        examples: Some("train"),
+        drops_itself: false,
+    }
+}
+
+/// The hub's form, AI2's own (`question.stem`, `question.choices`), or llm-foundry's.
+fn question(row: &Row) -> Result<Doc, String> {
+    if let Some(doc) = foundry(row, 0) {
+        return doc;
+    }
+    let question = row
+        .fields
+        .get("question")
+        .ok_or("missing field `question`")?;
+    let (stem, choices) = match question {
+        Value::Object(inner) => (&inner["stem"], &inner["choices"]),
+        stem => (
+            stem,
+            row.fields.get("choices").ok_or("missing field `choices`")?,
+        ),
+    };
+    let stem = stem
+        .as_str()
+        .filter(|stem| !stem.trim().is_empty())
+        .ok_or_else(|| format!("`question`: expected a text, found {}", shown(stem)))?;
+    let (answers, labels) = match choices {
+        // One object with a list for each field.
+        Value::Object(columns) => (columns["text"].clone(), columns["label"].clone()),
+        // A list of objects.
+        Value::Array(list) => {
+            let column = |key: &str| list.iter().map(|c| c[key].clone()).collect::<Value>();
+            (column("text"), column("label"))
+        }
+        other => return Err(format!("`choices`: found {}", shown(other))),
+    };
+    let answers = texts(&answers, "choices", "choice")?;
+    let labels = texts(&labels, "choices", "label of choice")?;
+    if answers.len() != labels.len() || answers.len() < 2 {
+        let (answers, labels) = (answers.len(), labels.len());
+        return Err(format!("{answers} choices with {labels} labels"));
+    }
+    let key = row.text("answerKey")?;
+    let gold = labels
+        .iter()
+        .position(|label| label == key)
+        .ok_or_else(|| {
+            let key = crate::error::printable(key);
+            format!("answerKey `{key}` is none of {}", labels.join(", "))
+        })?;
+    Ok(Doc::choices(
+        format!("Question: {stem}\nAnswer:"),
+        answers,
+        gold,
+    ))
+}

@@ -1,0 +1,40 @@
+//! The tasks, one file each.
+
+pub mod arc;
+pub mod blimp;
+pub mod hellaswag;
+pub mod lambada;
+pub mod piqa;
+pub mod winogrande;
+
+use super::rows::Row;
+use super::task::{Doc, Task};
+
+/// Every task there is, in the order in which they are listed.
+pub fn all() -> Vec<Box<dyn Task>> {
+    let mut tasks: Vec<Box<dyn Task>> = vec![
+        Box::new(hellaswag::Harness),
+        Box::new(hellaswag::Completion),
+        Box::new(lambada::Lambada),
+        Box::new(arc::Easy),
+        Box::new(arc::Challenge),
+        Box::new(piqa::Piqa),
+        Box::new(winogrande::Winogrande),
+    ];
+    let paradigms = blimp::PARADIGMS.iter();
+    tasks.extend(paradigms.map(|&paradigm| Box::new(blimp::Blimp { paradigm }) as Box<dyn Task>));
+    tasks
+}
+
+/// A record in the form of mosaicml/llm-foundry, where it is in that: `query`, `choices`, `gold`.
+fn foundry(row: &Row, choices: usize) -> Option<Result<Doc, String>> {
+    (row.has("query") && row.has("choices")).then(|| {
+        let query = row.words("query")?.trim_end_matches('\n');
+        let texts = row.texts("choices", "choice")?;
+        if choices != 0 && texts.len() != choices {
+            return Err(format!("expected {choices} choices, found {}", texts.len()));
+        }
+        let gold = row.index("gold", texts.len().saturating_sub(1))?;
+        Ok(Doc::choices(format!("{query}\nAnswer:"), texts, gold))
+    })
+}

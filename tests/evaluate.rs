@@ -1,0 +1,491 @@
+//! `eval` and `merge` as users run them: bad data, families, resume, shards, the hub.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/hub_server.rs"]
+#[allow(dead_code)]
+mod hub_server;
+#[path = "support/sandbox.rs"]
+mod sandbox;
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use hub_server::{Hub, Repo};
+use sandbox::{Outcome, Sandbox, rows};
+use serde_json::{Value, json};
+use support::{copy_dir, fixture};
+
+const ITEM: &str = r#"{"ctx":"a b","ctx_a":"a","ctx_b":"b","activity_label":"c","endings":["b","c","d","e"],"label":3}"#;
+
+fn json_of(outcome: &Outcome) -> Value {
+    serde_json::from_str(&outcome.stdout).unwrap()
+}
+
+/// A sandbox with a model, and HellaSwag items.
+fn with_items(count: usize) -> Sandbox {
+    let sandbox = Sandbox::with("hellaswag/model");
+    let items = fs::read_to_string(fixture("hellaswag/hellaswag_val_200.jsonl")).unwrap();
+    let items: Vec<&str> = items.lines().take(count).collect();
+    sandbox.write("h.jsonl", items.join("\n"));
+    sandbox
+}
+
+const EVAL: &str = "eval ./m --tasks hellaswag,hellaswag_completion --data hellaswag=h.jsonl";
+
+#[test]
+fn bad_items_are_named_by_file_and_line() {
+    let table = r#"
+"ctx" | "context" | completion | h.jsonl:2: missing field `ctx`
+"ctx_a" | "context" | harness | h.jsonl:2: missing field `ctx_a`
+,"e" |  | both | h.jsonl:2: expected 4 endings, found 3
+3 | 4 | both | h.jsonl:2: expected a label from 0 to 3, found | 4
+3 | "" | both | h.jsonl:2: expected a label from 0 to 3, found ""
+3 | -1 | both | h.jsonl:2: | label
+"c","d" | " ","d" | both | h.jsonl:2: ending 1 is empty
+"a b" | "" | completion | h.jsonl:2: `ctx` is empty
+["b" | [7 | both | h.jsonl:2: `endings`: expected a string, found 7
+} |  | both | h.jsonl:2: EOF
+LONG |  | both | h.jsonl:2: the line is longer than 1048576 bytes
+WORDY |  | both | h.jsonl:2: choice 0 has | the model reads 512
+"#;
+    let sandbox = Sandbox::with("hellaswag/model");
+    for row in rows(table) {
+        let second = match row[0] {
+            "LONG" => ITEM.replace("a b", &"a".repeat(1 << 20)),
+            "WORDY" => ITEM.replace("[\"b\"", &format!("[\"{}\"", "b c ".repeat(600))),
+            from => ITEM.replacen(from, row[1], 1),
+        };
+        sandbox.write("h.jsonl", format!("{ITEM}\n{second}\n{ITEM}"));
+        for (task, protocol) in [
+            ("hellaswag", "harness"),
+            ("hellaswag_completion", "completion"),
+        ] {
+            if row[2] != "both" && row[2] != protocol {
+                continue;
+            }
+            let eval = format!("eval ./m --tasks {task} --data hellaswag=h.jsonl --json");
+            sandbox.refuses(&eval, 3, &row[3..]);
+            let skipping = sandbox.run(&format!("{eval} --skip-bad")).expect(0, &[]);
+            let report = json_of(&skipping);
+            assert_eq!(report["models"][0]["tasks"][0]["n"], 2, "{row:?}");
+            let (task, of_unfit) = (&report["tasks"][0], row[0] == "WORDY");
+            assert_eq!(task["data"]["skipped"], u64::from(!of_unfit), "{row:?}");
+            assert_eq!(task["unfit"], if of_unfit { json!([1]) } else { json!([]) });
+        }
+    }
+}
+
+#[test]
+fn damaged_and_foreign_files_are_named() {
+    let sandbox = Sandbox::with("hellaswag/model");
+    let eval = "eval ./m --tasks hellaswag_completion --data hellaswag=h.jsonl";
+    let second = b"\n{\"ctx\":\"\xff\"}\n";
+    sandbox.write("h.jsonl", [ITEM.as_bytes(), second].concat());
+    sandbox.refuses(
+        eval,
+        3,
+        &["h.jsonl:2: not UTF-8 at byte 8", "hint: --skip-bad"],
+    );
+    sandbox.write("h.jsonl", "\n\r\n");
+    sandbox.refuses(eval, 3, &["h.jsonl: no items there"]);
+    // A line of 200 MB, which is never held.
+    let mut file = fs::File::create(sandbox.path("h.jsonl")).unwrap();
+    file.write_all(format!("{ITEM}\n").as_bytes()).unwrap();
+    file.seek(SeekFrom::Current(200 << 20)).unwrap();
+    file.write_all(format!("\n{ITEM}\n").as_bytes()).unwrap();
+    drop(file);
+    sandbox.refuses(eval, 3, &["h.jsonl:2: the line is longer than"]);
+    let report = json_of(
+        &sandbox
+            .run(&format!("{eval} --skip-bad --json"))
+            .expect(0, &[]),
+    );
+    assert_eq!(report["models"][0]["tasks"][0]["n"], 2);
+    // Windows line ends.
+    sandbox.write("h.jsonl", format!("\u{feff}{ITEM}\r\n\r\n{ITEM}\r\n"));
+    let report = json_of(&sandbox.run(&format!("{eval} --json")).expect(0, &[]));
+    assert_eq!(report["models"][0]["tasks"][0]["n"], 2);
+    sandbox.write("h.csv", "a,b\n");
+    let table = "
+--tasks hellaswag_completion --data hellaswag=x.jsonl | 3 | x.jsonl
+--tasks hellaswag_completion --data hellaswag=h.csv | 3 | h.csv: the name does not say
+--tasks hellaswag_completion --data hellaswag=. | 3 | no hellaswag_completion.jsonl
+--tasks hellaswak | 2 | no task `hellaswak`; there are hellaswag, | hint: did you mean `hellaswag`
+--tasks blimp_passive1 | 2 | hint: did you mean `blimp_passive_1`
+--tasks piqa --data pika=h.jsonl | 2 | data for `pika`, which no task reads | hint: did you mean `piqa`
+--tasks piqa --data piqa | 2 | expected NAME=PATH
+--tasks piqa | 4 | datasets/baber/piqa@main
+--tasks hellaswag_completion --data hellaswag=h.jsonl --num-fewshot 2 | 2 | without examples
+--tasks hellaswag --data hellaswag=h.jsonl --num-fewshot 2 | 2 | hint: give --fewshot-data hellaswag=FILE
+--tasks hellaswag --data hellaswag=h.jsonl --num-fewshot 9 --fewshot-data hellaswag=h.jsonl | 2 | 2 examples to draw 10
+--tasks hellaswag --data hellaswag=h.jsonl --shard 3/2 --out o | 2 | not i/n
+--tasks hellaswag --data hellaswag=h.jsonl --shard 1/2 | 2 | --out
+--val t.txt --shard 1/2 --out o | 2 | not shared out among shards
+--val t.txt | 3 | fewer than context + 1
+--val t.txt --context 9999 | 2 | --context 9999 | 1 to 512
+--val t.txt --context 8 --stride 9 | 2 | tokens would be left out
+--tasks hellaswag --data hellaswag=h.jsonl --out m | 2 | holds something else
+--reproduce-published | 2 | no HellaSwag score of ./m
+ | 2 | nothing to score on | hint: give --tasks
+";
+    sandbox.write("t.txt", "Some words to score, a few of them.");
+    for row in rows(table) {
+        sandbox.refuses(
+            &format!("eval ./m {}", row[0]),
+            row[1].parse().unwrap(),
+            &row[2..],
+        );
+    }
+    sandbox.refuses("eval ./nothing-*", 2, &["nothing to score on"]);
+    sandbox.refuses("eval ./x-* --val t.txt", 3, &["no checkpoint matches"]);
+    sandbox.write("f.toml", "models = [\"./m\"]\ntaks = [\"piqa\"]\n");
+    sandbox.refuses("eval f.toml", 3, &["line 2", "hint: did you mean `tasks`"]);
+    sandbox.refuses("eval f.toml ./m", 2, &["f.toml is a recipe"]);
+}
+
+/// Two checkpoints of one family: the model, and one with another last block.
+fn family(count: usize) -> Sandbox {
+    let sandbox = with_items(count);
+    let grow = "grow ./m --to 4 --placement top --init copy --out step-2";
+    sandbox.run(grow).expect(0, &[]);
+    copy_dir(&sandbox.path("m"), &sandbox.path("step-1"));
+    sandbox.write(
+        "family.toml",
+        r#"models = ["step-*"]
+tasks = ["hellaswag", "hellaswag_completion"]
+out = "e"
+limit = 30
+val = ["t.txt"]
+context = 16
+stride = 8
+[data]
+hellaswag = "h.jsonl"
+"#,
+    );
+    sandbox.write("t.txt", "Some words to score, a few of them. ".repeat(20));
+    sandbox
+}
+
+#[test]
+fn a_family_is_scored_from_a_recipe_and_compared() {
+    let sandbox = family(40);
+    let outcome = sandbox.run("eval family.toml --json").expect(0, &[]);
+    let report = json_of(&outcome);
+    assert_eq!(report["models"].as_array().unwrap().len(), 2);
+    assert_eq!(report["tasks"][0]["data"]["count"], 40);
+    let first = &report["models"][0];
+    assert_eq!(first["model"], "./step-1");
+    assert_eq!(first["tasks"][0]["n"], 30);
+    assert_eq!(first["tasks"][1]["protocol"], "completion");
+    assert_eq!(
+        (&first["val"]["stride"], &first["val"]["context"]),
+        (&8.into(), &16.into())
+    );
+    assert!(first["val"]["words"].as_u64().unwrap() > 100);
+    let comparisons = report["comparisons"].as_array().unwrap();
+    let metrics: Vec<_> = comparisons
+        .iter()
+        .map(|c| c["metric"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        metrics,
+        ["acc", "acc_norm", "gold_nll", "acc", "acc_norm", "gold_nll"]
+    );
+    assert!(comparisons[0]["p"].as_f64().unwrap() <= 1.0);
+    let shown = sandbox.run("eval family.toml").expect(0, &[]);
+    for words in [
+        "protocol harness, 30 items",
+        "protocol completion, 30 items",
+        "McNemar",
+        "ppl/byte",
+    ] {
+        assert!(shown.stdout.contains(words), "{}", shown.stdout);
+    }
+    let csv = String::from_utf8(sandbox.read("e/scores.csv")).unwrap();
+    assert!(
+        csv.contains("./step-2,4,") && csv.contains(",hellaswag,harness,0,split_type="),
+        "{csv}"
+    );
+    let markdown = String::from_utf8(sandbox.read("e/scores.md")).unwrap();
+    assert!(
+        markdown.contains("## hellaswag, protocol `harness`"),
+        "{markdown}"
+    );
+}
+
+#[test]
+fn results_have_the_keys_of_the_harness() {
+    let sandbox = with_items(5);
+    copy_dir(&fixture("eval/data/blimp"), &sandbox.path("b"));
+    let tasks = "hellaswag,blimp_passive_1,blimp_causative";
+    let data = "--data hellaswag=h.jsonl --data blimp=b";
+    sandbox
+        .run(&format!("eval ./m --tasks {tasks} {data} --out e"))
+        .expect(0, &["blimp_causative: 5 items, a subset of 1000"]);
+    let results: Value = serde_json::from_slice(&sandbox.read("e/m/results.json")).unwrap();
+    let of = &results["results"]["hellaswag"];
+    for key in [
+        "alias",
+        "acc,none",
+        "acc_stderr,none",
+        "acc_norm,none",
+        "acc_norm_stderr,none",
+    ] {
+        assert!(!of[key].is_null(), "{key}: {results}");
+    }
+    let mean = |task: &str| results["results"][task]["acc,none"].as_f64().unwrap();
+    let both = mean("blimp_causative") + mean("blimp_passive_1");
+    assert_eq!(mean("blimp"), both / 2.0);
+    assert_eq!(results["groups"]["blimp"], results["results"]["blimp"]);
+    let members = json!(["blimp_passive_1", "blimp_causative"]);
+    assert_eq!(results["group_subtasks"]["blimp"], members);
+    assert_eq!(results["versions"]["hellaswag"], 1.0);
+    assert_eq!(results["n-shot"]["hellaswag"], 0);
+    assert_eq!(results["higher_is_better"]["hellaswag"]["acc"], true);
+    assert_eq!(results["higher_is_better"]["hellaswag"]["gold_nll"], false);
+    assert_eq!(
+        results["n-samples"]["hellaswag"],
+        json!({ "original": 5, "effective": 5 })
+    );
+    let samples = String::from_utf8(sandbox.read("e/m/samples_hellaswag.jsonl")).unwrap();
+    assert_eq!(samples.lines().count(), 5);
+}
+
+/// What an evaluation left: names and contents below its folder.
+fn files(sandbox: &Sandbox, folder: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let root = sandbox.path(folder);
+    sandbox
+        .tree()
+        .into_iter()
+        .filter_map(|(path, content)| Some((path.strip_prefix(&root).ok()?.to_owned(), content)))
+        .collect()
+}
+
+#[track_caller]
+fn assert_same(sandbox: &Sandbox, a: &str, b: &str) {
+    let (a, b) = (files(sandbox, a), files(sandbox, b));
+    let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&a), names(&b));
+    let differing: Vec<_> = a
+        .iter()
+        .filter(|(name, content)| b[*name] != **content)
+        .collect();
+    assert!(
+        differing.is_empty(),
+        "{:?}",
+        differing.first().map(|(name, _)| name)
+    );
+}
+
+#[test]
+fn killed_at_any_moment_it_ends_with_the_same_bytes() {
+    let sandbox = with_items(40);
+    sandbox.run(&format!("{EVAL} --out whole")).expect(0, &[]);
+    copy_dir(&sandbox.path("whole"), &sandbox.path("kept"));
+    let mut kills = 0;
+    for moment in 1.. {
+        let out = format!("out-{moment}");
+        let mut command = sandbox.command(&format!("{EVAL} --out {out}"));
+        command.env("SCALE_CKPT_KILL_AT", moment.to_string());
+        if Outcome::of(command).code == Some(0) {
+            break;
+        }
+        kills += 1;
+        sandbox.run(&format!("{EVAL} --out {out}")).expect(0, &[]);
+        assert_same(&sandbox, &out, "whole");
+        fs::remove_dir_all(sandbox.path(&out)).unwrap();
+    }
+    assert!(kills >= 20, "{kills}");
+    // A line that a crash left unfinished is dropped, and its item scored again.
+    let journal = |name: &str| {
+        let items = fs::read_dir(sandbox.path("whole/items")).unwrap();
+        let mut paths = items.map(|entry| entry.unwrap().path());
+        paths
+            .find(|path| path.to_string_lossy().contains(name))
+            .unwrap()
+    };
+    let path = journal("hellaswag-");
+    let content = fs::read(&path).unwrap();
+    fs::write(&path, &content[..content.len() / 2]).unwrap();
+    sandbox
+        .run(&format!("{EVAL} --out whole"))
+        .expect(0, &["items in"]);
+    assert_same(&sandbox, "whole", "kept");
+}
+
+#[test]
+fn scores_are_kept_for_what_they_were_made_of() {
+    let sandbox = with_items(12);
+    let eval = |more: &str| {
+        sandbox
+            .run(&format!("{EVAL} --out e {more}"))
+            .expect(0, &[])
+            .stderr
+    };
+    assert!(eval("").contains("hellaswag: 12 items in"));
+    assert!(!eval("").contains("items in"), "everything was there");
+    assert!(!eval("--limit 7").contains("items in"), "a part was there");
+    sandbox.write(
+        "h.jsonl",
+        [&sandbox.read("h.jsonl")[..], b"\n", ITEM.as_bytes()].concat(),
+    );
+    assert!(eval("").contains("hellaswag: 13 items in"), "other data");
+    let config = String::from_utf8(sandbox.read("m/config.json")).unwrap();
+    let other = config.replace("1e-05", "1e-03");
+    assert_ne!(config, other);
+    sandbox.write("m/config.json", &other);
+    assert!(
+        eval("").contains("hellaswag: 13 items in"),
+        "another configuration"
+    );
+    sandbox.write("m/config.json", &config);
+    assert!(!eval("").contains("items in"), "as it was before");
+    let weights = fs::read_dir(sandbox.path("m")).unwrap();
+    let mut weights = weights.map(|entry| entry.unwrap().path());
+    let weights = weights
+        .find(|path| path.extension().is_some_and(|e| e == "safetensors"))
+        .unwrap();
+    let mut bytes = fs::read(&weights).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    assert!(eval("").contains("hellaswag: 13 items in"), "other weights");
+}
+
+#[test]
+fn shards_merge_into_the_whole() {
+    let sandbox = with_items(25);
+    sandbox.run(&format!("{EVAL} --out whole")).expect(0, &[]);
+    for shard in 1..=3 {
+        let part = format!("{EVAL} --shard {shard}/3 --out part-{shard}");
+        let outcome = sandbox.run(&part).expect(0, &[]);
+        assert!(outcome.stdout.contains(&format!("shard {shard}/3 only")));
+    }
+    sandbox.refuses("merge part-1 part-3 --out x", 2, &["missing: 2/3"]);
+    sandbox.refuses(
+        "merge part-1 whole --out x",
+        3,
+        &["whole: a whole evaluation"],
+    );
+    sandbox.refuses("merge nowhere --out x", 3, &["nowhere"]);
+    sandbox
+        .run("merge part-2 part-1 part-3 --out merged")
+        .expect(0, &[]);
+    assert_same(&sandbox, "merged", "whole");
+    sandbox
+        .run(&format!("{EVAL} --limit 20 --shard 2/3 --out part-4"))
+        .expect(0, &[]);
+    sandbox.refuses(
+        "merge part-1 part-4 part-3 --out x",
+        3,
+        &["part-4: another evaluation", "items differ"],
+    );
+    let items = fs::read_dir(sandbox.path("part-2/items")).unwrap();
+    for path in items.map(|entry| entry.unwrap().path()) {
+        fs::write(path, "").unwrap();
+    }
+    let merge = "merge part-1 part-2 part-3 --out y";
+    sandbox
+        .run(merge)
+        .expect(3, &["no score of item 1", "run it again"]);
+}
+
+#[test]
+fn samples_are_drawn_by_seed() {
+    let sandbox = with_items(30);
+    let drawn = |seed: &str| {
+        let eval = format!("eval ./m --tasks hellaswag --data hellaswag=h.jsonl --limit 8 {seed}");
+        sandbox
+            .run(&format!("{eval} --out e-{}", seed.len()))
+            .expect(0, &[]);
+        let samples = sandbox.read(&format!("e-{}/m/samples_hellaswag.jsonl", seed.len()));
+        let lines = String::from_utf8(samples).unwrap();
+        let item = |line: &str| {
+            serde_json::from_str::<Value>(line).unwrap()["item"]
+                .as_u64()
+                .unwrap()
+        };
+        lines.lines().map(item).collect::<Vec<_>>()
+    };
+    assert_eq!(drawn(""), (0..8).collect::<Vec<_>>());
+    let one = drawn("--sample-seed 1");
+    assert_eq!(one.len(), 8);
+    assert!(one.is_sorted() && one != drawn("--sample-seed 22"));
+}
+
+const COMMIT: &str = "1111111111111111111111111111111111111111";
+
+/// The program with a hub that has HellaSwag, and something called gpt2.
+fn at_hub(sandbox: &Sandbox, hub: &Hub, args: &str) -> Outcome {
+    let mut command = sandbox.command(args);
+    command
+        .env("HF_ENDPOINT", &hub.endpoint)
+        .env("HF_HOME", sandbox.path("hf"))
+        .env_remove("HF_HUB_OFFLINE");
+    Outcome::of(command)
+}
+
+#[test]
+fn data_comes_from_the_hub() {
+    let sandbox = Sandbox::with("hellaswag/model");
+    let table = fs::read(fixture("eval/data/hellaswag_40.parquet")).unwrap();
+    let mut repo = Repo::default();
+    repo.commit(
+        COMMIT,
+        [
+            ("README.md", &b"about"[..]),
+            ("data/train-00000-of-00001.parquet", b"not looked at"),
+            ("data/validation-00000-of-00001.parquet", &table),
+        ],
+    );
+    let hub = Hub::serve("datasets/Rowan/hellaswag", repo);
+    let outcome = at_hub(&sandbox, &hub, "eval ./m --tasks hellaswag --json").expect(0, &[]);
+    assert_eq!(json_of(&outcome)["models"][0]["tasks"][0]["n"], 40);
+    let downloads = hub.downloads();
+    assert!(downloads.iter().any(|path| path.contains("/resolve/")));
+    assert!(
+        downloads.iter().all(|path| !path.contains("train")),
+        "{downloads:?}"
+    );
+    // Offline, from the cache.
+    let mut offline = sandbox.command("eval ./m --tasks hellaswag --json");
+    offline.env("HF_HOME", sandbox.path("hf"));
+    assert_eq!(
+        json_of(&Outcome::of(offline).expect(0, &[])),
+        json_of(&outcome)
+    );
+}
+
+#[test]
+fn published_scores_that_do_not_come_out_are_a_failure() {
+    let sandbox = Sandbox::new();
+    let file = |name: &str| fs::read(fixture("hellaswag/model").join(name)).unwrap();
+    let names = ["config.json", "model.safetensors", "tokenizer.json"];
+    let files = names.map(|name| (name, file(name)));
+    let mut model = Repo::default();
+    model.commit(
+        COMMIT,
+        files.iter().map(|(name, bytes)| (*name, &bytes[..])),
+    );
+    let hub = Hub::serve("gpt2", model);
+    let table = fs::read(fixture("eval/data/hellaswag_40.parquet")).unwrap();
+    let mut data = Repo::default();
+    data.commit(
+        COMMIT,
+        [("data/validation-00000-of-00001.parquet", &table[..])],
+    );
+    hub.also("datasets/Rowan/hellaswag", data);
+    let words = ["2 published scores were not reproduced"];
+    let outcome = at_hub(&sandbox, &hub, "eval gpt2 --reproduce-published").expect(1, &words);
+    for words in [
+        "differs: gpt2 hellaswag_completion: acc ",
+        "published 28.59",
+        "differs: gpt2 hellaswag: acc ",
+        "published 31.14",
+    ] {
+        assert!(outcome.stdout.contains(words), "{}", outcome.stdout);
+    }
+}
