@@ -5,12 +5,13 @@ mod support;
 
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use scale_ckpt::checkpoint::Checkpoint;
 use scale_ckpt::checkpoint::hub::NoProgress;
-use scale_ckpt::data::Tokenizer;
+use scale_ckpt::data::{Tokenizer, Tokens};
 use scale_ckpt::eval::dataset::{self, Hub, Shots, Source};
 use scale_ckpt::eval::engine::Engine;
+use scale_ckpt::eval::loss::{Windows, text_loss};
 use scale_ckpt::eval::prepared::{LoadedTask, PreparedTask};
 use scale_ckpt::eval::score::{ItemScore, TaskScore};
 use scale_ckpt::eval::task::{Protocol, Selection, tasks_named};
@@ -337,4 +338,55 @@ fn few_shot_prompts_are_those_of_lm_evaluation_harness() {
         checked += 1;
     }
     assert!(checked >= 20, "{checked}");
+}
+
+/// Perplexity against a loop over the same windows, one token at a time.
+#[test]
+fn a_text_is_read_in_windows_that_overlap() {
+    let scored = Scored::open("prose-4l");
+    let text = std::fs::read_to_string(fixture("prose/val.txt")).unwrap();
+    let text: String = text.chars().take(1500).collect();
+    let ids = scored.tokenizer.encode_ordinary(&text).unwrap();
+    let windows = Windows {
+        context: 32,
+        stride: 8,
+        max_tokens: None,
+    };
+    let found = text_loss(
+        &scored.model,
+        &Tokens::from_ids(ids.clone()),
+        windows,
+        Some(&scored.tokenizer),
+        &scored.device,
+    )
+    .unwrap();
+    let (mut total, mut predicted) = (0.0, 0);
+    for start in (0..ids.len() - 32).step_by(8) {
+        let row = |shift: usize| -> Tensor<2, Int> {
+            let ids = &ids[start + shift..start + shift + 32];
+            let ids = ids.iter().map(|&id| i64::from(id)).collect();
+            Tensor::from_data(TensorData::new::<i64, _>(ids, [1, 32]), &scored.device)
+        };
+        let nll: Vec<f64> = scored
+            .model
+            .token_nll(row(0), row(1))
+            .into_data()
+            .iter::<f64>()
+            .collect();
+        let new = if start == 0 { &nll[..] } else { &nll[24..] };
+        total += new.iter().sum::<f64>();
+        predicted += new.len();
+    }
+    assert_eq!(found.tokens, predicted as u64);
+    let loss = total / predicted as f64;
+    assert!(
+        (found.loss - loss).abs() < 1e-5 * loss,
+        "{} against {loss}",
+        found.loss
+    );
+    let read = scored.tokenizer.decode(&ids[1..=predicted]).unwrap();
+    assert_eq!(found.bytes, Some(read.len() as u64));
+    assert_eq!(found.words, Some(read.split_whitespace().count() as u64));
+    let bits = found.byte_perplexity().unwrap().ln() * read.len() as f64;
+    assert!((bits - total).abs() < 1e-4 * total);
 }

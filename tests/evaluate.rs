@@ -14,7 +14,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use hub_server::{Hub, Repo};
-use sandbox::{Outcome, Sandbox, rows};
+use sandbox::{Outcome, RECIPE, Sandbox, rows, with_recipe};
 use serde_json::{Value, json};
 use support::{copy_dir, fixture};
 
@@ -76,6 +76,66 @@ WORDY |  | both | h.jsonl:2: choice 0 has | the model reads 512
             assert_eq!(task["unfit"], if of_unfit { json!([1]) } else { json!([]) });
         }
     }
+}
+
+#[test]
+fn contexts_that_are_too_long_lose_their_left_end_and_are_counted() {
+    let sandbox = Sandbox::with("hellaswag/model");
+    let long = ITEM
+        .replace("a b", &"so long ".repeat(400))
+        .replace("\"a\"", &format!("\"{}\"", "so long ".repeat(400)));
+    sandbox.write("h.jsonl", format!("{ITEM}\n{long}\n"));
+    let outcome = sandbox.run(EVAL).expect(0, &[]);
+    let words = "./m: 1 contexts lost their left end";
+    assert_eq!(
+        outcome.stdout.matches(words).count(),
+        2,
+        "{}",
+        outcome.stdout
+    );
+    let report = json_of(&sandbox.run(&format!("{EVAL} --json")).expect(0, &[]));
+    assert_eq!(report["models"][0]["tasks"][1]["truncated"], 1);
+}
+
+#[test]
+fn a_model_in_training_is_scored_at_set_tokens() {
+    let recipe = format!(
+        "{RECIPE}[eval]\ntasks = [\"hellaswag_completion\"]\ndata = {{ hellaswag = \"h.jsonl\" }}\n\
+         limit = 5\nevery_tokens = 1024\n"
+    );
+    let sandbox = with_recipe(&recipe);
+    fs::copy(
+        fixture("hellaswag/hellaswag_val_200.jsonl"),
+        sandbox.path("h.jsonl"),
+    )
+    .unwrap();
+    let run = "train r.toml --set train.tokens=3072";
+    sandbox.run(run).expect(
+        0,
+        &["step 4: hellaswag_completion (protocol completion, 5 items) acc "],
+    );
+    let events = sandbox.events();
+    let scored: Vec<_> = events
+        .iter()
+        .filter(|event| event.get("tasks").is_some())
+        .collect();
+    let steps: Vec<_> = scored
+        .iter()
+        .map(|event| event["step"].as_u64().unwrap())
+        .collect();
+    // Those after the last step are in the closing report.
+    assert_eq!(steps, [4, 8]);
+    let of = &scored[0]["tasks"][0];
+    assert_eq!(
+        (&of["task"], &of["protocol"]),
+        (&"hellaswag_completion".into(), &"completion".into())
+    );
+    assert!(of["n"] == 5 && of["acc"].is_number() && of["gold_nll"].is_number());
+    let report: Value = serde_json::from_slice(&sandbox.read("run/report.json")).unwrap();
+    assert_eq!(report["models"][1]["tasks"][0]["n"], 5);
+    sandbox
+        .run("train r.toml --set train.tokens=3072 --set eval.tasks=[\"hellaswak\"]")
+        .expect(2, &["no task"]);
 }
 
 #[test]
@@ -224,7 +284,10 @@ fn results_have_the_keys_of_the_harness() {
     let data = "--data hellaswag=h.jsonl --data blimp=b";
     sandbox
         .run(&format!("eval ./m --tasks {tasks} {data} --out e"))
-        .expect(0, &["blimp_causative: 5 items, a subset of 1000"]);
+        .expect(
+            0,
+            &["blimp: 10 items of 2 paradigms, 0 of them the full set"],
+        );
     let results: Value = serde_json::from_slice(&sandbox.read("e/m/results.json")).unwrap();
     let of = &results["results"]["hellaswag"];
     for key in [

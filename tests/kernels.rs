@@ -6,6 +6,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use scale_ckpt::kernels::{self, plain};
 use scale_ckpt::model::weights::to_host;
@@ -357,4 +359,87 @@ fn nan_is_not_swallowed() {
     );
     let scores: Tensor<4> = Tensor::full([1, 1, 2, 2], f32::NAN, &device);
     assert!(to_host(kernels::causal_softmax(scores, 1.0)).as_slice()[0].is_nan());
+}
+
+fn assert_near<const D: usize>(what: &str, found: Tensor<D>, wanted: Tensor<D>) {
+    let (found, wanted) = (to_host(found), to_host(wanted));
+    let wanted: Vec<f64> = wanted.as_slice().iter().map(|&x| f64::from(x)).collect();
+    let scale = wanted.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+    assert_close(what, found.as_slice(), &wanted, RELATIVE * scale);
+}
+
+#[test]
+fn packed_attention() {
+    let device = Device::flex();
+    device.seed(8);
+    let piece = |prefix: std::ops::Range<usize>, own| kernels::Piece { prefix, own };
+    // A document of its own; two continuations of one, the second longer than a group of
+    // queries; a single token.
+    let pieces: Arc<[_]> = Arc::from([
+        piece(0..0, 0..9),
+        piece(0..0, 9..20),
+        piece(9..20, 20..23),
+        piece(9..20, 23..170),
+        piece(0..0, 170..171),
+    ]);
+    for (heads, d) in [(1, 8), (3, 96)] {
+        let qkv = Tensor::random([171, 3 * d], Distribution::Normal(0.0, 1.5), &device);
+        assert_near(
+            "packed attention",
+            kernels::packed_attention(qkv.clone(), heads, &pieces),
+            plain::packed_attention(qkv, heads, &pieces),
+        );
+    }
+}
+
+#[test]
+fn scores_of_targets() {
+    let device = Device::flex();
+    device.seed(9);
+    // More columns than are taken at a time, and fewer.
+    for (v, d) in [(9001, 16), (50, 16)] {
+        let normal = Distribution::Normal(0.0, 1.5);
+        let hidden = Tensor::random([40, d], normal, &device);
+        let head = Tensor::random([v, d], normal, &device);
+        let best: Vec<i64> = hidden
+            .clone()
+            .matmul(head.clone().transpose())
+            .argmax(1)
+            .into_data()
+            .iter::<i64>()
+            .collect();
+        // The likeliest of every row, and others of some rows.
+        let mut picks: Vec<(usize, u32)> = best.iter().map(|&b| b as u32).enumerate().collect();
+        picks.extend([(3, 0), (3, v as u32 - 1), (39, 7)]);
+        let found = kernels::target_nll(hidden.clone(), head.clone(), &picks);
+        let ints = |values: Vec<i64>| -> Tensor<1, Int> {
+            let len = values.len();
+            Tensor::from_data(TensorData::new(values, [len]), &device)
+        };
+        let rows = ints(picks.iter().map(|p| p.0 as i64).collect());
+        let targets = ints(picks.iter().map(|p| i64::from(p.1)).collect());
+        let wanted = plain::target_nll(hidden, head, rows, targets).into_data();
+        let wanted: Vec<f64> = wanted.iter::<f64>().collect();
+        for (i, (&(nll, greedy), wanted)) in found.iter().zip(wanted.chunks(2)).enumerate() {
+            // Differences of logits of up to about 30.
+            assert!(
+                (nll - wanted[0]).abs() < 3e-5,
+                "{i}: {nll} against {}",
+                wanted[0]
+            );
+            assert_eq!(greedy, wanted[1] == 1.0, "{i}");
+            assert!(greedy || i >= 40);
+        }
+    }
+    let rows = Tensor::from_data([[1.0, 0.0], [0.0, 1.0]], &device);
+    let head = Tensor::from_data([[2.0, 0.0], [2.0, 5.0], [1.0, 5.0]], &device);
+    let greedy = |picks: &[(usize, u32)]| -> Vec<bool> {
+        let found = kernels::target_nll(rows.clone(), head.clone(), picks);
+        found.into_iter().map(|(_, greedy)| greedy).collect()
+    };
+    // The first of equals.
+    assert_eq!(
+        greedy(&[(0, 0), (0, 1), (1, 1), (1, 2)]),
+        [true, false, true, false]
+    );
 }

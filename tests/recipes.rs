@@ -13,7 +13,8 @@ use safetensors::SafeTensors;
 use sandbox::Sandbox;
 use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::Gpt2Config;
-use scale_ckpt::recipe::{self, ModelSource, Recipe};
+use scale_ckpt::eval::task::tasks_named;
+use scale_ckpt::recipe::{self, ModelSource, Recipe, load_family};
 use scale_ckpt::stages::{self, Origin, PlannedStage};
 
 fn repository() -> &'static Path {
@@ -63,12 +64,25 @@ fn shipped(name: &str) -> Planned {
 }
 
 #[test]
+fn the_shipped_family_names_tasks_that_exist() {
+    let family = load_family(&repository().join("recipes/family.toml")).unwrap();
+    assert!(!family.models.is_empty() && family.out.is_some());
+    assert!(family.tasks.len() > 5);
+    for task in &family.tasks {
+        assert!(!tasks_named(task).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn every_shipped_recipe_is_sound() {
     let mut seen = Vec::new();
     for folder in ["recipes", "recipes/small"] {
         let entries = fs::read_dir(repository().join(folder)).unwrap();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|e| e == "toml"));
+        // An evaluation's recipe is no run's.
+        paths.retain(|path| {
+            path.extension().is_some_and(|e| e == "toml") && !path.ends_with("family.toml")
+        });
         for path in paths {
             let planned = planned(&path);
             assert!(!planned.stages.is_empty());

@@ -8,6 +8,7 @@ use scale_ckpt::checkpoint::{Checkpoint, hex, layout};
 use scale_ckpt::data::{Split, Tokenizer, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
+use scale_ckpt::eval::dataset::DataRecord;
 use scale_ckpt::eval::engine::Engine;
 use scale_ckpt::eval::folder::{Evaluation, Folder, ModelRecord, Outcome};
 use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
@@ -15,7 +16,7 @@ use scale_ckpt::eval::prepared::{LoadedTask, PreparedTask, of_shard};
 use scale_ckpt::eval::published;
 use scale_ckpt::eval::report;
 use scale_ckpt::eval::score::ItemScore;
-use scale_ckpt::eval::task::Shard;
+use scale_ckpt::eval::task::{Shard, group_of};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::{Result, VERSION};
@@ -80,11 +81,7 @@ impl Family {
     pub fn score(&self) -> Result<Outcome> {
         let device = self.device.open()?;
         let mut tasks = self.tasks.load()?;
-        for task in &tasks {
-            let (name, data) = (&task.record.task, &task.record.data);
-            let count = thousands(data.count as u64);
-            eprint_line(&format!("{name}: {count} items, {}", data.describe()));
-        }
+        describe(&tasks);
         let members = self.members()?;
         if self.tasks.skip_bad {
             for task in &mut tasks {
@@ -199,6 +196,7 @@ impl Family {
             Some(self.score_text(member, &model()?, device)?)
         };
         let mut all = Vec::with_capacity(tasks.len());
+        let mut pace = Pace::default();
         for task in tasks {
             let wanted = evaluation.items(&task.record)?;
             let mut journal = folder
@@ -208,10 +206,8 @@ impl Family {
                 Some(journal) => journal.items.clone(),
                 None => Default::default(),
             };
-            let missing = wanted
-                .iter()
-                .filter(|item| !found.contains_key(item))
-                .count();
+            let missing = wanted.iter().filter(|item| !found.contains_key(item));
+            let missing = missing.count();
             if missing > 0 {
                 let model = model()?;
                 let engine = Engine {
@@ -228,16 +224,11 @@ impl Family {
                 })?;
                 journal.as_ref().map_or(Ok(()), |j| j.sync())?;
                 let seconds = start.elapsed().as_secs_f64();
-                eprint_line(&format!(
-                    "{}: {}: {} items in {seconds:.1} s, {:.1} items/s",
-                    member.record.name,
-                    task.record.task,
-                    thousands(missing as u64),
-                    missing as f64 / seconds
-                ));
+                pace.add(&member.record.name, &task.record.task, missing, seconds);
             }
             all.push(wanted.iter().map(|item| found[item].clone()).collect());
         }
+        pace.say();
         Ok((text, all))
     }
 
@@ -267,6 +258,78 @@ impl Family {
             stride,
             max_tokens: self.val_tokens,
         })
+    }
+}
+
+/// Says what data the tasks read, those of a group in one line.
+fn describe(tasks: &[LoadedTask]) {
+    let data = |task: &LoadedTask| task.record.data.clone();
+    let mut groups: Vec<(&str, Vec<DataRecord>)> = Vec::new();
+    for task in tasks {
+        let name = task.record.task.as_str();
+        match group_of(name) {
+            None => {
+                let data = data(task);
+                let count = thousands(data.count as u64);
+                eprint_line(&format!("{name}: {count} items, {}", data.describe()));
+            }
+            Some(group) => match groups.iter_mut().find(|(other, _)| *other == group) {
+                Some((_, members)) => members.push(data(task)),
+                None => groups.push((group, vec![data(task)])),
+            },
+        }
+    }
+    for (group, members) in groups {
+        let count = members.iter().map(|data| data.count as u64).sum();
+        let known = members.iter().filter(|data| data.known.is_some()).count();
+        let skipped: u64 = members.iter().map(|data| data.skipped).sum();
+        eprint_line(&format!(
+            "{group}: {} items of {} paradigms, {known} of them the full set and as on record, \
+             {skipped} bad left out",
+            thousands(count),
+            members.len()
+        ));
+    }
+}
+
+/// How fast items are scored, told by task, and by group where tasks have one.
+#[derive(Default)]
+struct Pace {
+    model: String,
+    task: String,
+    items: usize,
+    seconds: f64,
+}
+
+impl Pace {
+    fn add(&mut self, model: &str, task: &str, items: usize, seconds: f64) {
+        let task = group_of(task).unwrap_or(task);
+        if self.task != task {
+            self.say();
+            *self = Self {
+                model: model.to_owned(),
+                task: task.to_owned(),
+                ..Self::default()
+            };
+        }
+        self.items += items;
+        self.seconds += seconds;
+    }
+
+    fn say(&self) {
+        let Self {
+            model,
+            task,
+            items,
+            seconds,
+        } = self;
+        if *items > 0 {
+            eprint_line(&format!(
+                "{model}: {task}: {} items in {seconds:.1} s, {:.1} items/s",
+                thousands(*items as u64),
+                *items as f64 / seconds
+            ));
+        }
     }
 }
 

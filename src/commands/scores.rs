@@ -9,7 +9,7 @@ use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
 use scale_ckpt::eval::paired::Comparison;
 use scale_ckpt::eval::prepared::PreparedTask;
 use scale_ckpt::eval::report::{self, Line};
-use scale_ckpt::eval::score::TaskScore;
+use scale_ckpt::eval::score::{GroupScore, TaskScore};
 use scale_ckpt::model::Gpt2;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -189,6 +189,7 @@ fn task_table(rows: &[Row], lines: &[&Line]) -> String {
             thousands(line.truncated as u64)
         );
     }
+    text += &groups_table(rows, &first.name);
     if let Some(chance) = first.chance {
         let near = |line: &&Line| {
             let mut accuracies = line.metrics.iter().filter(|m| m.higher_is_better());
@@ -202,6 +203,42 @@ fn task_table(rows: &[Row], lines: &[&Line]) -> String {
         }
     }
     text
+}
+
+/// Accuracy by parts of a task's items, where it has parts.
+fn groups_table(rows: &[Row], task: &str) -> String {
+    let score = |row: &Row| row.tasks.iter().find(|score| score.task == task).cloned();
+    let Some(first) = rows.first().and_then(score) else {
+        return String::new();
+    };
+    if first.groups.len() < 2 {
+        return String::new();
+    }
+    let metric = if first.metric("acc_norm").is_some() {
+        "acc_norm"
+    } else {
+        "acc"
+    };
+    let mut header = vec![format!("{metric} % by")];
+    header.extend(first.groups.iter().map(|part| {
+        let count = thousands(part.n as u64);
+        format!("{} ({count})", part.group)
+    }));
+    let cells = rows.iter().filter_map(|row| {
+        let parts = score(row)?.groups;
+        let of_part = |part: &GroupScore| {
+            let metric = part.metrics.iter().find(|m| m.name == metric);
+            metric.map_or_else(|| "-".into(), report::shown)
+        };
+        let parts = parts.iter().map(of_part);
+        Some([row.model.clone()].into_iter().chain(parts).collect())
+    });
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let cells: Vec<Vec<String>> = cells.collect();
+    format!(
+        "\n\n{}\n",
+        table::render(&header, &right(header.len()), &cells)
+    )
 }
 
 /// The table of differences between models.

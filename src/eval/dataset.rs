@@ -127,11 +127,9 @@ pub fn load(
         skipped: bad.skipped,
         examples_sha256: None,
     };
-    let known = task.known().sha256.iter();
-    record.known = known
-        .filter(|(sha256, _)| *sha256 == record.sha256)
-        .map(|(_, what)| (*what).to_owned())
-        .next();
+    let known = task.known().sha256;
+    let known = known.iter().find(|(sha256, _)| *sha256 == record.sha256);
+    record.known = known.map(|(_, what)| (*what).to_owned());
     let mut prefixes = vec![String::new(); docs.len()];
     if let Some(shots) = shots {
         if !task.takes_examples() {

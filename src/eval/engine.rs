@@ -13,7 +13,7 @@ use crate::model::Gpt2;
 
 /// Tokens in a pack, unless a single document has more: enough to fill the cores, few enough for
 /// the caches.
-pub const PACK_TOKENS: usize = 1024;
+pub const PACK_TOKENS: usize = 2048;
 /// With fewer rows, a matrix product takes another way, with other rounding.
 const MIN_ROWS: usize = 32;
 

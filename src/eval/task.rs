@@ -97,12 +97,12 @@ pub struct HubData {
 }
 
 /// A set that is known in full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownSet {
     /// Items.
     pub count: usize,
     /// SHA-256 over the items of copies that were seen, see [`super::dataset`], and what they are.
-    pub sha256: &'static [(&'static str, &'static str)],
+    pub sha256: Vec<(&'static str, &'static str)>,
 }
 
 /// A way to question a model. One file each in [`super::tasks`].

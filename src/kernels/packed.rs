@@ -21,8 +21,9 @@ use super::gemm::{self, Matrix, Start};
 use super::math::{self, vectorized};
 use super::{on_cpu, plain};
 
-/// Rows of logits at a time.
-const LOGIT_ROWS: usize = 128;
+/// Columns of logits at a time: a row's softmax is summed up piece by piece, so that the head is
+/// read once for all rows and no row of logits exists whole.
+const LOGIT_COLUMNS: usize = 4096;
 /// Queries at a time.
 const QUERIES: usize = 64;
 
@@ -143,47 +144,76 @@ impl PackedOps for Flex {
     ) -> FlexTensor {
         let [hidden, head] = [hidden, head].map(contiguous);
         let [r, d] = last_two(&hidden);
-        let [v, _] = last_two(&head);
-        let mut picks: Vec<Vec<(usize, usize)>> = vec![Vec::new(); r];
         let (rows, targets) = (indices(&rows), indices(&targets));
-        for (i, (&row, &target)) in rows.iter().zip(&targets).enumerate() {
-            picks[row].push((i, target));
+        let mut states = vec![RowState::default(); r];
+        for (&row, &target) in rows.iter().zip(&targets) {
+            states[row].targets.push((target, 0.0));
         }
-        let mut out = vec![0.0; 2 * rows.len()];
-        let mut logits = vec![0.0; LOGIT_ROWS.min(r) * v];
-        let chunks = values(&hidden).chunks(LOGIT_ROWS * d);
-        for (hidden, picks) in chunks.zip(picks.chunks(LOGIT_ROWS)) {
-            let logits = &mut logits[..picks.len() * v];
-            let (hidden, head) = (Matrix::new(hidden, d), Matrix::new(values(&head), d));
-            gemm::multiply(logits, hidden, head.t(), Start::Zero);
-            let found: Vec<(usize, f32, bool)> = logits
-                .par_chunks_mut(v)
-                .zip(picks)
-                .flat_map_iter(|(row, picks)| vectorized(|| row_nll(row, picks)))
-                .collect();
-            for (i, nll, greedy) in found {
-                out[2 * i] = nll;
-                out[2 * i + 1] = f32::from(u8::from(greedy));
-            }
+        let mut logits = vec![0.0; r * LOGIT_COLUMNS.min(last_two(&head)[0])];
+        for (i, head) in values(&head).chunks(LOGIT_COLUMNS * d).enumerate() {
+            let width = head.len() / d;
+            let logits = &mut logits[..r * width]; // [R, width]
+            let hidden = Matrix::new(values(&hidden), d);
+            gemm::multiply(logits, hidden, Matrix::new(head, d).t(), Start::Zero);
+            logits
+                .par_chunks_mut(width)
+                .zip(&mut states)
+                .for_each(|(row, state)| vectorized(|| state.add(i * LOGIT_COLUMNS, row)));
         }
+        // Each row's targets come in the order in which they were asked for.
+        let mut found: Vec<_> = states.iter().map(RowState::scores).collect();
+        let out: Vec<f32> = rows
+            .iter()
+            .flat_map(|&row| found[row].next().expect("one for each target"))
+            .collect();
         FlexTensor::from_data(TensorData::new(out, [rows.len(), 2]))
     }
 }
 
-/// Scores of the targets in one row of logits, which is used up.
-#[inline(always)]
-fn row_nll(row: &mut [f32], picks: &[(usize, usize)]) -> Vec<(usize, f32, bool)> {
-    let max = math::max(row);
-    let mut found = Vec::with_capacity(picks.len());
-    for &(i, target) in picks {
-        // The first of equals is the likeliest, as in numpy and PyTorch.
-        let greedy = row[target] == max && !row[..target].contains(&max);
-        found.push((i, max - row[target], greedy));
+/// What is known of a row of logits of which some columns were seen.
+#[derive(Clone, Default)]
+struct RowState {
+    /// The largest logit and the first column that has it.
+    largest: Option<(f32, usize)>,
+    /// Σ exp(logit − largest).
+    total: f64,
+    /// Columns that are wanted, and their logits.
+    targets: Vec<(usize, f32)>,
+}
+
+impl RowState {
+    /// Takes in the columns from `first` on; `row` is used up.
+    #[inline(always)]
+    fn add(&mut self, first: usize, row: &mut [f32]) {
+        for (column, logit) in &mut self.targets {
+            if let Some(&found) = column.checked_sub(first).and_then(|at| row.get(at)) {
+                *logit = found;
+            }
+        }
+        let max = math::max(row);
+        let max = match self.largest {
+            // Of equals the first stays, as in numpy and PyTorch.
+            Some((largest, _)) if largest >= max => largest,
+            before => {
+                let at = row.iter().position(|&x| x == max).unwrap_or(0);
+                self.largest = Some((max, first + at));
+                let shrink = before.map_or(0.0, |(largest, _)| f64::from(largest - max).exp());
+                self.total *= shrink;
+                max
+            }
+        };
+        row.iter_mut().for_each(|x| *x = math::exp(*x - max));
+        self.total += f64::from(math::sum(row, |e| e));
     }
-    row.iter_mut().for_each(|x| *x = math::exp(*x - max));
-    let log_total = math::sum(row, |e| e).ln();
-    found.iter_mut().for_each(|(_, nll, _)| *nll += log_total);
-    found
+
+    /// −log softmax of every target, and 1 where it is the likeliest.
+    fn scores(&self) -> impl Iterator<Item = [f32; 2]> {
+        let (largest, at) = self.largest.unwrap_or((f32::NAN, 0));
+        self.targets.iter().map(move |&(column, logit)| {
+            let nll = f64::from(largest - logit) + self.total.ln();
+            [nll as f32, f32::from(u8::from(column == at))]
+        })
+    }
 }
 
 /// Q, K and V of a pack, `[N, 3D]`.

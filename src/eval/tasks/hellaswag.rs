@@ -38,7 +38,10 @@ impl Task for Harness {
     fn known(&self) -> KnownSet {
         KnownSet {
             count: COUNT,
-            sha256: &[],
+            sha256: vec![(
+                "100ae4df7f39a08f0c8d009a433ee53aeb24f053de1aad66e8439fb4928b19b4",
+                "in the cleaned six-line form of klosax/hellaswag_text_data",
+            )],
         }
     }
 
@@ -84,7 +87,10 @@ impl Task for Completion {
     fn known(&self) -> KnownSet {
         KnownSet {
             count: COUNT,
-            sha256: &[],
+            sha256: vec![(
+                "016a69bbfc6a35a6d091489fe0a4f7509b4cc56e20212ec01e89cfd559aac586",
+                "in the cleaned six-line form of klosax/hellaswag_text_data",
+            )],
         }
     }
 

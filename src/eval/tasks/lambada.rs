@@ -33,7 +33,10 @@ impl Task for Lambada {
     fn known(&self) -> KnownSet {
         KnownSet {
             count: 5153,
-            sha256: &[],
+            sha256: vec![(
+                "5f5a92166eb1aacf1ae96005bd63190de1cd62844db027e6ca057ec3d4512bfe",
+                "as in mosaicml/llm-foundry",
+            )],
         }
     }
 

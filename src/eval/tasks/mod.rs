@@ -22,7 +22,9 @@ pub fn all() -> Vec<Box<dyn Task>> {
         Box::new(winogrande::Winogrande),
     ];
     let paradigms = blimp::PARADIGMS.iter();
-    tasks.extend(paradigms.map(|&paradigm| Box::new(blimp::Blimp { paradigm }) as Box<dyn Task>));
+    tasks.extend(paradigms.map(|&(paradigm, sha256)| -> Box<dyn Task> {
+        Box::new(blimp::Blimp { paradigm, sha256 })
+    }));
     tasks
 }
 

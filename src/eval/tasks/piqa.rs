@@ -34,7 +34,10 @@ impl Task for Piqa {
     fn known(&self) -> KnownSet {
         KnownSet {
             count: 1838,
-            sha256: &[],
+            sha256: vec![(
+                "78acf664a173284dda6cccdb9047e4044acc15166c583654302ad8bc89733f07",
+                "as in mosaicml/llm-foundry",
+            )],
         }
     }
 

@@ -35,7 +35,10 @@ impl Task for Winogrande {
     fn known(&self) -> KnownSet {
         KnownSet {
             count: 1267,
-            sha256: &[],
+            sha256: vec![(
+                "e72a9b8805fb4aa029d4aafc540d64251e44b1d069a0b2fda967026299b2552f",
+                "as in mosaicml/llm-foundry",
+            )],
         }
     }
 

@@ -1,0 +1,85 @@
+//! HellaSwag on the CPU, f32: what one evaluation takes.
+//!
+//! ```sh
+//! cargo bench --bench eval -- TASK CHECKPOINT DATA N [plain]
+//! ```
+//!
+//! Prints one JSON line like `benches/eval_pytorch.py`: loading the model is not timed; reading
+//! the items, encoding and scoring are. `plain` scores every ending alone. `benches/eval.sh` runs
+//! both sides in turns and prints the ratios.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::tensor::Device;
+use scale_ckpt::checkpoint::Checkpoint;
+use scale_ckpt::checkpoint::hub::NoProgress;
+use scale_ckpt::data::Tokenizer;
+use scale_ckpt::eval::dataset::{self, Hub, Source};
+use scale_ckpt::eval::engine::Engine;
+use scale_ckpt::eval::prepared::LoadedTask;
+use scale_ckpt::eval::score::TaskScore;
+use scale_ckpt::eval::task::{Selection, tasks_named};
+use scale_ckpt::model::weights;
+
+fn main() {
+    scale_ckpt::allocator::keep_memory();
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| arg != "--bench")
+        .collect();
+    let [name, checkpoint, data, count, rest @ ..] = args.as_slice() else {
+        eprintln!("usage: cargo bench --bench eval -- TASK CHECKPOINT DATA N [plain]");
+        return;
+    };
+    let device = Device::flex();
+    let checkpoint = Checkpoint::open_dir(Path::new(checkpoint)).unwrap();
+    let config = &checkpoint.config;
+    let tokenizer = Tokenizer::for_checkpoint(&checkpoint.dir, config.vocab_size).unwrap();
+    let model = weights::load(&checkpoint, &device).unwrap();
+    let task = &tasks_named(name).unwrap()[0];
+    let engine = Engine {
+        model: &model,
+        device: &device,
+        share: rest.is_empty(),
+    };
+    let started = Instant::now();
+    let source = Source::Path(PathBuf::from(data));
+    let hub = Hub {
+        config: &|| unreachable!("the data is a file"),
+        progress: &NoProgress,
+    };
+    let data = dataset::load(&**task, &source, None, None, false, &hub).unwrap();
+    let selection = Selection {
+        limit: Some(count.parse().unwrap()),
+        sample_seed: None,
+    };
+    let task = LoadedTask::new(&**task, data, None, selection).unwrap();
+    let task = task.prepare(&tokenizer, config.n_positions).unwrap();
+    let items = task.score_all(&engine).unwrap();
+    let seconds = started.elapsed().as_secs_f64();
+    let record = &task.record;
+    let score = TaskScore::of(&record.task, record.protocol, record.kind, &items);
+    let value = |name: &str| score.metric(name).map(|metric| metric.value);
+    let line = serde_json::json!({
+        "what": name,
+        "items": score.n,
+        "seconds": seconds,
+        "items_per_s": score.n as f64 / seconds,
+        "peak_rss_mib": peak_kib() as f64 / 1024.0,
+        "tokens": task.tokens(&engine),
+        "acc": value("acc"),
+        "acc_norm": value("acc_norm"),
+    });
+    println!("{line}");
+}
+
+/// High-water mark of resident memory.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mark = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    mark.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0)
+}
