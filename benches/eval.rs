@@ -7,6 +7,21 @@
 //! Prints one JSON line like `benches/eval_pytorch.py`: loading the model is not timed; reading
 //! the items, encoding and scoring are. `plain` scores every ending alone. `benches/eval.sh` runs
 //! both sides in turns and prints the ratios.
+//!
+//! Two virtual cores of an AMD EPYC with AVX-512, PyTorch 2.15, lm-eval 0.4.13, three rounds,
+//! `benches/eval.sh PYTHON CHECKPOINT hellaswag_val_1000.jsonl N`, medians; N = 48 for a random
+//! GPT-2 124M, 1,000 for `fixtures/prose-4l`:
+//!
+//! | checkpoint | task | items/s | against | items/s | ratio (least to most) | peak MiB | theirs |
+//! |---|---|---|---|---|---|---|---|
+//! | 124M | hellaswag | 20.61 | harness, batch 8 | 3.64 | 5.67 (5.41 to 5.92) | 826 | 2183 |
+//! | 124M | hellaswag_completion | 21.83 | loop | 3.39 | 6.32 (6.03 to 6.44) | 826 | 1758 |
+//! | prose-4l | hellaswag | 294.70 | harness, batch 8 | 63.24 | 4.80 (4.66 to 4.82) | 91 | 1152 |
+//! | prose-4l | hellaswag_completion | 314.58 | loop | 57.13 | 5.51 (5.17 to 5.62) | 91 | 888 |
+//!
+//! By lever, 124M, hellaswag, 48 items, items/s: packed with shared contexts 12.2; with AVX-512
+//! 11 (18 at times: packing the head again for every 128 rows of logits was half of all); the
+//! head packed once for all rows, 2,048 tokens to a pack 20.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};

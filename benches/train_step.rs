@@ -8,8 +8,18 @@
 //! and the peak resident memory. `benches/train_step.py` does the same in PyTorch, and
 //! `benches/train_step.sh` runs both in turns and prints the ratios.
 //!
-//! Two virtual cores of an AMD EPYC (AVX2), PyTorch 2.15, two threads, other work on the host:
-//! times of one binary vary by a third, so only pairs run in turns say something. The result
+//! Two virtual cores of an AMD EPYC with AVX-512, PyTorch 2.15, two threads, three pairs of each,
+//! `benches/train_step.sh PYTHON 3 4`, medians:
+//!
+//! | shape | tokens/s | PyTorch | ratio | peak MiB | PyTorch | ratio |
+//! |---|---|---|---|---|---|---|
+//! | 124m-1x256 | 254 | 145 | 1.99 | 1989 | 3033 | 0.66 |
+//! | 124m-4x128 | 369 | 189 | 2.03 | 2013 | 3180 | 0.63 |
+//! | 124m-1x1024 | 374 | 192 | 1.95 | 2337 | 3615 | 0.65 |
+//! | small-8x256 | 4706 | 2779 | 1.69 | 467 | 1256 | 0.37 |
+//!
+//! What follows is from before this program used AVX-512, on two virtual cores of an AMD EPYC with
+//! other work on the host; whether PyTorch used it there was not recorded. There, times of one binary vary by a third, so only pairs run in turns say something. The result
 //! of `benches/train_step.sh PYTHON 2 4`, and of three more rounds of two shapes, medians:
 //!
 //! | shape | pairs | tokens/s | PyTorch | ratio (least to most) | peak MiB | PyTorch | ratio |
