@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use scale_ckpt::Result;
 
 use crate::commands::{
-    completions, data, diff, eval, generate, grow, inspect, logits, man, merge, methods, plan,
-    train,
+    analyze, completions, data, diff, eval, generate, grow, inspect, logits, man, merge, methods,
+    plan, train,
 };
 
 const AFTER_HELP: &str = "\
@@ -33,6 +33,7 @@ enum Command {
     Merge(merge::Args),
     Generate(generate::Args),
     Inspect(inspect::Args),
+    Analyze(analyze::Args),
     Diff(diff::Args),
     Logits(logits::Args),
     Methods(methods::Args),
@@ -52,6 +53,7 @@ impl Cli {
             Command::Merge(args) => args.execute(),
             Command::Generate(args) => args.execute(),
             Command::Inspect(args) => args.execute(),
+            Command::Analyze(args) => args.execute(),
             Command::Diff(args) => args.execute(),
             Command::Logits(args) => args.execute(),
             Command::Methods(args) => args.execute(),

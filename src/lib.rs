@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod allocator;
+pub mod analyze;
 pub mod certify;
 pub mod checkpoint;
 pub mod data;

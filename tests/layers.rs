@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["model", "run"],
     &["data"],
     &["growth", "train", "eval", "generate", "inspect"],
-    &["certify", "stages"],
+    &["analyze", "certify", "stages"],
     &["account", "grower", "recipe"],
 ];
 

@@ -1,5 +1,6 @@
 //! One file per subcommand: its arguments and what it does with them.
 
+pub mod analyze;
 pub mod completions;
 mod conductor;
 mod cost;
