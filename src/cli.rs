@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use scale_ckpt::Result;
 
 use crate::commands::{
-    analyze, completions, data, diff, eval, generate, grow, inspect, logits, man, merge, methods,
-    plan, train,
+    analyze, completions, data, diff, doctor, eval, generate, grow, inspect, logits, man, merge,
+    methods, plan, train,
 };
 
 const AFTER_HELP: &str = "\
@@ -37,6 +37,7 @@ enum Command {
     Diff(diff::Args),
     Logits(logits::Args),
     Methods(methods::Args),
+    Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -57,6 +58,7 @@ impl Cli {
             Command::Diff(args) => args.execute(),
             Command::Logits(args) => args.execute(),
             Command::Methods(args) => args.execute(),
+            Command::Doctor(args) => args.execute(),
             Command::Completions(args) => args.execute(),
             Command::Man(args) => args.execute(),
         }

@@ -62,72 +62,16 @@ fn open_cuda(_index: usize) -> Result<Device> {
     })
 }
 
-/// Probes for the driver and compiler libraries before the backend touches them: it panics
-/// where they are missing.
+/// Looks for all that is needed before the backend touches it: it panics where that is missing.
 #[cfg(feature = "cuda")]
 fn open_cuda(index: usize) -> Result<Device> {
-    let missing = |message: String, hint: &str| Error::Device {
-        message,
-        hint: Some(hint.to_owned()),
-    };
-    for (library, package) in [
-        ("libcuda.so.1", "the NVIDIA driver"),
-        ("libnvrtc.so", "the CUDA toolkit (NVRTC)"),
-    ] {
-        if !library_exists(library) {
-            return Err(missing(
-                format!("{library} was not found in the library path"),
-                &format!("install {package}, set LD_LIBRARY_PATH, or use --device cpu"),
-            ));
-        }
+    let root = std::path::Path::new("/");
+    let parts = crate::cuda::parts(&|name| std::env::var(name).ok(), root);
+    if let Some(part) = parts.iter().find(|part| part.found.is_none()) {
+        return Err(part.missing());
     }
-    if !cuda_headers_exist() {
-        return Err(missing(
-            "cuda_runtime.h was not found under $CUDA_PATH, /usr/local/cuda, /opt/cuda or /usr"
-                .into(),
-            "install the CUDA headers or set CUDA_PATH",
-        ));
-    }
+    crate::cuda::check_index(index, crate::cuda::gpu_count(root))?;
     Ok(Device::cuda(index))
-}
-
-/// Looks where the dynamic loader looks, without loading.
-#[cfg(feature = "cuda")]
-fn library_exists(name: &str) -> bool {
-    let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
-    let toolkit = std::env::var("CUDA_PATH")
-        .map(|root| format!("{root}/lib64"))
-        .unwrap_or_default();
-    let usual = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/cuda/lib64",
-        "/usr/local/nvidia/lib64",
-        "/usr/lib/wsl/lib",
-        "/usr/lib/aarch64-linux-gnu",
-    ];
-    path.split(':')
-        .chain(usual)
-        .chain([toolkit.as_str()])
-        .filter(|dir| !dir.is_empty())
-        .filter_map(|dir| std::fs::read_dir(dir).ok())
-        .flatten()
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().starts_with(name))
-}
-
-#[cfg(feature = "cuda")]
-fn cuda_headers_exist() -> bool {
-    let root = std::env::var("CUDA_PATH").unwrap_or_default();
-    [root.as_str(), "/usr/local/cuda", "/opt/cuda", "/usr"]
-        .iter()
-        .any(|root| {
-            !root.is_empty()
-                && std::path::Path::new(root)
-                    .join("include/cuda_runtime.h")
-                    .is_file()
-        })
 }
 
 impl FromStr for DeviceSpec {

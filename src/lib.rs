@@ -5,6 +5,7 @@ pub mod allocator;
 pub mod analyze;
 pub mod certify;
 pub mod checkpoint;
+pub mod cuda;
 pub mod data;
 pub mod device;
 pub mod durable;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// siblings that do not use each other.
 const LAYERS: &[&[&str]] = &[
     &["allocator", "error"],
-    &["interrupt"],
+    &["cuda", "interrupt"],
     &["durable"],
     &["checkpoint", "device"],
     &["progress", "kernels", "manifest", "events", "ledger"],
@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
 /// Modules that work on the host alone.
 const WITHOUT_BURN: &[&str] = &[
     "allocator",
+    "cuda",
     "error",
     "interrupt",
     "durable",

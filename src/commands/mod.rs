@@ -6,6 +6,7 @@ mod conductor;
 mod cost;
 pub mod data;
 pub mod diff;
+pub mod doctor;
 pub mod eval;
 mod family;
 pub mod generate;

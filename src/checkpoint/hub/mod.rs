@@ -124,6 +124,18 @@ pub fn fetch(
     })
 }
 
+/// Asks the hub for an answer, whatever it is.
+///
+/// # Errors
+/// There is none: no network, no such host, or nobody there.
+pub fn reach(config: &HubConfig) -> Result<()> {
+    block_on(&config.endpoint, config, async {
+        let remote = Remote::new(config)?;
+        let answer = remote.ping().await;
+        answer.map_err(|fault| fault.explain(&config.endpoint, config))
+    })
+}
+
 /// Runs `work` to its end on this thread.
 fn block_on<T>(what: &str, config: &HubConfig, work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -150,6 +150,13 @@ impl<'a> Remote<'a> {
         })
     }
 
+    /// Asks for the first page; any answer is one.
+    pub async fn ping(&self) -> Result<(), Fault> {
+        let request = self.plain.head(self.endpoint.clone()).send();
+        guarded(self.config.listing_timeout, request).await??;
+        Ok(())
+    }
+
     /// Whether there is a token that is not sent, lest others read it.
     pub fn withholds_token(&self) -> bool {
         self.token.is_none() && self.config.token.is_some()
