@@ -74,8 +74,7 @@ fn main() {
     let task = task.prepare(&tokenizer, config.n_positions).unwrap();
     let items = task.score_all(&engine).unwrap();
     let seconds = started.elapsed().as_secs_f64();
-    let record = &task.record;
-    let score = TaskScore::of(&record.task, record.protocol, record.kind, &items);
+    let score = TaskScore::of(&task.record, &items);
     let value = |name: &str| score.metric(name).map(|metric| metric.value);
     let line = serde_json::json!({
         "what": name,

@@ -286,6 +286,12 @@ fn check_values(recipe: &Recipe) -> Result<(), String> {
     if recipe.out.as_os_str().is_empty() {
         return Err("`out` is empty".into());
     }
+    if recipe.eval.every_tokens == Some(0) {
+        return Err("eval.every_tokens must be at least 1".into());
+    }
+    if recipe.eval.every_tokens.is_some() && recipe.eval.tasks.is_empty() {
+        return Err("eval.every_tokens is given, but no eval.tasks".into());
+    }
     if recipe.eval.val_tokens == Some(0) {
         return Err("eval.val_tokens must be at least 1".into());
     }

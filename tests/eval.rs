@@ -174,8 +174,7 @@ fn completion_scores_are_those_of_pytorch_item_by_item() {
             "item {i}"
         );
     }
-    let record = &task.record;
-    let score = TaskScore::of(&record.task, record.protocol, record.kind, &items);
+    let score = TaskScore::of(&task.record, &items);
     let right = |name| (score.metric(name).unwrap().value * 200.0).round() as usize;
     assert_eq!(
         (right("acc"), right("acc_norm")),

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use hub_server::{Hub, Repo};
 use sandbox::{Outcome, RECIPE, Sandbox, rows, with_recipe};
+use scale_ckpt::eval::tasks::blimp::PARADIGMS;
 use serde_json::{Value, json};
 use support::{copy_dir, fixture};
 
@@ -112,7 +113,7 @@ fn a_model_in_training_is_scored_at_set_tokens() {
     let run = "train r.toml --set train.tokens=3072";
     sandbox.run(run).expect(
         0,
-        &["step 4: hellaswag_completion (protocol completion, 5 items) acc "],
+        &["step 4: hellaswag_completion (protocol completion, 5 of 10042 items) acc "],
     );
     let events = sandbox.events();
     let scored: Vec<_> = events
@@ -181,6 +182,8 @@ fn damaged_and_foreign_files_are_named() {
 --tasks hellaswag_completion --data hellaswag=h.jsonl --num-fewshot 2 | 2 | without examples
 --tasks hellaswag --data hellaswag=h.jsonl --num-fewshot 2 | 2 | hint: give --fewshot-data hellaswag=FILE
 --tasks hellaswag --data hellaswag=h.jsonl --num-fewshot 9 --fewshot-data hellaswag=h.jsonl | 2 | 2 examples to draw 10
+--tasks hellaswag --data hellaswag=h.jsonl --sample-seed 3 | 2 | and no limit
+--tasks hellaswag --data hellaswag=h.jsonl --num-fewshot 18446744073709551615 --fewshot-data hellaswag=h.jsonl | 2 | are more than 1000
 --tasks hellaswag --data hellaswag=h.jsonl --shard 3/2 --out o | 2 | not i/n
 --tasks hellaswag --data hellaswag=h.jsonl --shard 1/2 | 2 | --out
 --val t.txt --shard 1/2 --out o | 2 | not shared out among shards
@@ -203,6 +206,13 @@ fn damaged_and_foreign_files_are_named() {
     sandbox.refuses("eval ./x-* --val t.txt", 3, &["no checkpoint matches"]);
     sandbox.write("f.toml", "models = [\"./m\"]\ntaks = [\"piqa\"]\n");
     sandbox.refuses("eval f.toml", 3, &["line 2", "hint: did you mean `tasks`"]);
+    // The command line narrows a recipe.
+    let recipe = "models = [\"./m\"]\ntasks = [\"piqa\", \"hellaswag\"]\n[data]\nhellaswag = \"h.jsonl\"\npiqa = \"p.jsonl\"\n";
+    sandbox.write("n.toml", recipe);
+    sandbox
+        .run("eval n.toml --tasks hellaswag_completion")
+        .expect(0, &["2 items"]);
+    sandbox.refuses("eval n.toml", 3, &["p.jsonl"]);
     sandbox.refuses("eval f.toml ./m", 2, &["f.toml is a recipe"]);
 }
 
@@ -257,8 +267,8 @@ fn a_family_is_scored_from_a_recipe_and_compared() {
     assert!(comparisons[0]["p"].as_f64().unwrap() <= 1.0);
     let shown = sandbox.run("eval family.toml").expect(0, &[]);
     for words in [
-        "protocol harness, 30 items",
-        "protocol completion, 30 items",
+        "protocol harness, 30 of 10042 items",
+        "protocol completion, 30 of 10042 items",
         "McNemar",
         "ppl/byte",
     ] {
@@ -279,16 +289,19 @@ fn a_family_is_scored_from_a_recipe_and_compared() {
 #[test]
 fn results_have_the_keys_of_the_harness() {
     let sandbox = with_items(5);
-    copy_dir(&fixture("eval/data/blimp"), &sandbox.path("b"));
-    let tasks = "hellaswag,blimp_passive_1,blimp_causative";
+    fs::create_dir(sandbox.path("b")).unwrap();
+    let sentences = fs::read(fixture("eval/data/blimp/passive_1.jsonl")).unwrap();
+    for (paradigm, _) in PARADIGMS {
+        sandbox.write(&format!("b/{paradigm}.jsonl"), &sentences);
+    }
     let data = "--data hellaswag=h.jsonl --data blimp=b";
-    sandbox
-        .run(&format!("eval ./m --tasks {tasks} {data} --out e"))
-        .expect(
-            0,
-            &["blimp: 10 items of 2 paradigms, 0 of them the full set"],
-        );
-    let results: Value = serde_json::from_slice(&sandbox.read("e/m/results.json")).unwrap();
+    let eval = |tasks: &str| sandbox.run(&format!("eval ./m --tasks {tasks} {data} --out e"));
+    let outcome =
+        eval("hellaswag,blimp").expect(0, &["blimp: 335 items of 67 paradigms, 0 of them full"]);
+    let words = "blimp (protocol harness, 335 of 67000 items, mean of 67 paradigms)";
+    assert!(outcome.stdout.contains(words), "{}", outcome.stdout);
+    let read = || -> Value { serde_json::from_slice(&sandbox.read("e/m/results.json")).unwrap() };
+    let results = read();
     let of = &results["results"]["hellaswag"];
     for key in [
         "alias",
@@ -300,11 +313,15 @@ fn results_have_the_keys_of_the_harness() {
         assert!(!of[key].is_null(), "{key}: {results}");
     }
     let mean = |task: &str| results["results"][task]["acc,none"].as_f64().unwrap();
-    let both = mean("blimp_causative") + mean("blimp_passive_1");
-    assert_eq!(mean("blimp"), both / 2.0);
+    let all = PARADIGMS
+        .iter()
+        .map(|(paradigm, _)| mean(&format!("blimp_{paradigm}")));
+    assert!((mean("blimp") - all.sum::<f64>() / 67.0).abs() < 1e-12);
     assert_eq!(results["groups"]["blimp"], results["results"]["blimp"]);
-    let members = json!(["blimp_passive_1", "blimp_causative"]);
-    assert_eq!(results["group_subtasks"]["blimp"], members);
+    assert_eq!(
+        results["group_subtasks"]["blimp"].as_array().unwrap().len(),
+        67
+    );
     assert_eq!(results["versions"]["hellaswag"], 1.0);
     assert_eq!(results["n-shot"]["hellaswag"], 0);
     assert_eq!(results["higher_is_better"]["hellaswag"]["acc"], true);
@@ -315,6 +332,14 @@ fn results_have_the_keys_of_the_harness() {
     );
     let samples = String::from_utf8(sandbox.read("e/m/samples_hellaswag.jsonl")).unwrap();
     assert_eq!(samples.lines().count(), 5);
+    // Some paradigms are not BLiMP.
+    let outcome = eval("hellaswag,blimp_passive_1,blimp_causative").expect(0, &[]);
+    assert!(
+        outcome
+            .stdout
+            .contains("blimp_causative (protocol harness, 5 of 1000 items)")
+    );
+    assert!(read().get("groups").is_none() && read()["results"].get("blimp").is_none());
 }
 
 /// What an evaluation left: names and contents below its folder.
@@ -425,9 +450,13 @@ fn shards_merge_into_the_whole() {
     for shard in 1..=3 {
         let part = format!("{EVAL} --shard {shard}/3 --out part-{shard}");
         let outcome = sandbox.run(&part).expect(0, &[]);
-        assert!(outcome.stdout.contains(&format!("shard {shard}/3 only")));
+        assert!(outcome.stdout.contains("`scale-ckpt merge` joins"));
     }
-    sandbox.refuses("merge part-1 part-3 --out x", 2, &["missing: 2/3"]);
+    sandbox.refuses(
+        "merge part-1 part-3 --out x",
+        2,
+        &["1 of 3 shards are missing: 2/3"],
+    );
     sandbox.refuses(
         "merge part-1 whole --out x",
         3,
@@ -454,6 +483,138 @@ fn shards_merge_into_the_whole() {
     sandbox
         .run(merge)
         .expect(3, &["no score of item 1", "run it again"]);
+}
+
+#[test]
+fn odd_shards_and_merges_do_no_harm() {
+    let sandbox = with_items(5);
+    copy_dir(&sandbox.path("m"), &sandbox.path("p"));
+    let pair = EVAL.replace("./m", "./m ./p");
+    // More shards than items: some have none.
+    sandbox
+        .run(&format!("{pair} --shard 7/8 --out s"))
+        .expect(0, &[]);
+    for shard in 1..=2 {
+        sandbox
+            .run(&format!("{EVAL} --shard {shard}/2 --out z{shard}"))
+            .expect(0, &[]);
+    }
+    sandbox.refuses(
+        "merge z1 z2 --out z1",
+        2,
+        &["--out z1 is one of the shards"],
+    );
+    sandbox
+        .run(&format!("{EVAL} --shard 3/3 --out z3"))
+        .expect(0, &[]);
+    sandbox.refuses(
+        "merge z1 z2 z3 --out x",
+        3,
+        &["z3: shard 3/3, beside shards of 2"],
+    );
+    sandbox.refuses(
+        &format!("{EVAL} --shard 1/99999999999 --out y"),
+        2,
+        &["is not i/n"],
+    );
+    // A damaged file of scores is not taken for scores.
+    let mut journals = fs::read_dir(sandbox.path("z2/items")).unwrap();
+    let journal = journals.next().unwrap().unwrap().path();
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(
+        &journal,
+        text.replacen("\"loglik\":[", "\"loglik\":[],\"x\":[", 1),
+    )
+    .unwrap();
+    sandbox.refuses("merge z1 z2 --out x", 3, &["no score of item 1", "damaged"]);
+}
+
+#[test]
+fn the_plain_way_is_not_taken_from_what_the_other_found() {
+    let sandbox = with_items(5);
+    sandbox.run(&format!("{EVAL} --out e")).expect(0, &[]);
+    let shared = sandbox.read("e/m/samples_hellaswag.jsonl");
+    let plain = format!("{EVAL} --out e --plain");
+    sandbox.run(&plain).expect(0, &["hellaswag: 5 items in"]);
+    assert!(sandbox.read("e/m/samples_hellaswag.jsonl") == shared);
+}
+
+#[test]
+fn losses_on_texts_are_kept_too() {
+    let sandbox = Sandbox::with("hellaswag/model");
+    sandbox.write("t.txt", "Some words to score, a few of them. ".repeat(20));
+    let eval = "eval ./m --val t.txt --context 16 --out e --json";
+    let first = sandbox.run(eval).expect(0, &[]);
+    let kept = fs::read_dir(sandbox.path("e/items")).unwrap();
+    let kept: Vec<_> = kept.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1);
+    // What is kept is what is told.
+    let text = fs::read_to_string(&kept[0]).unwrap();
+    fs::write(
+        &kept[0],
+        text.replacen("\"context\":16", "\"context\":17", 1),
+    )
+    .unwrap();
+    let second = sandbox.run(eval).expect(0, &[]);
+    assert_eq!(json_of(&first)["models"][0]["val"]["context"], 16);
+    assert_eq!(json_of(&second)["models"][0]["val"]["context"], 17);
+    let other = sandbox.run(&eval.replace("16", "8")).expect(0, &[]);
+    assert_eq!(json_of(&other)["models"][0]["val"]["context"], 8);
+    let huge = format!(
+        "eval ./m --val t.txt --context 16 --json --val-tokens {}",
+        u64::MAX
+    );
+    let all = sandbox.run(&huge).expect(0, &[]);
+    assert_eq!(
+        json_of(&all)["models"][0]["val"],
+        json_of(&first)["models"][0]["val"]
+    );
+}
+
+#[test]
+fn records_of_other_tasks_are_checked_too() {
+    let table = r#"
+arc_easy | {"question":{"text":"x"},"answerKey":"A"} | missing field `stem`
+arc_easy | {"question":"x","choices":{"texts":["a","b"],"label":["A","B"]},"answerKey":"A"} | missing field `text`
+arc_easy | {"question":"x","choices":{"text":["a","b"],"label":["A","B"]},"answerKey":"C"} | answerKey `C` is none of A, B
+arc_easy | {"question":"x","choices":{"text":["a"],"label":["A"]},"answerKey":"A"} | 1 choices with 1 labels
+arc_easy | {"question":"x","choices":[{"label":"A"}],"answerKey":"A"} | expected a string, found null
+arc_easy | {"query":"Question: x","choices":[],"gold":0} | expected 2 choices or more, found 0
+piqa | {"goal":"g","sol1":"a","label":0} | missing field `sol2`
+piqa | {"goal":"g","sol1":"a","sol2":"b","label":2} | expected a label from 0 to 1, found 2
+winogrande | {"sentence":"no gap","option1":"a","option2":"b","answer":"1"} | has no gap
+winogrande | {"sentence":"a _ b","option1":"a","option2":"b","answer":""} | expected an answer of 1 or 2
+lambada_openai | {"text":"word"} | a single word
+blimp_causative | {"sentence_good":"a"} | missing field `sentence_bad`
+"#;
+    let sandbox = Sandbox::with("hellaswag/model");
+    for row in rows(table) {
+        let (task, record, words) = (row[0], row[1], row[2]);
+        let dataset = task.split("_causative").next().unwrap();
+        sandbox.write("d.jsonl", record);
+        let eval = format!("eval ./m --tasks {task} --data {dataset}=d.jsonl");
+        sandbox.refuses(&eval, 3, &["d.jsonl:1: ", words]);
+        sandbox.refuses(
+            &format!("{eval} --skip-bad"),
+            3,
+            &["d.jsonl: no items there"],
+        );
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named() {
+    let sandbox = with_items(3);
+    let weights = sandbox.path("m/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    // Numbers of f16 that are not finite.
+    bytes[8 + header..]
+        .chunks_exact_mut(2)
+        .for_each(|x| x.copy_from_slice(&[0xff, 0x7e]));
+    fs::write(&weights, bytes).unwrap();
+    let words = ["./m: hellaswag, item 0", "not finite", "hint: "];
+    sandbox.run(&format!("{EVAL} --out e")).expect(3, &words);
 }
 
 #[test]
@@ -549,6 +710,6 @@ fn published_scores_that_do_not_come_out_are_a_failure() {
         "differs: gpt2 hellaswag: acc ",
         "published 31.14",
     ] {
-        assert!(outcome.stdout.contains(words), "{}", outcome.stdout);
+        assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
     }
 }

@@ -10,8 +10,10 @@ use scale_ckpt::eval::dataset::Shots;
 use scale_ckpt::eval::published::CELLS;
 use scale_ckpt::eval::task::{Selection, Shard};
 use scale_ckpt::recipe::{FamilyRecipe, load_family};
+use serde_json::json;
 
 use super::family::{Family, published, show};
+use super::shared::{print, print_json};
 use super::tasks::TaskChoice;
 
 /// Seed of the choice of few-shot examples in lm-evaluation-harness.
@@ -51,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroUsize>,
     /// Draw those items with this seed instead.
-    #[arg(long, value_name = "SEED", requires = "limit")]
+    #[arg(long, value_name = "SEED")]
     sample_seed: Option<u64>,
     /// Score one part of the items, to be joined by `merge`.
     #[arg(long, value_name = "I/N", requires = "out")]
@@ -65,7 +67,7 @@ pub struct Args {
     /// Text files, token shards, folders or globs for loss and perplexity.
     #[arg(long, value_name = "PATH")]
     val: Vec<PathBuf>,
-    /// At most so many tokens of them.
+    /// About so many tokens of them: whole windows, at least one.
     #[arg(long, value_name = "N")]
     val_tokens: Option<NonZeroU64>,
     /// Tokens per window; n_positions unless given.
@@ -100,10 +102,15 @@ fn named_path(text: &str) -> Result<(String, PathBuf), String> {
 
 impl Args {
     pub fn execute(self) -> Result<()> {
-        let json = self.json;
-        let reproduce = self.reproduce_published;
+        let (json, reproduce, shard) = (self.json, self.reproduce_published, self.shard);
         let family = self.family()?;
-        let outcome = family.score()?;
+        let Some(outcome) = family.score()? else {
+            let shard = shard.map(|shard| shard.to_string());
+            if json {
+                return print_json(&json!({ "schema": 2, "shard": shard }));
+            }
+            return print("this shard is scored; `scale-ckpt merge` joins it with the others");
+        };
         show(&outcome, json)?;
         if reproduce {
             return published(&outcome);
@@ -132,6 +139,10 @@ impl Args {
                 all.dedup();
                 recipe.models = all;
             }
+            if recipe.limit.is_some() || recipe.num_fewshot > 0 {
+                let message = "published scores are of all items, without examples";
+                return Err(Error::usage(message).with_hint("leave the recipe's limit away"));
+            }
             recipe.tasks = vec!["hellaswag_completion".into(), "hellaswag".into()];
             let published = |model: &String| CELLS.iter().any(|cell| cell.model == model);
             if let Some(model) = recipe.models.iter().find(|model| !published(model)) {
@@ -141,12 +152,18 @@ impl Args {
                 );
             }
         }
-        let override_list = |mine: &mut Vec<_>, given: Vec<_>| {
-            if !given.is_empty() {
-                *mine = given;
-            }
-        };
-        override_list(&mut recipe.tasks, self.tasks);
+        if !self.tasks.is_empty() {
+            recipe.tasks = self.tasks;
+            // What the recipe has for other tasks is not meant.
+            let named = TaskChoice {
+                names: recipe.tasks.clone(),
+                ..TaskChoice::default()
+            };
+            let tasks = named.find()?;
+            let is_read = |name: &String| tasks.iter().any(|task| task.dataset() == name);
+            recipe.data.retain(|name, _| is_read(name));
+            recipe.fewshot_data.retain(|name, _| is_read(name));
+        }
         recipe.data.extend(self.data);
         recipe.fewshot_data.extend(self.fewshot_data);
         if !self.val.is_empty() {

@@ -1,5 +1,7 @@
 //! Scoring a family of checkpoints.
 
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,7 +18,7 @@ use scale_ckpt::eval::prepared::{LoadedTask, PreparedTask, of_shard};
 use scale_ckpt::eval::published;
 use scale_ckpt::eval::report;
 use scale_ckpt::eval::score::ItemScore;
-use scale_ckpt::eval::task::{Shard, group_of};
+use scale_ckpt::eval::task::{Selection, Shard, group_of};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::{Result, VERSION};
@@ -26,6 +28,9 @@ use sha2::{Digest, Sha256};
 use super::scores::{Row, render, render_comparisons};
 use super::shared::{load_model, open, print, print_json, thousands, tokenizer};
 use super::tasks::TaskChoice;
+
+/// More examples than any context holds.
+const MAX_SHOTS: usize = 1000;
 
 /// Checkpoints, and what they are scored on.
 pub struct Family {
@@ -74,11 +79,22 @@ impl Family {
             return Err(Error::usage("a text is not shared out among shards")
                 .with_hint("leave --val to a run without --shard"));
         }
+        let Selection { limit, sample_seed } = self.tasks.selection;
+        if sample_seed.is_some() && limit.is_none() {
+            return Err(Error::usage("a seed to draw items with, and no limit")
+                .with_hint("say how many with --limit"));
+        }
+        let count = self.tasks.shots.map_or(0, |shots| shots.count);
+        if count > MAX_SHOTS {
+            return Err(Error::usage(format!(
+                "{count} examples before every question are more than {MAX_SHOTS}"
+            )));
+        }
         self.tasks.find().map(drop)
     }
 
-    /// Scores all checkpoints on everything.
-    pub fn score(&self) -> Result<Outcome> {
+    /// Scores all checkpoints on everything. Of a shard nothing comes but its items' scores.
+    pub fn score(&self) -> Result<Option<Outcome>> {
         let device = self.device.open()?;
         let mut tasks = self.tasks.load()?;
         describe(&tasks);
@@ -88,11 +104,14 @@ impl Family {
                 leave_out_unfit(task, &members)?;
             }
         }
+        // All that can be wrong with the input is found before the folder is claimed.
+        let readings = Readings::new(self, &tasks, &members)?;
         let mut evaluation = Evaluation {
             schema: 1,
             tool_version: VERSION.to_owned(),
             device: self.device.kind().to_owned(),
             dtype: "float32".to_owned(),
+            plain: !self.share,
             models: members.iter().map(|m| m.record.clone()).collect(),
             tasks: tasks.iter().map(|task| task.record.clone()).collect(),
             selection: self.tasks.selection,
@@ -103,42 +122,38 @@ impl Family {
         if let Some(folder) = &folder {
             folder.announce(&evaluation)?;
         }
-        let prepared = PreparedTasks::new(&tasks, &members)?;
-        let mut scored = Vec::with_capacity(members.len());
+        let mut items = Vec::with_capacity(members.len());
         for member in &members {
-            let tasks = prepared.of(member);
-            let (text, items) = self
-                .score_member(member, tasks, &evaluation, folder.as_ref(), &device)
-                .map_err(|error| match (error, &folder) {
-                    (error @ Error::Interrupted { .. }, Some(_)) => {
-                        error.with_hint("the same command goes on from there")
-                    }
-                    (error @ Error::Interrupted { .. }, None) => {
-                        error.with_hint("with --out DIR, what was scored would be kept")
-                    }
-                    (error, _) => error,
-                })?;
+            let scoring = Scoring {
+                family: self,
+                member,
+                reading: readings.of(member),
+                evaluation: &evaluation,
+                folder: folder.as_ref(),
+                device: &device,
+                model: OnceCell::new(),
+            };
+            let (text, of_tasks) = scoring.run().map_err(|error| match (error, &folder) {
+                (error @ Error::Interrupted { .. }, Some(_)) => {
+                    error.with_hint("the same command goes on from there")
+                }
+                (error @ Error::Interrupted { .. }, None) => {
+                    error.with_hint("with --out DIR, what was scored would be kept")
+                }
+                (error, _) => error,
+            })?;
             evaluation.texts.extend(text);
-            scored.push(items);
+            items.push(of_tasks);
         }
-        let position = |name: &str, all: &[String]| {
-            all.iter()
-                .position(|other| other == name)
-                .expect("one of them")
-        };
-        let models: Vec<String> = evaluation.models.iter().map(|m| m.slug.clone()).collect();
-        let names: Vec<String> = evaluation.tasks.iter().map(|t| t.task.clone()).collect();
-        let outcome = Outcome::gather(evaluation, &|model, task| {
-            Ok(scored[position(&model.slug, &models)][position(&task.task, &names)].clone())
-        })?;
+        if self.shard.is_some() {
+            return Ok(None);
+        }
+        let outcome = Outcome::new(evaluation, items);
         if let Some(folder) = &folder {
             folder.announce(&outcome.evaluation)?;
-            // A shard has no result of its own.
-            if self.shard.is_none() {
-                report::write(&outcome, folder.path())?;
-            }
+            report::write(&outcome, folder.path())?;
         }
-        Ok(outcome)
+        Ok(Some(outcome))
     }
 
     fn members(&self) -> Result<Vec<Member>> {
@@ -173,72 +188,6 @@ impl Family {
         Ok(members)
     }
 
-    /// Scores one checkpoint: its loss on the text, and the items of every task.
-    fn score_member(
-        &self,
-        member: &Member,
-        tasks: &[PreparedTask],
-        evaluation: &Evaluation,
-        folder: Option<&Folder>,
-        device: &Device,
-    ) -> Result<(Option<TextLoss>, Vec<Vec<ItemScore>>)> {
-        // Loaded only where something is left to do.
-        let mut model = None;
-        let mut model = || -> Result<Gpt2> {
-            if model.is_none() {
-                model = Some(load_model(&member.checkpoint, device)?);
-            }
-            Ok(model.clone().expect("just loaded"))
-        };
-        let text = if self.val.is_empty() {
-            None
-        } else {
-            Some(self.score_text(member, &model()?, device)?)
-        };
-        let mut all = Vec::with_capacity(tasks.len());
-        let mut pace = Pace::default();
-        for task in tasks {
-            let wanted = evaluation.items(&task.record)?;
-            let mut journal = folder
-                .map(|folder| folder.journal(evaluation, &member.record, &task.record))
-                .transpose()?;
-            let mut found = match &journal {
-                Some(journal) => journal.items.clone(),
-                None => Default::default(),
-            };
-            let missing = wanted.iter().filter(|item| !found.contains_key(item));
-            let missing = missing.count();
-            if missing > 0 {
-                let model = model()?;
-                let engine = Engine {
-                    model: &model,
-                    device,
-                    share: self.share,
-                };
-                let known = found.clone();
-                let is_missing = |item| of_shard(self.shard, item) && !known.contains_key(&item);
-                let start = Instant::now();
-                task.score(&engine, &is_missing, &mut |scores| {
-                    found.extend(scores.iter().map(|s| (s.item, s.clone())));
-                    journal.as_mut().map_or(Ok(()), |j| j.append(scores))
-                })?;
-                journal.as_ref().map_or(Ok(()), |j| j.sync())?;
-                let seconds = start.elapsed().as_secs_f64();
-                pace.add(&member.record.name, &task.record.task, missing, seconds);
-            }
-            all.push(wanted.iter().map(|item| found[item].clone()).collect());
-        }
-        pace.say();
-        Ok((text, all))
-    }
-
-    fn score_text(&self, member: &Member, model: &Gpt2, device: &Device) -> Result<TextLoss> {
-        let vocab_size = member.checkpoint.config.vocab_size;
-        let text = Tokens::open(&self.val, Split::Val, &member.tokenizer, vocab_size)?;
-        let windows = self.windows(member)?;
-        text_loss(model, &text, windows, Some(&member.tokenizer), device)
-    }
-
     fn windows(&self, member: &Member) -> Result<Windows> {
         let (name, longest) = (&member.record.name, member.record.n_positions);
         let context = self.context.unwrap_or(longest);
@@ -258,6 +207,102 @@ impl Family {
             stride,
             max_tokens: self.val_tokens,
         })
+    }
+}
+
+/// The scoring of one checkpoint.
+struct Scoring<'a> {
+    family: &'a Family,
+    member: &'a Member,
+    reading: &'a Reading<'a>,
+    evaluation: &'a Evaluation,
+    folder: Option<&'a Folder>,
+    device: &'a Device,
+    /// Loaded only where something is left to do.
+    model: OnceCell<Gpt2>,
+}
+
+impl Scoring<'_> {
+    /// Its loss on the text, and the items' scores of every task.
+    fn run(&self) -> Result<(Option<TextLoss>, Vec<Vec<ItemScore>>)> {
+        let text = self.reading.text.as_ref().map(|text| self.text(text));
+        let text = text.transpose()?;
+        let mut pace = Pace::default();
+        let tasks = self.reading.tasks.iter();
+        let items = tasks.map(|task| self.task(task, &mut pace));
+        let items = items.collect::<Result<_>>()?;
+        pace.say();
+        Ok((text, items))
+    }
+
+    fn model(&self) -> Result<&Gpt2> {
+        if self.model.get().is_none() {
+            let loaded = load_model(&self.member.checkpoint, self.device)?;
+            // Nobody else sets it.
+            let _ = self.model.set(loaded);
+        }
+        Ok(self.model.get().expect("just loaded"))
+    }
+
+    fn text(&self, text: &Tokens) -> Result<TextLoss> {
+        let windows = self.family.windows(self.member)?;
+        let record = &self.member.record;
+        let key = self.evaluation.text_key(record, text.sha256(), windows);
+        if let Some(kept) = self.folder.and_then(|folder| folder.text(&key)) {
+            return Ok(kept);
+        }
+        let tokenizer = Some(&self.member.tokenizer);
+        let loss = text_loss(self.model()?, text, windows, tokenizer, self.device)?;
+        if let Some(folder) = self.folder {
+            folder.keep_text(&key, &loss)?;
+        }
+        Ok(loss)
+    }
+
+    fn task(&self, task: &PreparedTask, pace: &mut Pace) -> Result<Vec<ItemScore>> {
+        let (record, shard) = (&self.member.record, self.family.shard);
+        let wanted = self.evaluation.items(&task.record)?;
+        let mut journal = self
+            .folder
+            .map(|folder| folder.journal(self.evaluation, record, &task.record))
+            .transpose()?;
+        let mut found = match &mut journal {
+            Some(journal) => std::mem::take(&mut journal.items),
+            None => BTreeMap::new(),
+        };
+        let known: BTreeSet<usize> = found.keys().copied().collect();
+        let missing = wanted.iter().filter(|item| !known.contains(item)).count();
+        if missing > 0 {
+            let engine = Engine {
+                model: self.model()?,
+                device: self.device,
+                share: self.family.share,
+            };
+            let is_missing = |item| of_shard(shard, item) && !known.contains(&item);
+            let start = Instant::now();
+            task.score(&engine, &is_missing, &mut |scores| {
+                found.extend(scores.iter().map(|s| (s.item, s.clone())));
+                journal.as_mut().map_or(Ok(()), |j| j.append(scores))
+            })
+            .map_err(|error| of_model(error, &record.name))?;
+            journal.as_ref().map_or(Ok(()), |j| j.sync())?;
+            let seconds = start.elapsed().as_secs_f64();
+            pace.add(&record.name, &task.record.task, missing, seconds);
+        }
+        let take = |item: &usize| found.remove(item).expect("all that is wanted was scored");
+        Ok(wanted.iter().map(take).collect())
+    }
+}
+
+/// The error of a score says whose it is.
+fn of_model(error: Error, model: &str) -> Error {
+    match error {
+        Error::Invalid { at, message, hint } => Error::Invalid {
+            at: format!("{model}: {at}"),
+            message,
+            hint,
+        },
+        error => error,
     }
 }
 
@@ -283,9 +328,12 @@ fn describe(tasks: &[LoadedTask]) {
         let count = members.iter().map(|data| data.count as u64).sum();
         let known = members.iter().filter(|data| data.known.is_some()).count();
         let skipped: u64 = members.iter().map(|data| data.skipped).sum();
+        let skipped = match skipped {
+            0 => String::new(),
+            n => format!(", {n} bad left out"),
+        };
         eprint_line(&format!(
-            "{group}: {} items of {} paradigms, {known} of them the full set and as on record, \
-             {skipped} bad left out",
+            "{group}: {} items of {} paradigms, {known} of them full and as on record{skipped}",
             thousands(count),
             members.len()
         ));
@@ -336,7 +384,7 @@ impl Pace {
 /// Leaves out what some model cannot read, for all of them: they are compared item by item.
 fn leave_out_unfit(task: &mut LoadedTask, members: &[Member]) -> Result<()> {
     for (tokenizer, n_positions) in kinds(members) {
-        task.leave_out_unfit(tokenizer, n_positions);
+        task.leave_out_unfit(tokenizer, n_positions)?;
     }
     let (name, unfit) = (&task.record.task, &task.record.unfit);
     if !unfit.is_empty() {
@@ -365,26 +413,44 @@ fn alike(a: (&Tokenizer, usize), b: (&Tokenizer, usize)) -> bool {
     (a.0.sha256(), a.1) == (b.0.sha256(), b.1)
 }
 
-/// Tasks encoded once for all models that read alike.
-struct PreparedTasks<'a> {
-    kinds: Vec<((&'a Tokenizer, usize), Vec<PreparedTask>)>,
+/// Tasks and text as models of one tokenizer and length read them.
+struct Reading<'a> {
+    tokenizer: &'a Tokenizer,
+    n_positions: usize,
+    tasks: Vec<PreparedTask>,
+    text: Option<Tokens>,
 }
 
-impl<'a> PreparedTasks<'a> {
-    fn new(tasks: &[LoadedTask], members: &'a [Member]) -> Result<Self> {
-        let kinds = kinds(members).into_iter().map(|kind| {
-            let prepared = tasks.iter().map(|task| task.prepare(kind.0, kind.1));
-            Ok((kind, prepared.collect::<Result<_>>()?))
+/// All readings that a family needs, each once.
+struct Readings<'a>(Vec<Reading<'a>>);
+
+impl<'a> Readings<'a> {
+    fn new(family: &Family, tasks: &[LoadedTask], members: &'a [Member]) -> Result<Self> {
+        let readings = kinds(members).into_iter().map(|(tokenizer, n_positions)| {
+            let prepared = tasks.iter().map(|t| t.prepare(tokenizer, n_positions));
+            let text = if family.val.is_empty() {
+                None
+            } else {
+                let vocab_size = tokenizer.vocab_size();
+                let text = Tokens::open(&family.val, Split::Val, tokenizer, vocab_size)?;
+                text.windows("validation text", family.context.unwrap_or(n_positions))?;
+                Some(text)
+            };
+            Ok(Reading {
+                tokenizer,
+                n_positions,
+                tasks: prepared.collect::<Result<_>>()?,
+                text,
+            })
         });
-        Ok(Self {
-            kinds: kinds.collect::<Result<_>>()?,
-        })
+        readings.collect::<Result<_>>().map(Self)
     }
 
-    fn of(&self, member: &Member) -> &[PreparedTask] {
+    fn of(&self, member: &Member) -> &Reading<'a> {
         let kind = (&member.tokenizer, member.record.n_positions);
-        let found = self.kinds.iter().find(|(other, _)| alike(*other, kind));
-        &found.expect("prepared for every member").1
+        let mut readings = self.0.iter();
+        let found = readings.find(|r| alike((r.tokenizer, r.n_positions), kind));
+        found.expect("one for every member")
     }
 }
 
@@ -428,26 +494,19 @@ pub fn show(outcome: &Outcome, json: bool) -> Result<()> {
             tasks: model.tasks.iter().map(|(score, _)| score.clone()).collect(),
         })
         .collect();
-    let comparisons = report::comparisons(outcome);
     if json {
         return print_json(&json!({
             "schema": 2,
             "device": outcome.evaluation.device,
             "selection": outcome.evaluation.selection,
-            "shard": outcome.evaluation.shard,
             "tasks": outcome.evaluation.tasks,
             "models": rows,
-            "comparisons": comparisons,
+            "comparisons": outcome.comparisons,
         }));
     }
-    if let Some(shard) = outcome.evaluation.shard {
-        print(&format!(
-            "shard {shard} only: `scale-ckpt merge` joins it with the others\n"
-        ))?;
-    }
     print(&render(&rows))?;
-    if !comparisons.is_empty() {
-        print(&format!("\n{}", render_comparisons(&comparisons)))?;
+    if !outcome.comparisons.is_empty() {
+        print(&format!("\n{}", render_comparisons(&outcome.comparisons)))?;
     }
     Ok(())
 }
@@ -466,7 +525,7 @@ pub fn published(outcome: &Outcome) -> Result<()> {
             };
             let [acc, acc_norm] = check.found;
             let cell = check.cell;
-            print(&format!(
+            eprint_line(&format!(
                 "{}: {} {}: acc {acc:.2}, published {:.2}; acc_norm {acc_norm:.2}, published {:.2} ({})",
                 if check.holds { "holds" } else { "differs" },
                 cell.model,
@@ -474,7 +533,7 @@ pub fn published(outcome: &Outcome) -> Result<()> {
                 cell.acc,
                 cell.acc_norm,
                 cell.source
-            ))?;
+            ));
             missed += usize::from(!check.holds);
         }
     }

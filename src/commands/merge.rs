@@ -1,14 +1,21 @@
 //! `scale-ckpt merge`.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
 use scale_ckpt::error::Error;
-use scale_ckpt::eval::folder::{Evaluation, Folder, Outcome, read_evaluation, read_items};
+use scale_ckpt::eval::folder::{
+    Evaluation, Folder, ModelRecord, Outcome, read_evaluation, read_items,
+};
+use scale_ckpt::eval::prepared::TaskRecord;
 use scale_ckpt::eval::report;
+use scale_ckpt::eval::score::ItemScore;
 
 use super::family::show;
+
+/// Missing shards that are named.
+const MAX_NAMED: usize = 10;
 
 /// Join the shards of an evaluation: what comes out is what one machine alone would have found.
 #[derive(Debug, clap::Args)]
@@ -31,32 +38,63 @@ impl Args {
             evaluations.push(read_evaluation(shard)?);
         }
         let whole = self.whole(&evaluations)?;
+        self.check_out()?;
+        let models = whole.models.iter().map(|model| {
+            let tasks = whole
+                .tasks
+                .iter()
+                .map(|task| self.items(&whole, model, task));
+            tasks.collect::<Result<Vec<_>>>()
+        });
+        let outcome = Outcome::new(whole.clone(), models.collect::<Result<_>>()?);
         let folder = Folder::open(&self.out)?;
         folder.announce(&whole)?;
-        let outcome = Outcome::gather(whole.clone(), &|model, task| {
-            let mut found = BTreeMap::new();
-            for shard in &self.shards {
-                found.extend(read_items(shard, &whole, model, task)?);
+        for model in &outcome.models {
+            for (task, (_, items)) in whole.tasks.iter().zip(&model.tasks) {
+                let mut journal = folder.journal(&whole, &model.record, task)?;
+                let is_new = |score: &&ItemScore| !journal.items.contains_key(&score.item);
+                let new: Vec<ItemScore> = items.iter().filter(is_new).cloned().collect();
+                journal.append(&new)?;
+                journal.sync()?;
             }
-            let items = whole.items(task)?.into_iter().map(|item| {
-                found.get(&item).cloned().ok_or_else(|| {
-                    let message = format!("{}: no score of item {item}", task.task);
-                    Error::invalid(&model.name, message)
-                        .with_hint("a shard was not finished: run it again")
-                })
-            });
-            let items = items.collect::<Result<Vec<_>>>()?;
-            let mut journal = folder.journal(&whole, model, task)?;
-            let known = journal.items.clone();
-            let new = items
-                .iter()
-                .filter(|score| !known.contains_key(&score.item));
-            journal.append(&new.cloned().collect::<Vec<_>>())?;
-            journal.sync()?;
-            Ok(items)
-        })?;
+        }
         report::write(&outcome, folder.path())?;
         show(&outcome, self.json)
+    }
+
+    /// A shard stays what it is.
+    fn check_out(&self) -> Result<()> {
+        let same = |a: &Path, b: &Path| {
+            let [a, b] = [a, b].map(|path| path.canonicalize().ok());
+            a.is_some() && a == b
+        };
+        if self.shards.iter().any(|shard| same(shard, &self.out)) {
+            let out = self.out.display();
+            return Err(Error::usage(format!("--out {out} is one of the shards"))
+                .with_hint("name another folder"));
+        }
+        Ok(())
+    }
+
+    /// The scores of a model on a task, from all shards.
+    fn items(
+        &self,
+        whole: &Evaluation,
+        model: &ModelRecord,
+        task: &TaskRecord,
+    ) -> Result<Vec<ItemScore>> {
+        let mut found = BTreeMap::new();
+        for shard in &self.shards {
+            found.extend(read_items(shard, whole, model, task)?);
+        }
+        let items = whole.items(task)?.into_iter().map(|item| {
+            found.remove(&item).ok_or_else(|| {
+                let message = format!("{}: no score of item {item}", task.task);
+                Error::invalid(&model.name, message)
+                    .with_hint("a shard was not finished, or its file is damaged: run it again")
+            })
+        });
+        items.collect()
     }
 
     /// The evaluation that the shards are parts of.
@@ -66,7 +104,8 @@ impl Args {
             ..evaluation.clone()
         };
         let first = whole(&evaluations[0]);
-        let mut seen = BTreeMap::new();
+        let of = evaluations[0].shard.map_or(1, |shard| shard.of);
+        let mut seen = BTreeSet::new();
         for (path, evaluation) in self.shards.iter().zip(evaluations) {
             let at = path.display().to_string();
             let shard = evaluation
@@ -77,18 +116,21 @@ impl Args {
                 let message = format!("another evaluation than {other}: its {what} differ");
                 return Err(Error::invalid(at, message));
             }
-            seen.insert(shard.number, shard.of);
+            if shard.of != of {
+                let message = format!("shard {shard}, beside shards of {of}");
+                return Err(Error::invalid(at, message));
+            }
+            seen.insert(shard.number);
         }
-        let of = evaluations[0].shard.map_or(1, |shard| shard.of);
         let missing: Vec<String> = (1..=of)
-            .filter(|number| seen.get(number) != Some(&of))
+            .filter(|number| !seen.contains(number))
+            .take(MAX_NAMED)
             .map(|number| format!("{number}/{of}"))
             .collect();
-        if !missing.is_empty() || seen.len() != of {
-            return Err(Error::usage(format!(
-                "of {of} shards, these are missing: {}",
-                missing.join(", ")
-            )));
+        if !missing.is_empty() {
+            let (count, missing) = (of - seen.len(), missing.join(", "));
+            let message = format!("{count} of {of} shards are missing: {missing}");
+            return Err(Error::usage(message));
         }
         Ok(first)
     }
@@ -100,7 +142,10 @@ fn difference(a: &Evaluation, b: &Evaluation) -> Option<&'static str> {
         ("models", a.models != b.models),
         ("tasks or data", a.tasks != b.tasks),
         ("items", a.selection != b.selection),
-        ("devices", (&a.device, &a.dtype) != (&b.device, &b.dtype)),
+        (
+            "devices or ways of scoring",
+            (&a.device, &a.dtype, a.plain) != (&b.device, &b.dtype, b.plain),
+        ),
         ("tool versions", a.tool_version != b.tool_version),
     ]
     .into_iter()

@@ -77,13 +77,7 @@ impl Measures {
         };
         let scores = self.tasks.iter().map(|task| {
             let items = task.score_all(&engine)?;
-            let record = &task.record;
-            Ok(TaskScore::of(
-                &record.task,
-                record.protocol,
-                record.kind,
-                &items,
-            ))
+            Ok(TaskScore::of(&task.record, &items))
         });
         scores.collect()
     }
@@ -173,10 +167,10 @@ fn task_table(rows: &[Row], lines: &[&Line]) -> String {
         n => format!(", mean of {n} paradigms"),
     };
     let mut text = format!(
-        "{} (protocol {}, {} items{members})\n{table}",
+        "{} (protocol {}, {}{members})\n{table}",
         first.name,
         first.protocol,
-        thousands(first.n as u64)
+        first.count()
     );
     for (row, line) in rows
         .iter()
@@ -255,17 +249,18 @@ pub fn render_comparisons(comparisons: &[Comparison]) -> String {
     ];
     let right = [false, false, false, false, true, true, true, true];
     let cells = comparisons.iter().map(|c| {
-        let scale = if c.discordant.is_some() { 100.0 } else { 1.0 };
-        let [low, high] = c.interval.map(|x| scale * x);
+        let paired = &c.paired;
+        let scale = paired.scale();
+        let [low, high] = paired.interval.map(|x| scale * x);
         vec![
             c.task.clone(),
             c.metric.clone(),
             c.a.clone(),
             c.b.clone(),
-            format!("{:+.3}", scale * c.difference),
+            format!("{:+.3}", scale * paired.difference),
             format!("{low:+.3} to {high:+.3}"),
-            c.p.map_or_else(|| "-".into(), |p| format!("{p:.4}")),
-            format!("{:.3}", scale * c.detectable),
+            paired.p.map_or_else(|| "-".into(), |p| format!("{p:.4}")),
+            format!("{:.3}", scale * paired.detectable),
         ]
     });
     format!(

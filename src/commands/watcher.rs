@@ -255,8 +255,8 @@ impl Watcher<'_> {
                 .map(|metric| format!("{} {}", metric.name, report::shown(metric)))
                 .collect();
             self.meter.note(&format!(
-                "step {step}: {task} (protocol {protocol}, {} items) {}",
-                thousands(line.n as u64),
+                "step {step}: {task} (protocol {protocol}, {}) {}",
+                line.count(),
                 shown.join(", ")
             ));
             logged.push(entry);

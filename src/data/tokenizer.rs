@@ -184,8 +184,8 @@ impl Tokenizer {
         matches!(self.ordinary, Ordinary::Quick(_))
     }
 
-    /// Bytes of text that an id stands for; nothing for special tokens, and where the tokenizer
-    /// is not of GPT-2's kind.
+    /// Bytes of text that an id stands for, if it is not a special token; nothing where the
+    /// tokenizer is not of GPT-2's kind.
     pub fn byte_len(&self, id: u32) -> Option<u64> {
         if !self.has_gpt2_words() {
             return None;

@@ -68,6 +68,8 @@ pub struct DataRecord {
     pub skipped: u64,
     /// SHA-256 over the examples, where there are any.
     pub examples_sha256: Option<String>,
+    /// SHA-256 over what the documents are also counted by, where they are.
+    pub groups_sha256: Option<String>,
 }
 
 impl DataRecord {
@@ -126,6 +128,7 @@ pub fn load(
         known: None,
         skipped: bad.skipped,
         examples_sha256: None,
+        groups_sha256: groups_sha256(&docs),
     };
     let known = task.known().sha256;
     let known = known.iter().find(|(sha256, _)| *sha256 == record.sha256);
@@ -151,6 +154,7 @@ pub fn load(
             }
         };
         record.examples_sha256 = Some(sha256(&pool));
+        record.skipped = bad.skipped;
         prefixes = example_texts(task, &docs, &pool, shots)?;
     }
     Ok(Dataset {
@@ -169,6 +173,13 @@ fn sha256(docs: &[Doc]) -> String {
         hasher.update(b"\n");
     }
     hex(&hasher.finalize())
+}
+
+fn groups_sha256(docs: &[Doc]) -> Option<String> {
+    docs.iter().any(|doc| !doc.groups.is_empty()).then(|| {
+        let groups: Vec<_> = docs.iter().map(|doc| &doc.groups).collect();
+        hex(&Sha256::digest(format!("{groups:?}")))
+    })
 }
 
 type Placed = (Vec<Doc>, Vec<String>);

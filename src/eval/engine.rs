@@ -2,8 +2,8 @@
 //!
 //! What the sequences of a document have in common at their beginning is computed once; all
 //! tokens of a pack go through the model as one matrix, without padding; and logits are made of
-//! scored tokens alone. A score is the same bits whatever it is packed with, and whether its
-//! beginning is shared or not.
+//! scored tokens alone. On a CPU, a score is the same bits whatever it is packed with, and whether
+//! its beginning is shared or not.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

@@ -10,8 +10,10 @@
 //!   scores.csv  scores.md  comparisons.json
 //! ```
 //!
-//! All but `items` is made of `evaluation.json` and `items` alone: the same for an evaluation
-//! that was stopped, or shared out and merged. It names no times and no places.
+//! What is written at the end is made of `evaluation.json` and `items` alone, and names no times and
+//! no places: the same for an evaluation that was stopped, or shared out and merged, where scores
+//! do not depend on what they are computed with, as on a CPU. Folders of models that an earlier
+//! evaluation was of stay.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -21,7 +23,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::loss::TextLoss;
+use super::loss::{TextLoss, Windows};
+use super::paired::Comparison;
 use super::prepared::{TaskRecord, of_shard};
 use super::score::{ItemScore, TaskScore};
 use super::task::{Selection, Shard};
@@ -63,6 +66,8 @@ pub struct Evaluation {
     pub device: String,
     /// What is computed in.
     pub dtype: String,
+    /// Whether every choice was scored alone.
+    pub plain: bool,
     /// The models.
     pub models: Vec<ModelRecord>,
     /// The tasks.
@@ -85,7 +90,25 @@ impl Evaluation {
                 &model.tokenizer_sha256,
             ),
             (&task.task, task.protocol, &task.version, task.shots),
-            (&task.data.sha256, &task.data.examples_sha256),
+            (
+                &task.data.sha256,
+                &task.data.examples_sha256,
+                &task.data.groups_sha256,
+            ),
+            (&self.device, &self.dtype, self.plain),
+        );
+        hex(&Sha256::digest(format!("{parts:?}")))
+    }
+
+    /// What tells the loss of a model on windows of a text from all others.
+    pub fn text_key(&self, model: &ModelRecord, text_sha256: &str, windows: Windows) -> String {
+        let parts = (
+            (
+                &model.weights_sha256,
+                &model.config_sha256,
+                &model.tokenizer_sha256,
+            ),
+            (text_sha256, windows),
             (&self.device, &self.dtype),
         );
         hex(&Sha256::digest(format!("{parts:?}")))
@@ -117,33 +140,32 @@ pub struct Outcome {
     pub evaluation: Evaluation,
     /// What came of it, model by model.
     pub models: Vec<ModelOutcome>,
+    /// How the models differ on the same items.
+    pub comparisons: Vec<Comparison>,
 }
 
 impl Outcome {
-    /// Puts together what `items_of` has.
-    ///
-    /// # Errors
-    /// Those of `items_of`.
-    pub fn gather(
-        evaluation: Evaluation,
-        items_of: &dyn Fn(&ModelRecord, &TaskRecord) -> Result<Vec<ItemScore>>,
-    ) -> Result<Self> {
-        let models = evaluation.models.iter().enumerate().map(|(i, model)| {
-            let tasks = evaluation.tasks.iter().map(|task| {
-                let items = items_of(model, task)?;
-                let score = TaskScore::of(&task.task, task.protocol, task.kind, &items);
-                Ok((score, items))
-            });
-            Ok(ModelOutcome {
-                record: model.clone(),
+    /// Adds up items' scores: of every model, of every task, at least one.
+    pub fn new(evaluation: Evaluation, items: Vec<Vec<Vec<ItemScore>>>) -> Self {
+        let models = items
+            .into_iter()
+            .enumerate()
+            .map(|(i, tasks)| ModelOutcome {
+                record: evaluation.models[i].clone(),
                 text: evaluation.texts.get(i).copied(),
-                tasks: tasks.collect::<Result<_>>()?,
-            })
-        });
-        Ok(Self {
-            models: models.collect::<Result<_>>()?,
+                tasks: tasks
+                    .into_iter()
+                    .zip(&evaluation.tasks)
+                    .map(|(items, task)| (TaskScore::of(task, &items), items))
+                    .collect(),
+            });
+        let mut outcome = Self {
+            models: models.collect(),
             evaluation,
-        })
+            comparisons: Vec::new(),
+        };
+        outcome.comparisons = super::report::comparisons(&outcome);
+        outcome
     }
 }
 
@@ -173,6 +195,7 @@ impl Folder {
         fs::create_dir_all(&items).map_err(Error::io("create", &items))?;
         let lock = durable::lock(path)?;
         durable::sweep(path, &[])?;
+        durable::sweep(&items, &[])?;
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
@@ -202,6 +225,26 @@ impl Folder {
     ) -> Result<Journal> {
         let path = journal_path(&self.path, evaluation, model, task);
         Journal::open(path)
+    }
+}
+
+impl Folder {
+    /// The loss on a text that is kept under a key.
+    pub fn text(&self, key: &str) -> Option<TextLoss> {
+        let kept = fs::read(self.text_path(key)).ok()?;
+        serde_json::from_slice(&kept).ok()
+    }
+
+    /// Keeps the loss on a text.
+    pub fn keep_text(&self, key: &str, loss: &TextLoss) -> Result<()> {
+        let text = serde_json::to_vec(loss).expect("a loss serializes");
+        durable::write_file(&self.text_path(key), &text)
+    }
+
+    fn text_path(&self, key: &str) -> PathBuf {
+        self.path
+            .join("items")
+            .join(format!("text-{}.json", &key[..16]))
     }
 }
 
@@ -258,7 +301,7 @@ fn parse(bytes: &[u8]) -> (BTreeMap<usize, ItemScore>, usize) {
         let Ok(score) = serde_json::from_slice::<ItemScore>(line) else {
             break;
         };
-        if line.last() != Some(&b'\n') {
+        if line.last() != Some(&b'\n') || !score.is_sound() {
             break;
         }
         items.insert(score.item, score);

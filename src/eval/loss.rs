@@ -118,7 +118,7 @@ pub fn text_loss(
     let predictable = tokens.len().saturating_sub(1);
     let available = windows.max_tokens.map_or(predictable, |max| {
         // As many windows as the tokens begin.
-        let whole = max.div_ceil(stride as u64) * stride as u64;
+        let whole = max.div_ceil(stride as u64).saturating_mul(stride as u64);
         predictable.min(whole.max(context as u64))
     });
     let count = 1 + (available - context as u64) / stride as u64;

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 const RESAMPLES: usize = 10_000;
 /// Resamples where every one visits every item.
 const RESAMPLES_OF_ITEMS: usize = 2_000;
+/// The least number of items, all right in the same model alone, that McNemar's exact test finds
+/// significant at 5 %: 2 · 2⁻⁶ = 0.031.
+const FEWEST_DISCORDANT: usize = 6;
 /// z of a two-sided test at 5 %, plus z of 80 % power.
 const Z_LEVEL_AND_POWER: f64 = 1.959_964 + 0.841_621;
 
@@ -25,6 +28,14 @@ pub struct Comparison {
     pub b: String,
     /// Items.
     pub n: usize,
+    /// What was found.
+    #[serde(flatten)]
+    pub paired: Paired,
+}
+
+/// What a comparison finds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Paired {
     /// Mean of b − a.
     pub difference: f64,
     /// 2.5 % and 97.5 % of its bootstrap distribution.
@@ -34,7 +45,9 @@ pub struct Comparison {
     /// Two-sided p of McNemar's exact test.
     pub p: Option<f64>,
     /// The smallest true difference that as many items, as discordant as these, show at 5 % in
-    /// four of five cases: (z₀.₉₇₅ + z₀.₈) · s / √n, s the deviation of the items' differences.
+    /// four of five cases: (z₀.₉₇₅ + z₀.₈) · s / √n, s the deviation of the items' differences;
+    /// where items are right or wrong, at least that of the fewest that the exact test can tell
+    /// from chance.
     pub detectable: f64,
 }
 
@@ -60,11 +73,13 @@ pub fn binary(a: &[f64], b: &[f64], seed: u64) -> Paired {
         let in_b = draw(&mut rng, n - in_a as usize, of_rest);
         (in_b as f64 - in_a as f64) / n as f64
     });
+    let of_means = Paired::of_means(a, b);
     Paired {
         interval: middle(means.collect()),
         discordant: Some([only_a, only_b]),
         p: Some(mcnemar(only_a, only_b)),
-        ..Paired::of_means(a, b)
+        detectable: of_means.detectable.max(FEWEST_DISCORDANT as f64 / n as f64),
+        ..of_means
     }
 }
 
@@ -87,22 +102,16 @@ pub fn continuous(a: &[f64], b: &[f64], seed: u64) -> Paired {
     }
 }
 
-/// What a comparison finds, without the names.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Paired {
-    /// See [`Comparison`].
-    pub difference: f64,
-    /// See [`Comparison`].
-    pub interval: [f64; 2],
-    /// See [`Comparison`].
-    pub discordant: Option<[usize; 2]>,
-    /// See [`Comparison`].
-    pub p: Option<f64>,
-    /// See [`Comparison`].
-    pub detectable: f64,
-}
-
 impl Paired {
+    /// What differences are multiplied by for people: accuracies are in points.
+    pub fn scale(&self) -> f64 {
+        if self.discordant.is_some() {
+            100.0
+        } else {
+            1.0
+        }
+    }
+
     fn of_means(a: &[f64], b: &[f64]) -> Self {
         let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
         let (difference, stderr) = super::score::mean_and_stderr(&differences);
@@ -169,7 +178,7 @@ mod tests {
         let same = binary(&a, &a, 1);
         assert_eq!(
             (same.interval, same.p, same.detectable),
-            ([0.0; 2], Some(1.0), 0.0)
+            ([0.0; 2], Some(1.0), 0.006)
         );
     }
 

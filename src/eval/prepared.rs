@@ -98,7 +98,11 @@ impl LoadedTask {
     }
 
     /// Leaves out the items that a model of this tokenizer and length cannot read.
-    pub fn leave_out_unfit(&mut self, tokenizer: &Tokenizer, n_positions: usize) {
+    ///
+    /// # Errors
+    /// The tokenizer lacks what a text without context begins with.
+    pub fn leave_out_unfit(&mut self, tokenizer: &Tokenizer, n_positions: usize) -> Result<()> {
+        self.check_beginning(tokenizer)?;
         let encoded = self.encode(tokenizer, n_positions);
         let fits: Vec<bool> = encoded.iter().map(std::result::Result::is_ok).collect();
         let unfit = self.docs.iter().zip(&fits).filter(|(_, fits)| !**fits);
@@ -110,6 +114,20 @@ impl LoadedTask {
             let mut keep = fits.iter();
             texts.retain(|_| *keep.next().expect("one for each"));
         }
+        Ok(())
+    }
+
+    /// Sees to it that texts without a context have something to begin with.
+    fn check_beginning(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let is_bare = |doc: &Doc| {
+            doc.pairs
+                .iter()
+                .any(|(context, _)| context.trim().is_empty())
+        };
+        if self.docs.iter().any(|(_, doc)| is_bare(doc)) {
+            tokenizer.end_of_text()?;
+        }
+        Ok(())
     }
 
     fn encode(&self, tokenizer: &Tokenizer, n_positions: usize) -> Vec<Result<Request>> {
@@ -129,6 +147,7 @@ impl LoadedTask {
     /// # Errors
     /// A choice does not fit the model.
     pub fn prepare(&self, tokenizer: &Tokenizer, n_positions: usize) -> Result<PreparedTask> {
+        self.check_beginning(tokenizer)?;
         let encoded = self.encode(tokenizer, n_positions);
         let requests = encoded.into_iter().collect::<Result<Vec<Request>>>()?;
         let blank = |((item, doc), request): (&(usize, Doc), &Request)| ItemScore {
@@ -198,6 +217,11 @@ impl PreparedTask {
                     score
                 })
                 .collect();
+            if let Some(score) = scores.iter().find(|score| !score.is_sound()) {
+                let at = format!("{}, item {}", self.record.task, score.item);
+                return Err(Error::invalid(at, "a log-likelihood is not finite")
+                    .with_hint("the model's weights or states are not: leave it out"));
+            }
             keep(&scores)?;
             meter.advance(count as u64);
             done += count;
@@ -218,7 +242,7 @@ impl PreparedTask {
         Ok(all)
     }
 
-    /// Tokens that scoring all items computes, and those it would without sharing.
+    /// Tokens that scoring all items computes.
     pub fn tokens(&self, engine: &Engine) -> u64 {
         let tokens = self.requests.iter().map(|r| engine.tokens_of(r) as u64);
         tokens.sum()

@@ -96,6 +96,7 @@ mod tests {
             task: "hellaswag_completion".into(),
             protocol: Protocol::Completion,
             n,
+            full: 10_042,
             metrics: vec![metric("acc", acc), metric("acc_norm", acc_norm)],
             groups: Vec::new(),
             truncated: 0,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::folder::{ModelOutcome, ModelRecord, Outcome, line};
 use super::paired::{self, Comparison};
 use super::score::{ItemScore, Metric, TaskScore, values};
-use super::task::{Kind, Protocol, group_of};
+use super::task::{Kind, Protocol, group_of, whole_group_of};
 use crate::checkpoint::hex;
 use crate::durable;
 use crate::error::{Error, Result};
@@ -27,6 +27,8 @@ pub struct Line {
     pub protocol: Protocol,
     /// Items.
     pub n: usize,
+    /// Items of the full set.
+    pub full: usize,
     /// Items whose context lost its left end.
     pub truncated: usize,
     /// Its metrics.
@@ -41,11 +43,13 @@ pub struct Line {
 pub fn lines(scores: &[&TaskScore]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for score in scores {
-        let Some(group) = group_of(&score.task) else {
+        let names = scores.iter().map(|score| score.task.as_str());
+        let Some(group) = whole_group_of(&score.task, names) else {
             lines.push(Line {
                 name: score.task.clone(),
                 protocol: score.protocol,
                 n: score.n,
+                full: score.full,
                 truncated: score.truncated,
                 metrics: score.metrics.clone(),
                 chance: score.chance,
@@ -61,6 +65,17 @@ pub fn lines(scores: &[&TaskScore]) -> Vec<Line> {
         lines.push(mean_line(group, &members));
     }
     lines
+}
+
+impl Line {
+    /// Its items in words: a subset is called one.
+    pub fn count(&self) -> String {
+        if self.n == self.full {
+            format!("all {} items", self.n)
+        } else {
+            format!("{} of {} items", self.n, self.full)
+        }
+    }
 }
 
 impl ModelOutcome {
@@ -90,6 +105,7 @@ fn mean_line(name: &str, members: &[&TaskScore]) -> Line {
         name: name.to_owned(),
         protocol: members[0].protocol,
         n: members.iter().map(|s| s.n).sum(),
+        full: members.iter().map(|s| s.full).sum(),
         truncated: members.iter().map(|s| s.truncated).sum(),
         metrics: metrics.collect(),
         chance: members[0].chance,
@@ -123,7 +139,8 @@ struct Unit {
 fn units(outcome: &Outcome) -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::new();
     for (i, task) in outcome.evaluation.tasks.iter().enumerate() {
-        let name = group_of(&task.task).unwrap_or(&task.task);
+        let names = outcome.evaluation.tasks.iter().map(|t| t.task.as_str());
+        let name = whole_group_of(&task.task, names).unwrap_or(&task.task);
         match units.iter_mut().find(|unit| unit.name == name) {
             Some(unit) => unit.tasks.push(i),
             None => units.push(Unit {
@@ -150,6 +167,10 @@ fn compare(outcome: &Outcome, unit: &Unit, a: usize, b: usize, found: &mut Vec<C
         let (Some(values_a), Some(values_b)) = (of(&items_a), of(&items_b)) else {
             continue;
         };
+        // One item says nothing of a difference.
+        if values_a.len() < 2 {
+            continue;
+        }
         let paired = if metric.starts_with("acc") {
             paired::binary(&values_a, &values_b, SEED)
         } else {
@@ -161,11 +182,7 @@ fn compare(outcome: &Outcome, unit: &Unit, a: usize, b: usize, found: &mut Vec<C
             a: outcome.models[a].record.name.clone(),
             b: outcome.models[b].record.name.clone(),
             n: values_a.len(),
-            difference: paired.difference,
-            interval: paired.interval,
-            discordant: paired.discordant,
-            p: paired.p,
-            detectable: paired.detectable,
+            paired,
         });
     }
 }
@@ -187,7 +204,7 @@ pub fn write(outcome: &Outcome, folder: &Path) -> Result<()> {
     }
     durable::write_file(&folder.join("scores.csv"), csv(outcome).as_bytes())?;
     durable::write_file(&folder.join("scores.md"), markdown(outcome).as_bytes())?;
-    let comparisons = serde_json::to_value(comparisons(outcome)).expect("numbers serialize");
+    let comparisons = serde_json::to_value(&outcome.comparisons).expect("numbers serialize");
     write_json(&folder.join("comparisons.json"), &comparisons)
 }
 
@@ -230,7 +247,7 @@ pub fn harness(outcome: &Outcome, model: &ModelOutcome) -> Value {
             subtasks.insert(name.clone(), json!([]));
         }
     }
-    for line in model.lines().iter().filter(|line| group_of_line(line)) {
+    for line in model.lines().iter().filter(|line| line.members > 1) {
         let metrics = metrics_of(&line.name, line.n, &line.metrics);
         results.insert(line.name.clone(), metrics.clone());
         groups.insert(line.name.clone(), metrics);
@@ -283,10 +300,6 @@ pub fn harness(outcome: &Outcome, model: &ModelOutcome) -> Value {
     out["model_name_sanitized"] = slug.clone().into();
     out["task_hashes"] = hashes.into();
     out
-}
-
-fn group_of_line(line: &Line) -> bool {
-    super::tasks::blimp::GROUP == line.name
 }
 
 fn version(text: &str) -> Value {
@@ -354,7 +367,7 @@ pub fn csv(outcome: &Outcome) -> String {
                 }
             }
         }
-        for line in model.lines().iter().filter(|line| group_of_line(line)) {
+        for line in model.lines().iter().filter(|line| line.members > 1) {
             for metric in &line.metrics {
                 add(
                     &line.name,
@@ -403,8 +416,10 @@ pub fn markdown(outcome: &Outcome) -> String {
     };
     for (i, line) in first.iter().enumerate() {
         text += &format!(
-            "\n## {}, protocol `{}`, {} items\n\n| model | n_layer | parameters |",
-            line.name, line.protocol, line.n
+            "\n## {}, protocol `{}`, {}\n\n| model | n_layer | parameters |",
+            line.name,
+            line.protocol,
+            line.count()
         );
         let columns = line
             .metrics
@@ -441,26 +456,22 @@ pub fn markdown(outcome: &Outcome) -> String {
             shown(loss.byte_perplexity())
         );
     }
-    let comparisons = comparisons(outcome);
-    if !comparisons.is_empty() {
+    if !outcome.comparisons.is_empty() {
         text += "\n## Differences, on the same items\n\n| task | metric | a | b | b − a | 95 % interval | p (McNemar) | detectable |\n|---|---|---|---|---:|---:|---:|---:|\n";
     }
-    for c in comparisons {
-        let scale = if c.metric.starts_with("acc") {
-            100.0
-        } else {
-            1.0
-        };
-        let [low, high] = c.interval.map(|x| scale * x);
-        let p = c.p.map_or_else(|| "-".into(), |p| format!("{p:.4}"));
+    for c in &outcome.comparisons {
+        let paired = &c.paired;
+        let scale = paired.scale();
+        let [low, high] = paired.interval.map(|x| scale * x);
+        let p = paired.p.map_or_else(|| "-".into(), |p| format!("{p:.4}"));
         text += &format!(
             "| {} | {} | {} | {} | {:+.3} | {low:+.3} to {high:+.3} | {p} | {:.3} |\n",
             c.task,
             c.metric,
             c.a.replace('|', "\\|"),
             c.b.replace('|', "\\|"),
-            scale * c.difference,
-            scale * c.detectable
+            scale * paired.difference,
+            scale * paired.detectable
         );
     }
     text

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::engine::LogLik;
+use super::prepared::TaskRecord;
 use super::task::{Kind, Protocol};
 
 /// The score of one item: what everything else is made of.
@@ -64,6 +65,20 @@ impl ItemScore {
     /// Mean negative log-likelihood of the right choice's tokens.
     pub fn gold_nll(&self) -> f64 {
         -self.loglik[self.gold] / self.tokens[self.gold] as f64
+    }
+
+    /// Whether it can be what it says.
+    pub fn is_sound(&self) -> bool {
+        let choices = self.loglik.len();
+        let lengths = [self.greedy.len(), self.tokens.len(), self.chars.len()];
+        self.gold < choices
+            && lengths.iter().all(|&length| length == choices)
+            && self
+                .tokens
+                .iter()
+                .chain(&self.chars)
+                .all(|&length| length > 0)
+            && self.loglik.iter().all(|sum| sum.is_finite())
     }
 
     /// A score from what the engine found.
@@ -141,6 +156,8 @@ pub struct TaskScore {
     pub protocol: Protocol,
     /// Items.
     pub n: usize,
+    /// Items of the full set.
+    pub full: usize,
     /// The metrics.
     pub metrics: Vec<Metric>,
     /// The same for parts of the items.
@@ -153,7 +170,14 @@ pub struct TaskScore {
 
 impl TaskScore {
     /// Adds up scores, at least one.
-    pub fn of(task: &str, protocol: Protocol, kind: Kind, items: &[ItemScore]) -> Self {
+    pub fn of(record: &TaskRecord, items: &[ItemScore]) -> Self {
+        let TaskRecord {
+            task,
+            protocol,
+            kind,
+            ..
+        } = record;
+        let (protocol, kind) = (*protocol, *kind);
         let mut parts: BTreeMap<(&str, &str), Vec<&ItemScore>> = BTreeMap::new();
         for item in items {
             for (by, group) in &item.groups {
@@ -167,9 +191,10 @@ impl TaskScore {
             metrics: metrics(protocol, kind, &items),
         });
         Self {
-            task: task.into(),
+            task: task.clone(),
             protocol,
             n: items.len(),
+            full: record.data.full,
             metrics: metrics(protocol, kind, &items.iter().collect::<Vec<_>>()),
             groups: groups.collect(),
             truncated: items.iter().filter(|item| item.truncated).count(),
@@ -221,7 +246,29 @@ fn metrics(protocol: Protocol, kind: Kind, items: &[&ItemScore]) -> Vec<Metric> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::dataset::DataRecord;
     use super::*;
+
+    fn record(kind: Kind) -> TaskRecord {
+        TaskRecord {
+            task: "t".into(),
+            dataset: "d".into(),
+            protocol: Protocol::Harness,
+            version: "1.0".into(),
+            kind,
+            shots: None,
+            data: DataRecord {
+                count: 4,
+                full: 9,
+                sha256: String::new(),
+                known: None,
+                skipped: 0,
+                examples_sha256: None,
+                groups_sha256: None,
+            },
+            unfit: Vec::new(),
+        }
+    }
 
     fn item(loglik: [f64; 4], tokens: [usize; 4], chars: [usize; 4]) -> ItemScore {
         ItemScore {
@@ -251,7 +298,7 @@ mod tests {
         let right = item([-4.0, -2.0, -9.0, -4.0], [1, 2, 1, 1], [1, 1, 1, 1]);
         let wrong = item([-1.0, -6.0, -9.0, -4.0], [1, 2, 1, 1], [1, 1, 1, 1]);
         let items = [right.clone(), wrong.clone(), right, wrong];
-        let score = TaskScore::of("t", Protocol::Harness, Kind::ChoiceNorm, &items);
+        let score = TaskScore::of(&record(Kind::ChoiceNorm), &items);
         let acc = score.metric("acc").unwrap();
         // numpy: np.std([1, 0, 1, 0], ddof=1) / np.sqrt(4)
         assert_eq!(acc.value, 0.5);
@@ -264,7 +311,7 @@ mod tests {
     fn a_cloze_has_a_perplexity() {
         let mut cloze = item([-2.0, 0.0, 0.0, 0.0], [1; 4], [1; 4]);
         (cloze.gold, cloze.greedy[0]) = (0, true);
-        let score = TaskScore::of("t", Protocol::Harness, Kind::Cloze, &[cloze.clone(), cloze]);
+        let score = TaskScore::of(&record(Kind::Cloze), &[cloze.clone(), cloze]);
         assert_eq!(score.metric("perplexity").unwrap().value, 2f64.exp());
         assert_eq!(score.metric("acc").unwrap().value, 1.0);
     }

@@ -44,7 +44,7 @@ pub enum Kind {
 }
 
 /// One question, in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doc {
     /// Context and continuation of every choice.
     pub pairs: Vec<(String, String)>,
@@ -111,9 +111,7 @@ pub trait Task: fmt::Debug + Send + Sync {
     fn name(&self) -> String;
 
     /// The data that it reads: what `--data` calls it.
-    fn dataset(&self) -> &'static str {
-        self.hub().repo
-    }
+    fn dataset(&self) -> &'static str;
 
     /// How its texts become tokens.
     fn protocol(&self) -> Protocol {
@@ -194,6 +192,17 @@ pub fn group_of(task: &str) -> Option<&'static str> {
     rest.starts_with('_').then_some(tasks::blimp::GROUP)
 }
 
+/// The group that a task is a part of, where all of it is among `tasks`: a few of its members
+/// are not to be taken for it.
+pub fn whole_group_of<'a>(
+    task: &str,
+    tasks: impl Iterator<Item = &'a str>,
+) -> Option<&'static str> {
+    let group = group_of(task)?;
+    let members = tasks.filter(|task| group_of(task) == Some(group)).count();
+    (members == tasks::blimp::PARADIGMS.len()).then_some(group)
+}
+
 /// A choice of items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
@@ -202,6 +211,9 @@ pub struct Selection {
     /// Drawn with this seed, rather than the first.
     pub sample_seed: Option<u64>,
 }
+
+/// More machines than anybody has.
+const MAX_SHARDS: usize = 65_536;
 
 /// One of several machines that share an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,8 +239,10 @@ impl FromStr for Shard {
             .split_once('/')
             .and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
         match parsed {
-            Some((number, of)) if 1 <= number && number <= of => Ok(Self { number, of }),
-            _ => Err(format!("`{text}` is not i/n with 1 ≤ i ≤ n")),
+            Some((number, of)) if 1 <= number && number <= of && of <= MAX_SHARDS => {
+                Ok(Self { number, of })
+            }
+            _ => Err(format!("`{text}` is not i/n with 1 ≤ i ≤ n ≤ {MAX_SHARDS}")),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! AI2's ARC (Clark et al. 2018): science questions, easy and challenge.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::rows::{Row, shown, texts};
 use super::super::task::{Doc, HubData, Kind, KnownSet, Task};
@@ -89,33 +89,36 @@ fn hub(config: &'static str) -> HubData {
 
 /// The hub's form, AI2's own (`question.stem`, `question.choices`), or llm-foundry's.
 fn question(row: &Row) -> Result<Doc, String> {
-    if let Some(doc) = foundry(row, 0) {
+    if let Some(doc) = foundry(row, 2..=26) {
         return doc;
     }
     let question = row
         .fields
         .get("question")
         .ok_or("missing field `question`")?;
+    let field = |of: &Map<String, Value>, key: &str| {
+        of.get(key)
+            .cloned()
+            .ok_or_else(|| format!("missing field `{key}`"))
+    };
     let (stem, choices) = match question {
-        Value::Object(inner) => (&inner["stem"], &inner["choices"]),
-        stem => (
-            stem,
-            row.fields.get("choices").ok_or("missing field `choices`")?,
-        ),
+        Value::Object(inner) => (field(inner, "stem")?, field(inner, "choices")?),
+        stem => (stem.clone(), field(&row.fields, "choices")?),
     };
     let stem = stem
         .as_str()
         .filter(|stem| !stem.trim().is_empty())
-        .ok_or_else(|| format!("`question`: expected a text, found {}", shown(stem)))?;
+        .ok_or_else(|| format!("`question`: expected a text, found {}", shown(&stem)))?;
     let (answers, labels) = match choices {
         // One object with a list for each field.
-        Value::Object(columns) => (columns["text"].clone(), columns["label"].clone()),
+        Value::Object(columns) => (field(&columns, "text")?, field(&columns, "label")?),
         // A list of objects.
         Value::Array(list) => {
-            let column = |key: &str| list.iter().map(|c| c[key].clone()).collect::<Value>();
+            let of = |choice: &Value, key: &str| choice.get(key).cloned().unwrap_or(Value::Null);
+            let column = |key: &str| list.iter().map(|c| of(c, key)).collect::<Value>();
             (column("text"), column("label"))
         }
-        other => return Err(format!("`choices`: found {}", shown(other))),
+        other => return Err(format!("`choices`: found {}", shown(&other))),
     };
     let answers = texts(&answers, "choices", "choice")?;
     let labels = texts(&labels, "choices", "label of choice")?;

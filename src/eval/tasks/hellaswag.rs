@@ -152,12 +152,13 @@ fn without_brackets(text: &str) -> String {
     while let Some(open) = rest.find('[') {
         let (before, bracket) = rest.split_at(open);
         kept.push_str(before);
-        match bracket.find([']', '\n']) {
-            Some(close) if bracket[close..].starts_with(']') => rest = &bracket[close + 1..],
-            _ => {
-                kept.push('[');
-                rest = &bracket[1..];
-            }
+        let close = bracket.find([']', '\n']).unwrap_or(bracket.len());
+        if bracket[close..].starts_with(']') {
+            rest = &bracket[close + 1..];
+        } else {
+            // No bracket closes on this line.
+            kept.push_str(&bracket[..close]);
+            rest = &bracket[close..];
         }
     }
     kept + rest

@@ -7,6 +7,8 @@ pub mod lambada;
 pub mod piqa;
 pub mod winogrande;
 
+use std::ops::RangeInclusive;
+
 use super::rows::Row;
 use super::task::{Doc, Task};
 
@@ -29,14 +31,16 @@ pub fn all() -> Vec<Box<dyn Task>> {
 }
 
 /// A record in the form of mosaicml/llm-foundry, where it is in that: `query`, `choices`, `gold`.
-fn foundry(row: &Row, choices: usize) -> Option<Result<Doc, String>> {
+/// `choices` says how many there may be.
+fn foundry(row: &Row, choices: RangeInclusive<usize>) -> Option<Result<Doc, String>> {
     (row.has("query") && row.has("choices")).then(|| {
         let query = row.words("query")?.trim_end_matches('\n');
         let texts = row.texts("choices", "choice")?;
-        if choices != 0 && texts.len() != choices {
-            return Err(format!("expected {choices} choices, found {}", texts.len()));
+        if !choices.contains(&texts.len()) {
+            let (least, found) = (choices.start(), texts.len());
+            return Err(format!("expected {least} choices or more, found {found}"));
         }
-        let gold = row.index("gold", texts.len().saturating_sub(1))?;
+        let gold = row.index("gold", texts.len() - 1)?;
         Ok(Doc::choices(format!("{query}\nAnswer:"), texts, gold))
     })
 }

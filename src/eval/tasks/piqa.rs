@@ -42,7 +42,7 @@ impl Task for Piqa {
     }
 
     fn doc(&self, row: &Row) -> Result<Doc, String> {
-        if let Some(doc) = foundry(row, 2) {
+        if let Some(doc) = foundry(row, 2..=2) {
             return doc;
         }
         let choices = vec![row.words("sol1")?.to_owned(), row.words("sol2")?.to_owned()];
