@@ -358,7 +358,8 @@ fn a_text_is_read_in_windows_that_overlap() {
         Some(&scored.tokenizer),
         &scored.device,
     )
-    .unwrap();
+    .unwrap()
+    .loss;
     let (mut total, mut predicted) = (0.0, 0);
     for start in (0..ids.len() - 32).step_by(8) {
         let row = |shift: usize| -> Tensor<2, Int> {

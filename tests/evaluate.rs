@@ -256,15 +256,23 @@ fn a_family_is_scored_from_a_recipe_and_compared() {
     );
     assert!(first["val"]["words"].as_u64().unwrap() > 100);
     let comparisons = report["comparisons"].as_array().unwrap();
-    let metrics: Vec<_> = comparisons
-        .iter()
-        .map(|c| c["metric"].as_str().unwrap())
-        .collect();
-    assert_eq!(
-        metrics,
-        ["acc", "acc_norm", "gold_nll", "acc", "acc_norm", "gold_nll"]
+    let metric = |c: &Value| format!("{}/{}", c["task"], c["metric"]).replace('"', "");
+    let metrics: Vec<_> = comparisons.iter().map(metric).collect();
+    let of = |task: &str| ["acc", "acc_norm", "gold_nll"].map(|metric| format!("{task}/{metric}"));
+    let wanted = [
+        vec!["text/loss".to_owned()],
+        of("hellaswag").into(),
+        of("hellaswag_completion").into(),
+    ];
+    assert_eq!(metrics, wanted.concat());
+    let difference = comparisons[0]["difference"].as_f64().unwrap();
+    let loss = |model: usize| report["models"][model]["val"]["loss"].as_f64().unwrap();
+    // The first window predicts more tokens than the others.
+    assert!(
+        (difference - (loss(1) - loss(0))).abs() < 0.05,
+        "{difference}"
     );
-    assert!(comparisons[0]["p"].as_f64().unwrap() <= 1.0);
+    assert!(comparisons[1]["p"].as_f64().unwrap() <= 1.0);
     let shown = sandbox.run("eval family.toml").expect(0, &[]);
     for words in [
         "protocol harness, 30 of 10042 items",
@@ -290,9 +298,10 @@ fn a_family_is_scored_from_a_recipe_and_compared() {
 fn results_have_the_keys_of_the_harness() {
     let sandbox = with_items(5);
     fs::create_dir(sandbox.path("b")).unwrap();
-    let sentences = fs::read(fixture("eval/data/blimp/passive_1.jsonl")).unwrap();
+    let sentences = fs::read_to_string(fixture("eval/data/blimp/passive_1.jsonl")).unwrap();
     for (paradigm, _) in PARADIGMS {
-        sandbox.write(&format!("b/{paradigm}.jsonl"), &sentences);
+        let uid = sentences.replace("\"passive_1\"", &format!("\"{paradigm}\""));
+        sandbox.write(&format!("b/{paradigm}.jsonl"), uid);
     }
     let data = "--data hellaswag=h.jsonl --data blimp=b";
     let eval = |tasks: &str| sandbox.run(&format!("eval ./m --tasks {tasks} {data} --out e"));
@@ -300,7 +309,9 @@ fn results_have_the_keys_of_the_harness() {
         eval("hellaswag,blimp").expect(0, &["blimp: 335 items of 67 paradigms, 0 of them full"]);
     let words = "blimp (protocol harness, 335 of 67000 items, mean of 67 paradigms)";
     assert!(outcome.stdout.contains(words), "{}", outcome.stdout);
-    let read = || -> Value { serde_json::from_slice(&sandbox.read("e/m/results.json")).unwrap() };
+    let read = || -> Value {
+        serde_json::from_slice(&sandbox.read("e/m/results_scale-ckpt.json")).unwrap()
+    };
     let results = read();
     let of = &results["results"]["hellaswag"];
     for key in [
@@ -586,6 +597,7 @@ winogrande | {"sentence":"no gap","option1":"a","option2":"b","answer":"1"} | ha
 winogrande | {"sentence":"a _ b","option1":"a","option2":"b","answer":""} | expected an answer of 1 or 2
 lambada_openai | {"text":"word"} | a single word
 blimp_causative | {"sentence_good":"a"} | missing field `sentence_bad`
+blimp_causative | {"sentence_good":"a","sentence_bad":"b","UID":"passive_1"} | expected the paradigm causative, found passive_1
 "#;
     let sandbox = Sandbox::with("hellaswag/model");
     for row in rows(table) {
@@ -615,6 +627,73 @@ fn weights_that_are_not_finite_are_named() {
     fs::write(&weights, bytes).unwrap();
     let words = ["./m: hellaswag, item 0", "not finite", "hint: "];
     sandbox.run(&format!("{EVAL} --out e")).expect(3, &words);
+}
+
+#[test]
+fn results_of_an_earlier_evaluation_are_replaced() {
+    let sandbox = with_items(4);
+    copy_dir(&sandbox.path("m"), &sandbox.path("p"));
+    let both = EVAL.replace("./m", "./m ./p ./m");
+    sandbox.run(&format!("{both} --out e")).expect(0, &[]);
+    let one = "eval ./p --tasks hellaswag --data hellaswag=h.jsonl --out e";
+    let told = sandbox
+        .run(one)
+        .expect(0, &["e: 4 files of results", "items' scores stay"]);
+    assert!(!told.stderr.contains("items in"), "{}", told.stderr);
+    sandbox
+        .run(&one.replace("--out e", "--out f"))
+        .expect(0, &[]);
+    let without_items = |folder: &str| {
+        let mut files = files(&sandbox, folder);
+        files.retain(|path, content| !path.starts_with("items") && !content.is_empty());
+        files
+    };
+    assert!(without_items("e") == without_items("f"));
+}
+
+#[test]
+fn few_shot_scores_are_called_that() {
+    let sandbox = Sandbox::with("hellaswag/model");
+    fs::copy(fixture("eval/data/arc_easy.jsonl"), sandbox.path("a.jsonl")).unwrap();
+    let eval = "eval ./m --tasks arc_easy --data arc_easy=a.jsonl --limit 6 --fewshot-data arc_easy=a.jsonl";
+    let shown = sandbox
+        .run(&format!("{eval} --num-fewshot 2 --out e"))
+        .expect(0, &[])
+        .stdout;
+    assert!(
+        shown.contains("arc_easy (protocol harness, 2-shot, 6 of 2376 items)"),
+        "{shown}"
+    );
+    sandbox.refuses(eval, 2, &["not how many to use", "--num-fewshot"]);
+    // The first sample of the harness's keys.
+    let samples = String::from_utf8(sandbox.read("e/m/samples_arc_easy.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(samples.lines().next().unwrap()).unwrap();
+    for key in ["doc_id", "target", "acc", "acc_norm"] {
+        assert!(first[key].is_number(), "{key}: {first}");
+    }
+    assert_eq!(first["filtered_resps"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn losses_in_windows_that_differ_are_not_put_side_by_side_unsaid() {
+    let sandbox = Sandbox::with("hellaswag/model");
+    copy_dir(&fixture("prose-4l"), &sandbox.path("p"));
+    let prose = fs::read_to_string(fixture("prose/val.txt")).unwrap();
+    sandbox.write("t.txt", prose.chars().take(4000).collect::<String>());
+    let shown = sandbox
+        .run("eval ./m ./p --val t.txt")
+        .expect(0, &[])
+        .stdout;
+    assert!(shown.contains("not comparable; give --context"), "{shown}");
+    assert!(
+        shown.contains("./m: 1,024 tokens in windows of 512"),
+        "{shown}"
+    );
+    let shown = sandbox
+        .run("eval ./m ./p --val t.txt --context 64")
+        .expect(0, &[])
+        .stdout;
+    assert!(!shown.contains("not comparable"), "{shown}");
 }
 
 #[test]

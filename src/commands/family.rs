@@ -13,7 +13,7 @@ use scale_ckpt::error::Error;
 use scale_ckpt::eval::dataset::DataRecord;
 use scale_ckpt::eval::engine::Engine;
 use scale_ckpt::eval::folder::{Evaluation, Folder, ModelRecord, Outcome};
-use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
+use scale_ckpt::eval::loss::{TextScore, Windows, text_loss};
 use scale_ckpt::eval::prepared::{LoadedTask, PreparedTask, of_shard};
 use scale_ckpt::eval::published;
 use scale_ckpt::eval::report;
@@ -85,6 +85,10 @@ impl Family {
                 .with_hint("say how many with --limit"));
         }
         let count = self.tasks.shots.map_or(0, |shots| shots.count);
+        if count == 0 && !self.tasks.examples.is_empty() {
+            return Err(Error::usage("examples are given, but not how many to use")
+                .with_hint("say so with --num-fewshot"));
+        }
         if count > MAX_SHOTS {
             return Err(Error::usage(format!(
                 "{count} examples before every question are more than {MAX_SHOTS}"
@@ -120,9 +124,15 @@ impl Family {
         };
         let folder = self.out.as_deref().map(Folder::open).transpose()?;
         if let Some(folder) = &folder {
-            folder.announce(&evaluation)?;
+            let removed = folder.announce(&evaluation)?;
+            if !removed.is_empty() {
+                let (count, out) = (removed.len(), folder.path().display());
+                eprint_line(&format!(
+                    "{out}: {count} files of results of an earlier evaluation removed; its items' scores stay"
+                ));
+            }
         }
-        let mut items = Vec::with_capacity(members.len());
+        let (mut items, mut windows) = (Vec::with_capacity(members.len()), Vec::new());
         for member in &members {
             let scoring = Scoring {
                 family: self,
@@ -142,13 +152,16 @@ impl Family {
                 }
                 (error, _) => error,
             })?;
-            evaluation.texts.extend(text);
+            if let Some(text) = text {
+                evaluation.texts.push(text.loss);
+                windows.push(text.windows);
+            }
             items.push(of_tasks);
         }
         if self.shard.is_some() {
             return Ok(None);
         }
-        let outcome = Outcome::new(evaluation, items);
+        let outcome = Outcome::new(evaluation, items, &windows);
         if let Some(folder) = &folder {
             folder.announce(&outcome.evaluation)?;
             report::write(&outcome, folder.path())?;
@@ -161,6 +174,13 @@ impl Family {
         let mut records = Vec::new();
         for name in self.models.iter().map(|name| expand(name)) {
             for name in name? {
+                // Globs overlap: each checkpoint is scored once.
+                if records
+                    .iter()
+                    .any(|record: &ModelRecord| record.name == name)
+                {
+                    continue;
+                }
                 let checkpoint = open(&name)?;
                 let tokenizer = tokenizer(&checkpoint)?;
                 let config = &checkpoint.config;
@@ -224,7 +244,7 @@ struct Scoring<'a> {
 
 impl Scoring<'_> {
     /// Its loss on the text, and the items' scores of every task.
-    fn run(&self) -> Result<(Option<TextLoss>, Vec<Vec<ItemScore>>)> {
+    fn run(&self) -> Result<(Option<TextScore>, Vec<Vec<ItemScore>>)> {
         let text = self.reading.text.as_ref().map(|text| self.text(text));
         let text = text.transpose()?;
         let mut pace = Pace::default();
@@ -244,7 +264,7 @@ impl Scoring<'_> {
         Ok(self.model.get().expect("just loaded"))
     }
 
-    fn text(&self, text: &Tokens) -> Result<TextLoss> {
+    fn text(&self, text: &Tokens) -> Result<TextScore> {
         let windows = self.family.windows(self.member)?;
         let record = &self.member.record;
         let key = self.evaluation.text_key(record, text.sha256(), windows);
@@ -252,11 +272,11 @@ impl Scoring<'_> {
             return Ok(kept);
         }
         let tokenizer = Some(&self.member.tokenizer);
-        let loss = text_loss(self.model()?, text, windows, tokenizer, self.device)?;
+        let score = text_loss(self.model()?, text, windows, tokenizer, self.device)?;
         if let Some(folder) = self.folder {
-            folder.keep_text(&key, &loss)?;
+            folder.keep_text(&key, &score)?;
         }
-        Ok(loss)
+        Ok(score)
     }
 
     fn task(&self, task: &PreparedTask, pace: &mut Pace) -> Result<Vec<ItemScore>> {
@@ -462,7 +482,11 @@ fn expand(name: &str) -> Result<Vec<String>> {
     let paths = glob::glob(name).map_err(|e| Error::usage(format!("{name}: not a glob: {e}")))?;
     let mut found: Vec<String> = paths
         .flatten()
-        .filter(|path| path.is_file() || path.join("config.json").is_file())
+        .filter(|path| {
+            let mut endings = ["safetensors", "bin"].into_iter();
+            let is_weights = endings.any(|e| path.extension().is_some_and(|found| found == e));
+            path.is_file() && is_weights || path.join("config.json").is_file()
+        })
         .map(|path| {
             let path = path.to_string_lossy();
             // What could be taken for a hub id is a path.

@@ -46,7 +46,7 @@ impl Args {
                 .map(|task| self.items(&whole, model, task));
             tasks.collect::<Result<Vec<_>>>()
         });
-        let outcome = Outcome::new(whole.clone(), models.collect::<Result<_>>()?);
+        let outcome = Outcome::new(whole.clone(), models.collect::<Result<_>>()?, &[]);
         let folder = Folder::open(&self.out)?;
         folder.announce(&whole)?;
         for model in &outcome.models {
@@ -85,7 +85,15 @@ impl Args {
     ) -> Result<Vec<ItemScore>> {
         let mut found = BTreeMap::new();
         for shard in &self.shards {
-            found.extend(read_items(shard, whole, model, task)?);
+            for (item, score) in read_items(shard, whole, model, task)? {
+                if found.get(&item).is_some_and(|other| *other != score) {
+                    let message = format!("{}: another score of item {item}", task.task);
+                    let at = format!("{}, {}", shard.display(), model.name);
+                    return Err(Error::invalid(at, message)
+                        .with_hint("one of the shards is damaged: run it again"));
+                }
+                found.insert(item, score);
+            }
         }
         let items = whole.items(task)?.into_iter().map(|item| {
             found.remove(&item).ok_or_else(|| {

@@ -65,7 +65,8 @@ impl Measures {
 
     /// Loss on the validation text.
     pub fn val_loss(&self, model: &Gpt2) -> Result<TextLoss> {
-        text_loss(model, &self.val, self.windows, None, &self.device)
+        let score = text_loss(model, &self.val, self.windows, None, &self.device)?;
+        Ok(score.loss)
     }
 
     /// Scores on the tasks.
@@ -119,16 +120,31 @@ fn text_table(rows: &[Row]) -> Vec<String> {
         }
         cells
     });
-    let windows = if first.stride == first.context {
-        format!("windows of {}", first.context)
-    } else {
-        format!("windows of {}, stride {}", first.context, first.stride)
-    };
     let table = table::render(&header, &right(header.len()), &cells.collect::<Vec<_>>());
-    vec![format!(
-        "{table}\n\nval: nats per token over {} tokens in {windows}",
-        thousands(first.tokens)
-    )]
+    let windows = |loss: &TextLoss| {
+        let (tokens, context) = (thousands(loss.tokens), loss.context);
+        if loss.stride == context {
+            format!("{tokens} tokens in windows of {context}")
+        } else {
+            format!(
+                "{tokens} tokens in windows of {context}, stride {}",
+                loss.stride
+            )
+        }
+    };
+    let losses = rows.iter().filter_map(|row| Some((row, row.val.as_ref()?)));
+    let alike = losses
+        .clone()
+        .all(|(_, loss)| windows(loss) == windows(&first));
+    let mut text = format!("{table}\n\nval: nats per token over ");
+    if alike {
+        text += &windows(&first);
+    } else {
+        text += "windows that differ, so that losses are not comparable; give --context\n";
+        let each = losses.map(|(row, loss)| format!("     {}: {}", row.model, windows(loss)));
+        text += &each.collect::<Vec<_>>().join("\n");
+    }
+    vec![text]
 }
 
 fn model_cells(row: &Row) -> Vec<String> {
@@ -186,8 +202,9 @@ fn task_table(rows: &[Row], lines: &[&Line]) -> String {
     text += &groups_table(rows, &first.name);
     if let Some(chance) = first.chance {
         let near = |line: &&Line| {
+            let stderr = (chance * (1.0 - chance) / line.n as f64).sqrt();
             let mut accuracies = line.metrics.iter().filter(|m| m.higher_is_better());
-            accuracies.all(|m| (m.value - chance).abs() < 2.0 * m.stderr)
+            accuracies.all(|m| (m.value - chance).abs() < 2.0 * m.stderr.max(stderr))
         };
         if lines.iter().all(near) {
             text += &format!(

@@ -35,8 +35,9 @@ impl TaskChoice {
     /// There is no such task, or data is given for none of them.
     pub fn find(&self) -> Result<Vec<Box<dyn Task>>> {
         let mut tasks: Vec<Box<dyn Task>> = Vec::new();
-        for name in &self.names {
-            for task in tasks_named(name.trim())? {
+        let names = self.names.iter().map(|name| name.trim());
+        for name in names.filter(|name| !name.is_empty()) {
+            for task in tasks_named(name)? {
                 if tasks.iter().all(|other| other.name() != task.name()) {
                     tasks.push(task);
                 }

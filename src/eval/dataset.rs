@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::python::Random;
 use super::rows::{self, BadRows};
 use super::task::{Doc, HubData, Selection, Task};
+use super::tasks;
 use crate::checkpoint::hex;
 use crate::checkpoint::hub::{DatasetRef, HubConfig, Progress, fetch_files};
 use crate::error::{Error, Result};
@@ -133,6 +134,7 @@ pub fn load(
     let known = task.known().sha256;
     let known = known.iter().find(|(sha256, _)| *sha256 == record.sha256);
     record.known = known.map(|(_, what)| (*what).to_owned());
+    refuse_other_set(task, source, &record.sha256)?;
     let mut prefixes = vec![String::new(); docs.len()];
     if let Some(shots) = shots {
         if !task.takes_examples() {
@@ -163,6 +165,20 @@ pub fn load(
         prefixes,
         record,
     })
+}
+
+/// Refuses what is known to be the full set of another task.
+fn refuse_other_set(task: &dyn Task, source: &Source, sha256: &str) -> Result<()> {
+    let is_other = |other: &dyn Task| {
+        let mut known = other.known().sha256.into_iter();
+        other.dataset() != task.dataset() && known.any(|(known, _)| known == sha256)
+    };
+    let other = tasks::all().into_iter().find(|other| is_other(&**other));
+    let (Source::Path(path), Some(other)) = (source, other) else {
+        return Ok(());
+    };
+    let message = format!("this is the data of {}", other.name());
+    Err(Error::invalid(path.display(), message).with_hint(format!("give {} its own", task.name())))
 }
 
 fn sha256(docs: &[Doc]) -> String {

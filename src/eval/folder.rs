@@ -5,15 +5,15 @@
 //!   .lock                held while a process works here
 //!   evaluation.json      what was asked of whom, with the hash of everything that decides a score
 //!   items/               every item's score, appended as it is found; what a rerun goes on from
-//!   MODEL/results.json   with the keys of lm-evaluation-harness
+//!   MODEL/results_scale-ckpt.json
+//!                        with the keys of lm-evaluation-harness
 //!   MODEL/samples_TASK.jsonl
 //!   scores.csv  scores.md  comparisons.json
 //! ```
 //!
 //! What is written at the end is made of `evaluation.json` and `items` alone, and names no times and
 //! no places: the same for an evaluation that was stopped, or shared out and merged, where scores
-//! do not depend on what they are computed with, as on a CPU. Folders of models that an earlier
-//! evaluation was of stay.
+//! do not depend on what they are computed with, as on a CPU.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::loss::{TextLoss, Windows};
+use super::loss::{TextLoss, TextScore, Windows};
 use super::paired::Comparison;
 use super::prepared::{TaskRecord, of_shard};
 use super::score::{ItemScore, TaskScore};
@@ -129,6 +129,8 @@ pub struct ModelOutcome {
     pub record: ModelRecord,
     /// Its loss on the text, if there is one.
     pub text: Option<TextLoss>,
+    /// That of every window.
+    pub windows: Vec<f64>,
     /// Its scores, task by task.
     pub tasks: Vec<(TaskScore, Vec<ItemScore>)>,
 }
@@ -145,14 +147,20 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Adds up items' scores: of every model, of every task, at least one.
-    pub fn new(evaluation: Evaluation, items: Vec<Vec<Vec<ItemScore>>>) -> Self {
+    /// Adds up items' scores: of every model, of every task, at least one. `windows` has the
+    /// losses of every model's windows of the text, where there is one.
+    pub fn new(
+        evaluation: Evaluation,
+        items: Vec<Vec<Vec<ItemScore>>>,
+        windows: &[Vec<f64>],
+    ) -> Self {
         let models = items
             .into_iter()
             .enumerate()
             .map(|(i, tasks)| ModelOutcome {
                 record: evaluation.models[i].clone(),
                 text: evaluation.texts.get(i).copied(),
+                windows: windows.get(i).cloned().unwrap_or_default(),
                 tasks: tasks
                     .into_iter()
                     .zip(&evaluation.tasks)
@@ -207,10 +215,39 @@ impl Folder {
         &self.path
     }
 
-    /// Writes what is asked.
-    pub fn announce(&self, evaluation: &Evaluation) -> Result<()> {
+    /// Writes what is asked. Results of an earlier evaluation here that this one will not write
+    /// anew are removed, and told; the items' scores that they were made of stay.
+    ///
+    /// # Errors
+    /// The folder is for another part of the items; or a file cannot be written or removed.
+    pub fn announce(&self, evaluation: &Evaluation) -> Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        if self.path.join(EVALUATION).exists() {
+            let before = read_evaluation(&self.path)?;
+            if before.shard != evaluation.shard {
+                let name = |shard: Option<Shard>| {
+                    shard.map_or_else(|| "all items".to_owned(), |shard| format!("shard {shard}"))
+                };
+                let (at, held) = (self.path.display(), name(before.shard));
+                return Err(Error::usage(format!(
+                    "{at} holds scores of {held}, not of {}",
+                    name(evaluation.shard)
+                ))
+                .with_hint("give every shard, and the whole, an --out of its own"));
+            }
+            let now: Vec<PathBuf> = results_of(evaluation);
+            let stale = results_of(&before).into_iter().filter(|r| !now.contains(r));
+            for path in stale.map(|result| self.path.join(result)) {
+                if path.exists() {
+                    durable::point("remove", &path)?;
+                    fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+                    removed.push(path);
+                }
+            }
+        }
         let text = serde_json::to_string_pretty(evaluation).expect("a record serializes") + "\n";
-        durable::write_file(&self.path.join(EVALUATION), text.as_bytes())
+        durable::write_file(&self.path.join(EVALUATION), text.as_bytes())?;
+        Ok(removed)
     }
 
     /// The scores of a model on a task that are there.
@@ -230,14 +267,14 @@ impl Folder {
 
 impl Folder {
     /// The loss on a text that is kept under a key.
-    pub fn text(&self, key: &str) -> Option<TextLoss> {
+    pub fn text(&self, key: &str) -> Option<TextScore> {
         let kept = fs::read(self.text_path(key)).ok()?;
         serde_json::from_slice(&kept).ok()
     }
 
     /// Keeps the loss on a text.
-    pub fn keep_text(&self, key: &str, loss: &TextLoss) -> Result<()> {
-        let text = serde_json::to_vec(loss).expect("a loss serializes");
+    pub fn keep_text(&self, key: &str, score: &TextScore) -> Result<()> {
+        let text = serde_json::to_vec(score).expect("a loss serializes");
         durable::write_file(&self.text_path(key), &text)
     }
 
@@ -252,6 +289,18 @@ fn is_foreign(entry: &std::io::Result<fs::DirEntry>) -> bool {
     entry
         .as_ref()
         .is_ok_and(|entry| entry.file_name() != ".lock")
+}
+
+/// The files of models' results, below an evaluation's folder.
+fn results_of(evaluation: &Evaluation) -> Vec<PathBuf> {
+    let models = evaluation.models.iter().map(|model| Path::new(&model.slug));
+    models
+        .flat_map(|dir| {
+            let samples = evaluation.tasks.iter();
+            let samples = samples.map(|task| dir.join(format!("samples_{}.jsonl", task.task)));
+            samples.chain([dir.join(super::report::RESULTS)])
+        })
+        .collect()
 }
 
 fn journal_path(
@@ -311,7 +360,7 @@ fn parse(bytes: &[u8]) -> (BTreeMap<usize, ItemScore>, usize) {
 }
 
 /// One score as a line.
-pub fn line(score: &ItemScore) -> Vec<u8> {
+fn line(score: &ItemScore) -> Vec<u8> {
     let mut line = serde_json::to_vec(score).expect("a score serializes");
     line.push(b'\n');
     line

@@ -98,6 +98,15 @@ impl TextLoss {
     }
 }
 
+/// The loss on a text, and what it is the mean of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextScore {
+    /// The loss.
+    pub loss: TextLoss,
+    /// Mean loss of every window, for comparisons on the same windows.
+    pub windows: Vec<f64>,
+}
+
 /// Loss on `windows` of a text from its start; the last, incomplete window is left out. With a
 /// tokenizer, words and bytes are counted too.
 ///
@@ -109,7 +118,7 @@ pub fn text_loss(
     windows: Windows,
     tokenizer: Option<&Tokenizer>,
     device: &Device,
-) -> Result<TextLoss> {
+) -> Result<TextScore> {
     let Windows {
         context, stride, ..
     } = windows;
@@ -159,7 +168,7 @@ pub fn text_loss(
         done += per_pack;
     }
     let (_, stderr) = super::score::mean_and_stderr(&means);
-    Ok(TextLoss {
+    let loss = TextLoss {
         loss: total / predicted as f64,
         stderr,
         tokens: predicted,
@@ -167,6 +176,10 @@ pub fn text_loss(
         stride,
         words: size.as_ref().map(|size| size.words),
         bytes: size.as_ref().and_then(|size| size.bytes),
+    };
+    Ok(TextScore {
+        loss,
+        windows: means,
     })
 }
 

@@ -22,6 +22,8 @@ pub struct TaskRecord {
     pub task: String,
     /// What it reads, as `--data` calls it.
     pub dataset: String,
+    /// Where that is on the hub.
+    pub repo: String,
     /// Its protocol.
     pub protocol: Protocol,
     /// Version of its prompts.
@@ -68,6 +70,7 @@ impl LoadedTask {
             record: TaskRecord {
                 task: task.name(),
                 dataset: task.dataset().to_owned(),
+                repo: task.hub().repo.to_owned(),
                 protocol: task.protocol(),
                 version: task.version().to_owned(),
                 kind: task.kind(),

@@ -97,6 +97,8 @@ mod tests {
             protocol: Protocol::Completion,
             n,
             full: 10_042,
+            left_out: 0,
+            shots: 0,
             metrics: vec![metric("acc", acc), metric("acc_norm", acc_norm)],
             groups: Vec::new(),
             truncated: 0,

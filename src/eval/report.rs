@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::folder::{ModelOutcome, ModelRecord, Outcome, line};
+use super::folder::{ModelOutcome, ModelRecord, Outcome};
 use super::paired::{self, Comparison};
 use super::score::{ItemScore, Metric, TaskScore, values};
 use super::task::{Kind, Protocol, group_of, whole_group_of};
@@ -13,8 +13,18 @@ use crate::checkpoint::hex;
 use crate::durable;
 use crate::error::{Error, Result};
 
+/// The name of a model's results: scripts look for `results_*.json`.
+pub const RESULTS: &str = "results_scale-ckpt.json";
 /// With more models, each is compared with the first only.
 const ALL_PAIRS: usize = 4;
+/// Names in an evaluation's folder that are no model's.
+const RESERVED: [&str; 5] = [
+    "items",
+    "evaluation.json",
+    "scores.csv",
+    "scores.md",
+    "comparisons.json",
+];
 /// Seed of bootstraps.
 const SEED: u64 = 1234;
 
@@ -29,6 +39,10 @@ pub struct Line {
     pub n: usize,
     /// Items of the full set.
     pub full: usize,
+    /// Items that were left out.
+    pub left_out: u64,
+    /// Few-shot examples before each.
+    pub shots: usize,
     /// Items whose context lost its left end.
     pub truncated: usize,
     /// Its metrics.
@@ -50,6 +64,8 @@ pub fn lines(scores: &[&TaskScore]) -> Vec<Line> {
                 protocol: score.protocol,
                 n: score.n,
                 full: score.full,
+                left_out: score.left_out,
+                shots: score.shots,
                 truncated: score.truncated,
                 metrics: score.metrics.clone(),
                 chance: score.chance,
@@ -70,10 +86,18 @@ pub fn lines(scores: &[&TaskScore]) -> Vec<Line> {
 impl Line {
     /// Its items in words: a subset is called one.
     pub fn count(&self) -> String {
-        if self.n == self.full {
+        let shots = match self.shots {
+            0 => String::new(),
+            n => format!("{n}-shot, "),
+        };
+        let items = if self.n == self.full {
             format!("all {} items", self.n)
         } else {
             format!("{} of {} items", self.n, self.full)
+        };
+        match self.left_out {
+            0 => shots + &items,
+            n => format!("{shots}{items}, {n} left out"),
         }
     }
 }
@@ -106,6 +130,8 @@ fn mean_line(name: &str, members: &[&TaskScore]) -> Line {
         protocol: members[0].protocol,
         n: members.iter().map(|s| s.n).sum(),
         full: members.iter().map(|s| s.full).sum(),
+        left_out: members.iter().map(|s| s.left_out).sum(),
+        shots: members[0].shots,
         truncated: members.iter().map(|s| s.truncated).sum(),
         metrics: metrics.collect(),
         chance: members[0].chance,
@@ -118,14 +144,34 @@ pub fn comparisons(outcome: &Outcome) -> Vec<Comparison> {
     let count = outcome.models.len();
     let firsts = if count <= ALL_PAIRS { count } else { 1 };
     let mut found = Vec::new();
+    let pairs = || (0..firsts).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
+    found.extend(pairs().filter_map(|(a, b)| compare_texts(outcome, a, b)));
     for unit in units(outcome) {
-        for a in 0..firsts {
-            for b in a + 1..count {
-                compare(outcome, &unit, a, b, &mut found);
-            }
+        for (a, b) in pairs() {
+            compare(outcome, &unit, a, b, &mut found);
         }
     }
     found
+}
+
+/// Losses on the same windows of the same tokens.
+fn compare_texts(outcome: &Outcome, a: usize, b: usize) -> Option<Comparison> {
+    let [a, b] = [a, b].map(|model| &outcome.models[model]);
+    let tokens = |model: &ModelOutcome| {
+        let text = model.text?;
+        let tokenizer = model.record.tokenizer_sha256.clone();
+        Some((tokenizer, text.tokens, text.context, text.stride))
+    };
+    let n = a.windows.len();
+    let same = tokens(a).is_some() && tokens(a) == tokens(b) && n == b.windows.len();
+    (same && n > 1).then(|| Comparison {
+        task: "text".to_owned(),
+        metric: "loss".to_owned(),
+        a: a.record.name.clone(),
+        b: b.record.name.clone(),
+        n,
+        paired: paired::continuous(&a.windows, &b.windows, SEED),
+    })
 }
 
 /// What is compared as one: a task, or the tasks of a group.
@@ -196,16 +242,42 @@ pub fn write(outcome: &Outcome, folder: &Path) -> Result<()> {
         let dir = folder.join(&model.record.slug);
         std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         durable::sweep(&dir, &[])?;
-        for (score, items) in &model.tasks {
-            let lines: Vec<u8> = items.iter().flat_map(line).collect();
-            durable::write_file(&dir.join(format!("samples_{}.jsonl", score.task)), &lines)?;
+        for (task, (score, items)) in outcome.evaluation.tasks.iter().zip(&model.tasks) {
+            let samples = items
+                .iter()
+                .map(|item| sample(item, task.protocol, task.kind));
+            let lines: String = samples.map(|sample| format!("{sample}\n")).collect();
+            let name = format!("samples_{}.jsonl", score.task);
+            durable::write_file(&dir.join(name), lines.as_bytes())?;
         }
-        write_json(&dir.join("results.json"), &harness(outcome, model))?;
+        write_json(&dir.join(RESULTS), &harness(outcome, model))?;
     }
     durable::write_file(&folder.join("scores.csv"), csv(outcome).as_bytes())?;
     durable::write_file(&folder.join("scores.md"), markdown(outcome).as_bytes())?;
     let comparisons = serde_json::to_value(&outcome.comparisons).expect("numbers serialize");
     write_json(&folder.join("comparisons.json"), &comparisons)
+}
+
+/// An item with the keys of the harness's samples, and ours.
+fn sample(item: &ItemScore, protocol: Protocol, kind: Kind) -> Value {
+    let responses = item.loglik.iter().zip(&item.greedy);
+    let responses: Vec<Value> = responses
+        .map(|(sum, greedy)| json!([sum, greedy]))
+        .collect();
+    let mut sample = json!({
+        "doc_id": item.item,
+        "target": item.gold,
+        "filtered_resps": responses,
+        "acc": item.acc(kind),
+    });
+    if kind == Kind::ChoiceNorm {
+        sample["acc_norm"] = item.acc_norm(protocol).into();
+    }
+    let ours = serde_json::to_value(item).expect("a score serializes");
+    if let (Value::Object(sample), Value::Object(ours)) = (&mut sample, ours) {
+        sample.extend(ours);
+    }
+    sample
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {
@@ -228,7 +300,7 @@ pub fn harness(outcome: &Outcome, model: &ModelOutcome) -> Value {
             name.clone(),
             json!({
                 "task": name,
-                "dataset_path": task.dataset,
+                "dataset_path": task.repo,
                 "output_type": if task.kind == Kind::Cloze { "loglikelihood" } else { "multiple_choice" },
                 "protocol": task.protocol,
                 "num_fewshot": count,
@@ -510,7 +582,8 @@ pub fn slug(name: &str, taken: &[ModelRecord]) -> String {
     } else {
         slug.to_owned()
     };
-    let is_taken = |slug: &str| taken.iter().any(|model| model.slug == slug) || slug == "items";
+    let is_taken =
+        |slug: &str| taken.iter().any(|model| model.slug == slug) || RESERVED.contains(&slug);
     (1..)
         .map(|n| {
             if n == 1 {

@@ -123,6 +123,9 @@ impl BadRows {
 /// # Errors
 /// The file cannot be read or is of no known form; or a record is bad, and they are not left out.
 pub fn read(path: &Path, bad: &mut BadRows) -> Result<Vec<Row>> {
+    if let Err(error) = std::fs::metadata(path) {
+        return Err(Error::io("open", path)(error));
+    }
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
     match extension.to_ascii_lowercase().as_str() {
         "jsonl" | "ndjson" => read_lines(path, bad),
@@ -240,6 +243,14 @@ fn read_text(path: &Path, bad: &mut BadRows) -> Result<Vec<Row>> {
                 item.len()
             );
             wrong.get_or_insert((item[0].0.clone(), message));
+        }
+        let number = item.get(1).map(|(at, line)| (at, line.trim()));
+        if let Some((at, line)) = number.filter(|(_, n)| n.is_empty() || n.parse::<u8>().is_err()) {
+            let message = format!(
+                "expected the number of the right ending, found `{}`: a line before it is missing, or one too many",
+                printable(line)
+            );
+            wrong.get_or_insert((at.clone(), message));
         }
         if let Some((at, message)) = wrong {
             bad.meet(&at, message)?;

@@ -158,6 +158,10 @@ pub struct TaskScore {
     pub n: usize,
     /// Items of the full set.
     pub full: usize,
+    /// Items that were left out, as bad or as too long for a model.
+    pub left_out: u64,
+    /// Few-shot examples before each.
+    pub shots: usize,
     /// The metrics.
     pub metrics: Vec<Metric>,
     /// The same for parts of the items.
@@ -195,6 +199,8 @@ impl TaskScore {
             protocol,
             n: items.len(),
             full: record.data.full,
+            left_out: record.data.skipped + record.unfit.len() as u64,
+            shots: record.shots.map_or(0, |shots| shots.count),
             metrics: metrics(protocol, kind, &items.iter().collect::<Vec<_>>()),
             groups: groups.collect(),
             truncated: items.iter().filter(|item| item.truncated).count(),
@@ -253,6 +259,7 @@ mod tests {
         TaskRecord {
             task: "t".into(),
             dataset: "d".into(),
+            repo: "o/d".into(),
             protocol: Protocol::Harness,
             version: "1.0".into(),
             kind,

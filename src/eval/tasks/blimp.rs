@@ -2,6 +2,7 @@
 
 use super::super::rows::Row;
 use super::super::task::{Doc, HubData, Kind, KnownSet, Task};
+use crate::error::printable;
 
 /// The name of all paradigms together; their score is the mean of theirs.
 pub const GROUP: &str = "blimp";
@@ -57,6 +58,13 @@ impl Task for Blimp {
     /// Whole sentences: their context is empty, and the harness's blank before a continuation
     /// stands before them too.
     fn doc(&self, row: &Row) -> Result<Doc, String> {
+        if row.has("UID") && row.text("UID")? != self.paradigm {
+            let found = printable(row.text("UID")?);
+            return Err(format!(
+                "expected the paradigm {}, found {found}",
+                self.paradigm
+            ));
+        }
         let sentence = |key| row.words(key).map(str::to_owned);
         let pair = vec![sentence("sentence_good")?, sentence("sentence_bad")?];
         Ok(Doc::choices(String::new(), pair, 0))
