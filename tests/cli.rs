@@ -422,3 +422,48 @@ man | .TH scale-ckpt
         assert!(!outcome.stderr.contains('\u{1b}'), "{args}");
     }
 }
+
+#[test]
+fn doctor_tells_what_there_is_and_no_secrets() {
+    let sandbox = Sandbox::new();
+    let doctor = |offline: bool, endpoint: &str| -> Value {
+        let mut command = sandbox.command("doctor --json");
+        command
+            .env("HF_TOKEN", "hf_secretsecret")
+            .env("HF_HOME", sandbox.path("hf"))
+            .env("HF_ENDPOINT", endpoint);
+        if !offline {
+            command.env_remove("HF_HUB_OFFLINE");
+        }
+        let outcome = Outcome::of(command).expect(0, &[]);
+        assert!(!outcome.stdout.contains("secretsecret"));
+        serde_json::from_str(&outcome.stdout).unwrap()
+    };
+    // Nobody listens on that port.
+    let report = doctor(false, "http://127.0.0.1:9");
+    assert_eq!(report["hub"]["reachable"], false);
+    assert!(
+        report["hub"]["problem"]
+            .as_str()
+            .unwrap()
+            .contains("127.0.0.1")
+    );
+    assert_eq!(report["hub"]["token"], true);
+    assert!(report["cores"].as_u64().unwrap() > 0 && report["disk_here"].is_number());
+    let parts = report["cuda"].as_array().unwrap();
+    assert_eq!(parts.len(), 3);
+    assert!(
+        parts
+            .iter()
+            .all(|part| !part["looked"].as_array().unwrap().is_empty())
+    );
+    assert_eq!(
+        doctor(true, "http://127.0.0.1:9")["hub"]["reachable"],
+        Value::Null
+    );
+    let shown = sandbox.run("doctor").expect(0, &[]).stdout;
+    assert!(
+        shown.contains("the network is off") && shown.contains("the NVIDIA driver"),
+        "{shown}"
+    );
+}

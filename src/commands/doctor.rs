@@ -130,18 +130,18 @@ impl Report {
             lines.push(format!("            {}: {found}", part.what));
         }
         let hub = &self.hub;
-        let reachable = match (hub.offline, &hub.problem) {
-            (true, _) => "not asked, the network is off".to_owned(),
+        let endpoint = hub.endpoint.as_deref().unwrap_or("-");
+        let answer = match (hub.offline, &hub.problem) {
+            (true, _) => format!("{endpoint}: not asked, the network is off"),
             (_, Some(problem)) => problem.clone(),
-            (_, None) => "reachable".to_owned(),
+            (_, None) => format!("{endpoint}: reachable"),
         };
         let token = if hub.token {
             "with a token"
         } else {
             "no token"
         };
-        let endpoint = hub.endpoint.as_deref().unwrap_or("-");
-        lines.push(format!("hub         {endpoint}: {reachable}; {token}"));
+        lines.push(format!("hub         {answer}; {token}"));
         let cache = hub.cache.as_ref().map_or_else(
             || "none".to_owned(),
             |cache| format!("{}, {}", cache.display(), size(hub.cache_free)),
