@@ -24,6 +24,8 @@
 //! head packed once for all rows, 2,048 tokens to a pack 20.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -37,6 +39,7 @@ use scale_ckpt::eval::prepared::LoadedTask;
 use scale_ckpt::eval::score::TaskScore;
 use scale_ckpt::eval::task::{Selection, tasks_named};
 use scale_ckpt::model::weights;
+use support::peak_kib;
 
 fn main() {
     scale_ckpt::allocator::keep_memory();
@@ -87,13 +90,4 @@ fn main() {
         "acc_norm": value("acc_norm"),
     });
     println!("{line}");
-}
-
-/// High-water mark of resident memory.
-fn peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mark = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-    mark.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0)
 }

@@ -42,6 +42,8 @@
 //! With mimalloc in the place of the last row: 2.9, 2232; 5.4, 2255; 11.4 and 14.8, 2526; 2.0, 581.
 #![allow(clippy::print_stdout)]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -50,6 +52,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use scale_ckpt::checkpoint::Gpt2Config;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::train::optimizer::{AdamW, Optimizer, global_norm};
+use support::peak_kib;
 
 const WARM_UP: usize = 2;
 
@@ -125,15 +128,6 @@ fn tokens(step: usize, v: usize, shape: [usize; 2], device: &Device) -> Tensor<2
         .map(|i| ((7919 * i + 104_729 * step) % v) as i64)
         .collect();
     Tensor::from_data(TensorData::new(ids, shape), device)
-}
-
-/// High-water mark of resident memory.
-fn peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mark = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-    mark.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0)
 }
 
 /// User and system time of all threads so far, in the usual hundredths of a second.

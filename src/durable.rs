@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
@@ -56,6 +57,12 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     point("write", path)?;
     file.write_all(bytes).map_err(Error::io("write", path))?;
     publish_file(file, path)
+}
+
+/// Writes one value as a JSON file, durably.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).expect("a record serializes") + "\n";
+    write_file(path, text.as_bytes())
 }
 
 /// A file under construction in `dir`, with the mode of plain files.

@@ -62,8 +62,7 @@ impl RunDir {
 
     /// Writes a small JSON file durably.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string_pretty(value).expect("a record serializes");
-        self.write(name, &(text + "\n"))
+        durable::write_json(&self.path.join(name), value)
     }
 
     /// Appends an event to `metrics.jsonl`.

@@ -171,21 +171,18 @@ impl Family {
 
     fn members(&self) -> Result<Vec<Member>> {
         let mut members: Vec<Member> = Vec::new();
-        let mut records = Vec::new();
         for name in self.models.iter().map(|name| expand(name)) {
             for name in name? {
                 // Globs overlap: each checkpoint is scored once.
-                if records
-                    .iter()
-                    .any(|record: &ModelRecord| record.name == name)
-                {
+                if members.iter().any(|member| member.record.name == name) {
                     continue;
                 }
                 let checkpoint = open(&name)?;
                 let tokenizer = tokenizer(&checkpoint)?;
                 let config = &checkpoint.config;
+                let is_taken = |slug: &str| members.iter().any(|m| m.record.slug == slug);
                 let record = ModelRecord {
-                    slug: report::slug(&name, &records),
+                    slug: report::slug(&name, is_taken),
                     name,
                     weights_sha256: checkpoint.weights_sha256()?,
                     config_sha256: hex(&Sha256::digest(config.to_json())),
@@ -194,7 +191,6 @@ impl Family {
                     parameters: layout::parameter_count(config),
                     n_positions: config.n_positions,
                 };
-                records.push(record.clone());
                 members.push(Member {
                     checkpoint,
                     tokenizer,
@@ -328,19 +324,17 @@ fn of_model(error: Error, model: &str) -> Error {
 
 /// Says what data the tasks read, those of a group in one line.
 fn describe(tasks: &[LoadedTask]) {
-    let data = |task: &LoadedTask| task.record.data.clone();
-    let mut groups: Vec<(&str, Vec<DataRecord>)> = Vec::new();
+    let mut groups: Vec<(&str, Vec<&DataRecord>)> = Vec::new();
     for task in tasks {
-        let name = task.record.task.as_str();
+        let (name, data) = (task.record.task.as_str(), &task.record.data);
         match group_of(name) {
             None => {
-                let data = data(task);
                 let count = thousands(data.count as u64);
                 eprint_line(&format!("{name}: {count} items, {}", data.describe()));
             }
             Some(group) => match groups.iter_mut().find(|(other, _)| *other == group) {
-                Some((_, members)) => members.push(data(task)),
-                None => groups.push((group, vec![data(task)])),
+                Some((_, members)) => members.push(data),
+                None => groups.push((group, vec![data])),
             },
         }
     }

@@ -245,8 +245,7 @@ impl Folder {
                 }
             }
         }
-        let text = serde_json::to_string_pretty(evaluation).expect("a record serializes") + "\n";
-        durable::write_file(&self.path.join(EVALUATION), text.as_bytes())?;
+        durable::write_json(&self.path.join(EVALUATION), evaluation)?;
         Ok(removed)
     }
 

@@ -44,10 +44,19 @@ pub struct TaskRecord {
 pub struct LoadedTask {
     /// What it is.
     pub record: TaskRecord,
-    /// The documents that are scored, with their indices in the data.
-    docs: Vec<(usize, Doc)>,
-    places: Vec<String>,
-    prefixes: Vec<String>,
+    chosen: Vec<Chosen>,
+}
+
+/// A document that is scored.
+#[derive(Clone, Debug)]
+struct Chosen {
+    /// Its index in the data.
+    item: usize,
+    doc: Doc,
+    /// Where it stands.
+    place: String,
+    /// Text before it: examples, or nothing.
+    prefix: String,
 }
 
 impl LoadedTask {
@@ -61,12 +70,15 @@ impl LoadedTask {
         shots: Option<Shots>,
         selection: Selection,
     ) -> Result<Self> {
-        let chosen = select(selection, data.docs.len())?;
-        let pick = |of: &[String]| chosen.iter().map(|&i| of[i].clone()).collect();
+        let items = select(selection, data.docs.len())?.into_iter();
+        let chosen = items.map(|item| Chosen {
+            item,
+            doc: data.docs[item].clone(),
+            place: data.places[item].clone(),
+            prefix: data.prefixes[item].clone(),
+        });
         Ok(Self {
-            places: pick(&data.places),
-            prefixes: pick(&data.prefixes),
-            docs: chosen.iter().map(|&i| (i, data.docs[i].clone())).collect(),
+            chosen: chosen.collect(),
             record: TaskRecord {
                 task: task.name(),
                 dataset: task.dataset().to_owned(),
@@ -84,20 +96,17 @@ impl LoadedTask {
     /// What is scored of every item: context, with examples before it, and continuation of each
     /// choice.
     pub fn prompts(&self) -> impl Iterator<Item = impl Iterator<Item = (String, String)>> {
-        self.docs
-            .iter()
-            .zip(&self.prefixes)
-            .map(|((_, doc), prefix)| {
-                let pairs = doc.pairs.iter();
-                pairs.map(move |(context, continuation)| {
-                    (format!("{prefix}{context}"), continuation.clone())
-                })
+        self.chosen.iter().map(|Chosen { doc, prefix, .. }| {
+            let pairs = doc.pairs.iter();
+            pairs.map(move |(context, continuation)| {
+                (format!("{prefix}{context}"), continuation.clone())
             })
+        })
     }
 
     /// Whether no item is left.
     pub fn is_empty(&self) -> bool {
-        self.docs.is_empty()
+        self.chosen.is_empty()
     }
 
     /// Leaves out the items that a model of this tokenizer and length cannot read.
@@ -107,16 +116,16 @@ impl LoadedTask {
     pub fn leave_out_unfit(&mut self, tokenizer: &Tokenizer, n_positions: usize) -> Result<()> {
         self.check_beginning(tokenizer)?;
         let encoded = self.encode(tokenizer, n_positions);
-        let fits: Vec<bool> = encoded.iter().map(std::result::Result::is_ok).collect();
-        let unfit = self.docs.iter().zip(&fits).filter(|(_, fits)| !**fits);
-        self.record.unfit.extend(unfit.map(|((item, _), _)| *item));
-        self.record.unfit.sort_unstable();
-        let mut keep = fits.iter();
-        self.docs.retain(|_| *keep.next().expect("one for each"));
-        for texts in [&mut self.places, &mut self.prefixes] {
-            let mut keep = fits.iter();
-            texts.retain(|_| *keep.next().expect("one for each"));
-        }
+        let mut encoded = encoded.iter();
+        let unfit = &mut self.record.unfit;
+        self.chosen.retain(|chosen| {
+            let fits = encoded.next().is_some_and(Result::is_ok);
+            if !fits {
+                unfit.push(chosen.item);
+            }
+            fits
+        });
+        unfit.sort_unstable();
         Ok(())
     }
 
@@ -127,7 +136,7 @@ impl LoadedTask {
                 .iter()
                 .any(|(context, _)| context.trim().is_empty())
         };
-        if self.docs.iter().any(|(_, doc)| is_bare(doc)) {
+        if self.chosen.iter().any(|chosen| is_bare(&chosen.doc)) {
             tokenizer.end_of_text()?;
         }
         Ok(())
@@ -135,10 +144,10 @@ impl LoadedTask {
 
     fn encode(&self, tokenizer: &Tokenizer, n_positions: usize) -> Vec<Result<Request>> {
         let protocol = self.record.protocol;
-        let inputs = self.docs.par_iter().zip(&self.prefixes).zip(&self.places);
-        let requests = inputs.map(|(((_, doc), prefix), place)| {
+        let requests = self.chosen.par_iter().map(|chosen| {
+            let Chosen { doc, prefix, .. } = chosen;
             encode(doc, prefix, protocol, tokenizer, n_positions).map_err(|message| {
-                Error::invalid(place, message)
+                Error::invalid(&chosen.place, message)
                     .with_hint("--skip-bad leaves such items out for all models and counts them")
             })
         });
@@ -153,7 +162,7 @@ impl LoadedTask {
         self.check_beginning(tokenizer)?;
         let encoded = self.encode(tokenizer, n_positions);
         let requests = encoded.into_iter().collect::<Result<Vec<Request>>>()?;
-        let blank = |((item, doc), request): (&(usize, Doc), &Request)| ItemScore {
+        let blank = |(Chosen { item, doc, .. }, request): (&Chosen, &Request)| ItemScore {
             item: *item,
             gold: doc.gold,
             loglik: Vec::new(),
@@ -169,7 +178,7 @@ impl LoadedTask {
         };
         Ok(PreparedTask {
             record: self.record.clone(),
-            blanks: self.docs.iter().zip(&requests).map(blank).collect(),
+            blanks: self.chosen.iter().zip(&requests).map(blank).collect(),
             requests,
         })
     }

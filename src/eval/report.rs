@@ -250,12 +250,11 @@ pub fn write(outcome: &Outcome, folder: &Path) -> Result<()> {
             let name = format!("samples_{}.jsonl", score.task);
             durable::write_file(&dir.join(name), lines.as_bytes())?;
         }
-        write_json(&dir.join(RESULTS), &harness(outcome, model))?;
+        durable::write_json(&dir.join(RESULTS), &harness(outcome, model))?;
     }
     durable::write_file(&folder.join("scores.csv"), csv(outcome).as_bytes())?;
     durable::write_file(&folder.join("scores.md"), markdown(outcome).as_bytes())?;
-    let comparisons = serde_json::to_value(&outcome.comparisons).expect("numbers serialize");
-    write_json(&folder.join("comparisons.json"), &comparisons)
+    durable::write_json(&folder.join("comparisons.json"), &outcome.comparisons)
 }
 
 /// An item with the keys of the harness's samples, and ours.
@@ -280,56 +279,58 @@ fn sample(item: &ItemScore, protocol: Protocol, kind: Kind) -> Value {
     sample
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("JSON serializes") + "\n";
-    durable::write_file(path, text.as_bytes())
-}
-
 /// A model's results with the keys of lm-evaluation-harness 0.4.13. Left out is what would
 /// differ from one run to the next: dates and times.
 pub fn harness(outcome: &Outcome, model: &ModelOutcome) -> Value {
     let evaluation = &outcome.evaluation;
-    let mut by_task: [Map<String, Value>; 6] = Default::default();
-    let [results, configs, versions, shots, better, samples] = &mut by_task;
-    let (mut groups, mut subtasks, mut hashes) = (Map::new(), Map::new(), Map::new());
+    // Scripts expect these keys also where no task was asked for.
+    let keys = [
+        "results",
+        "group_subtasks",
+        "configs",
+        "versions",
+        "n-shot",
+        "higher_is_better",
+        "n-samples",
+        "task_hashes",
+    ];
+    let mut out: Value = keys.iter().map(|&key| (key, json!({}))).collect();
     for (task, (score, _)) in evaluation.tasks.iter().zip(&model.tasks) {
         let name = &task.task;
-        results.insert(name.clone(), metrics_of(name, score.n, &score.metrics));
         let count = task.shots.map_or(0, |shots| shots.count);
-        configs.insert(
-            name.clone(),
-            json!({
-                "task": name,
-                "dataset_path": task.repo,
-                "output_type": if task.kind == Kind::Cloze { "loglikelihood" } else { "multiple_choice" },
-                "protocol": task.protocol,
-                "num_fewshot": count,
-                "metadata": { "version": version(&task.version) },
-            }),
-        );
-        versions.insert(name.clone(), version(&task.version));
-        shots.insert(name.clone(), count.into());
-        better.insert(name.clone(), directions(&score.metrics));
-        samples.insert(
-            name.clone(),
-            json!({ "original": task.data.count, "effective": score.n }),
-        );
-        hashes.insert(name.clone(), task.data.sha256.clone().into());
-        if group_of(name).is_none() {
-            subtasks.insert(name.clone(), json!([]));
-        }
+        let output_type = match task.kind {
+            Kind::Cloze => "loglikelihood",
+            Kind::Choice | Kind::ChoiceNorm => "multiple_choice",
+        };
+        out["results"][name] = metrics_of(name, score.n, &score.metrics);
+        out["configs"][name] = json!({
+            "task": name,
+            "dataset_path": task.repo,
+            "output_type": output_type,
+            "protocol": task.protocol,
+            "num_fewshot": count,
+            "metadata": { "version": version(&task.version) },
+        });
+        out["versions"][name] = version(&task.version);
+        out["n-shot"][name] = count.into();
+        out["higher_is_better"][name] = directions(&score.metrics);
+        out["n-samples"][name] = json!({ "original": task.data.count, "effective": score.n });
+        out["task_hashes"][name] = task.data.sha256.clone().into();
     }
-    for line in model.lines().iter().filter(|line| line.members > 1) {
-        let metrics = metrics_of(&line.name, line.n, &line.metrics);
-        results.insert(line.name.clone(), metrics.clone());
-        groups.insert(line.name.clone(), metrics);
-        better.insert(line.name.clone(), directions(&line.metrics));
+    for line in model.lines() {
+        let name = &line.name;
+        if line.members == 1 {
+            out["group_subtasks"][name] = json!([]);
+            continue;
+        }
+        let metrics = metrics_of(name, line.n, &line.metrics);
+        out["results"][name] = metrics.clone();
+        out["groups"][name] = metrics;
+        out["higher_is_better"][name] = directions(&line.metrics);
         let members = evaluation.tasks.iter().map(|task| task.task.as_str());
-        let members: Vec<&str> = members
-            .filter(|task| group_of(task) == Some(&line.name))
-            .collect();
-        subtasks.insert(line.name.clone(), json!(members));
-        versions.insert(line.name.clone(), json!(2.0));
+        let members = members.filter(|task| group_of(task) == Some(name));
+        out["group_subtasks"][name] = members.collect();
+        out["versions"][name] = json!(2.0);
     }
     let ModelRecord {
         name,
@@ -339,20 +340,6 @@ pub fn harness(outcome: &Outcome, model: &ModelOutcome) -> Value {
         weights_sha256,
         ..
     } = &model.record;
-    let mut out = json!({ "results": results });
-    if !groups.is_empty() {
-        out["groups"] = groups.into();
-    }
-    for (key, value) in [
-        ("group_subtasks", subtasks),
-        ("configs", std::mem::take(configs)),
-        ("versions", std::mem::take(versions)),
-        ("n-shot", std::mem::take(shots)),
-        ("higher_is_better", std::mem::take(better)),
-        ("n-samples", std::mem::take(samples)),
-    ] {
-        out[key] = value.into();
-    }
     out["config"] = json!({
         "model": "scale-ckpt",
         "model_args": format!("pretrained={name}"),
@@ -370,7 +357,6 @@ pub fn harness(outcome: &Outcome, model: &ModelOutcome) -> Value {
     out["model_source"] = "scale-ckpt".into();
     out["model_name"] = name.clone().into();
     out["model_name_sanitized"] = slug.clone().into();
-    out["task_hashes"] = hashes.into();
     out
 }
 
@@ -563,8 +549,8 @@ pub fn shown(metric: &Metric) -> String {
     }
 }
 
-/// A name for a model's folder, by the harness's rule, and not hidden; `taken` are gone.
-pub fn slug(name: &str, taken: &[ModelRecord]) -> String {
+/// A name for a model's folder, by the harness's rule, not hidden, and not one of those taken.
+pub fn slug(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
     let name = name.trim_start_matches("./").trim_end_matches('/');
     let mut slug = String::new();
     for c in name.chars() {
@@ -582,8 +568,6 @@ pub fn slug(name: &str, taken: &[ModelRecord]) -> String {
     } else {
         slug.to_owned()
     };
-    let is_taken =
-        |slug: &str| taken.iter().any(|model| model.slug == slug) || RESERVED.contains(&slug);
     (1..)
         .map(|n| {
             if n == 1 {
@@ -592,6 +576,6 @@ pub fn slug(name: &str, taken: &[ModelRecord]) -> String {
                 format!("{slug}-{n}")
             }
         })
-        .find(|slug| !is_taken(slug))
+        .find(|slug| !is_taken(slug) && !RESERVED.contains(&slug.as_str()))
         .expect("there is a free name")
 }

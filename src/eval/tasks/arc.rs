@@ -6,23 +6,25 @@ use super::super::rows::{Row, shown, texts};
 use super::super::task::{Doc, HubData, Kind, KnownSet, Task};
 use super::foundry;
 
-const REPO: &str = "allenai/ai2_arc";
-
-/// `arc_easy`.
+/// One of its two sets.
 #[derive(Debug)]
-pub struct Easy;
+pub enum Arc {
+    /// `arc_easy`.
+    Easy,
+    /// `arc_challenge`.
+    Challenge,
+}
 
-/// `arc_challenge`.
-#[derive(Debug)]
-pub struct Challenge;
-
-impl Task for Easy {
+impl Task for Arc {
     fn name(&self) -> String {
-        "arc_easy".into()
+        self.dataset().into()
     }
 
     fn dataset(&self) -> &'static str {
-        "arc_easy"
+        match self {
+            Self::Easy => "arc_easy",
+            Self::Challenge => "arc_challenge",
+        }
     }
 
     fn kind(&self) -> Kind {
@@ -30,60 +32,36 @@ impl Task for Easy {
     }
 
     fn hub(&self) -> HubData {
-        hub("ARC-Easy")
+        HubData {
+            repo: "allenai/ai2_arc",
+            config: Some(match self {
+                Self::Easy => "ARC-Easy",
+                Self::Challenge => "ARC-Challenge",
+            }),
+            split: "test",
+            examples: Some("train"),
+            drops_itself: false,
+        }
     }
 
     fn known(&self) -> KnownSet {
-        KnownSet {
-            count: 2376,
-            sha256: vec![(
-                "6d7ee01157f77705532f691def04e7be843e00b6cb344cd91533f6cb53d95886",
-                "as in mosaicml/llm-foundry",
-            )],
+        match self {
+            Self::Easy => KnownSet {
+                count: 2376,
+                sha256: vec![(
+                    "6d7ee01157f77705532f691def04e7be843e00b6cb344cd91533f6cb53d95886",
+                    "as in mosaicml/llm-foundry",
+                )],
+            },
+            Self::Challenge => KnownSet {
+                count: 1172,
+                sha256: vec![],
+            },
         }
     }
 
     fn doc(&self, row: &Row) -> Result<Doc, String> {
         question(row)
-    }
-}
-
-impl Task for Challenge {
-    fn name(&self) -> String {
-        "arc_challenge".into()
-    }
-
-    fn dataset(&self) -> &'static str {
-        "arc_challenge"
-    }
-
-    fn kind(&self) -> Kind {
-        Kind::ChoiceNorm
-    }
-
-    fn hub(&self) -> HubData {
-        hub("ARC-Challenge")
-    }
-
-    fn known(&self) -> KnownSet {
-        KnownSet {
-            count: 1172,
-            sha256: vec![],
-        }
-    }
-
-    fn doc(&self, row: &Row) -> Result<Doc, String> {
-        question(row)
-    }
-}
-
-fn hub(config: &'static str) -> HubData {
-    HubData {
-        repo: REPO,
-        config: Some(config),
-        split: "test",
-        examples: Some("train"),
-        drops_itself: false,
     }
 }
 

@@ -4,68 +4,19 @@ use super::super::python::{capitalize, strip};
 use super::super::rows::Row;
 use super::super::task::{Doc, HubData, Kind, KnownSet, Protocol, Task};
 
-const HUB: HubData = HubData {
-    repo: "Rowan/hellaswag",
-    config: None,
-    split: "validation",
-    examples: Some("train"),
-    drops_itself: true,
-};
-const COUNT: usize = 10_042;
 const ENDINGS: usize = 4;
 
-/// lm-evaluation-harness, task version 1.0.
+/// The task, in the protocol of lm-evaluation-harness, task version 1.0, or in that of
+/// build-nanogpt's `hellaswag.py`.
 #[derive(Debug)]
-pub struct Harness;
+pub struct HellaSwag(pub Protocol);
 
-impl Task for Harness {
+impl Task for HellaSwag {
     fn name(&self) -> String {
-        "hellaswag".into()
-    }
-
-    fn dataset(&self) -> &'static str {
-        "hellaswag"
-    }
-
-    fn kind(&self) -> Kind {
-        Kind::ChoiceNorm
-    }
-
-    fn hub(&self) -> HubData {
-        HUB
-    }
-
-    fn known(&self) -> KnownSet {
-        KnownSet {
-            count: COUNT,
-            sha256: vec![(
-                "100ae4df7f39a08f0c8d009a433ee53aeb24f053de1aad66e8439fb4928b19b4",
-                "in the cleaned six-line form of klosax/hellaswag_text_data",
-            )],
+        match self.0 {
+            Protocol::Harness => "hellaswag".into(),
+            Protocol::Completion => "hellaswag_completion".into(),
         }
-    }
-
-    /// The six-line form is cleaned already, and does not say where `ctx_b` begins: its context
-    /// stays as it is.
-    fn doc(&self, row: &Row) -> Result<Doc, String> {
-        let query = if row.has("query") {
-            row.words("query")?.to_owned()
-        } else {
-            let context = format!("{} {}", row.text("ctx_a")?, capitalize(row.text("ctx_b")?));
-            preprocess(&format!("{}: {context}", row.text("activity_label")?))
-        };
-        let endings = endings(row)?.iter().map(|e| preprocess(e)).collect();
-        question(row, query, endings)
-    }
-}
-
-/// build-nanogpt's `hellaswag.py`: the context is `ctx` as it is, without the activity.
-#[derive(Debug)]
-pub struct Completion;
-
-impl Task for Completion {
-    fn name(&self) -> String {
-        "hellaswag_completion".into()
     }
 
     fn dataset(&self) -> &'static str {
@@ -73,7 +24,7 @@ impl Task for Completion {
     }
 
     fn protocol(&self) -> Protocol {
-        Protocol::Completion
+        self.0
     }
 
     fn kind(&self) -> Kind {
@@ -81,35 +32,68 @@ impl Task for Completion {
     }
 
     fn hub(&self) -> HubData {
-        HUB
+        HubData {
+            repo: "Rowan/hellaswag",
+            config: None,
+            split: "validation",
+            examples: Some("train"),
+            drops_itself: true,
+        }
     }
 
     fn known(&self) -> KnownSet {
+        let sha256 = match self.0 {
+            Protocol::Harness => "100ae4df7f39a08f0c8d009a433ee53aeb24f053de1aad66e8439fb4928b19b4",
+            Protocol::Completion => {
+                "016a69bbfc6a35a6d091489fe0a4f7509b4cc56e20212ec01e89cfd559aac586"
+            }
+        };
+        let form = "in the cleaned six-line form of klosax/hellaswag_text_data";
         KnownSet {
-            count: COUNT,
-            sha256: vec![(
-                "016a69bbfc6a35a6d091489fe0a4f7509b4cc56e20212ec01e89cfd559aac586",
-                "in the cleaned six-line form of klosax/hellaswag_text_data",
-            )],
+            count: 10_042,
+            sha256: vec![(sha256, form)],
         }
     }
 
     fn takes_examples(&self) -> bool {
-        false
+        self.0 == Protocol::Harness
     }
 
     fn doc(&self, row: &Row) -> Result<Doc, String> {
-        let context = if row.has("query") {
-            let query = row.words("query")?;
-            let (_label, context) = query
-                .split_once(": ")
-                .ok_or("expected `activity: context` in the first line")?;
-            context
-        } else {
-            row.words("ctx")?
-        };
-        question(row, context.to_owned(), endings(row)?)
+        let endings = endings(row)?;
+        match self.0 {
+            Protocol::Harness => {
+                let endings = endings.iter().map(|e| preprocess(e)).collect();
+                question(row, harness_context(row)?, endings)
+            }
+            Protocol::Completion => question(row, completion_context(row)?, endings),
+        }
     }
+}
+
+/// The six-line form is cleaned already, and does not say where `ctx_b` begins: its context stays
+/// as it is.
+fn harness_context(row: &Row) -> Result<String, String> {
+    if row.has("query") {
+        return row.words("query").map(str::to_owned);
+    }
+    let context = format!("{} {}", row.text("ctx_a")?, capitalize(row.text("ctx_b")?));
+    Ok(preprocess(&format!(
+        "{}: {context}",
+        row.text("activity_label")?
+    )))
+}
+
+/// `ctx` as it is, without the activity.
+fn completion_context(row: &Row) -> Result<String, String> {
+    if !row.has("query") {
+        return row.words("ctx").map(str::to_owned);
+    }
+    let (_label, context) = row
+        .words("query")?
+        .split_once(": ")
+        .ok_or("expected `activity: context` in the first line")?;
+    Ok(context.to_owned())
 }
 
 fn endings(row: &Row) -> Result<Vec<String>, String> {

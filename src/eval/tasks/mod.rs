@@ -10,16 +10,16 @@ pub mod winogrande;
 use std::ops::RangeInclusive;
 
 use super::rows::Row;
-use super::task::{Doc, Task};
+use super::task::{Doc, Protocol, Task};
 
 /// Every task there is, in the order in which they are listed.
 pub fn all() -> Vec<Box<dyn Task>> {
     let mut tasks: Vec<Box<dyn Task>> = vec![
-        Box::new(hellaswag::Harness),
-        Box::new(hellaswag::Completion),
+        Box::new(hellaswag::HellaSwag(Protocol::Harness)),
+        Box::new(hellaswag::HellaSwag(Protocol::Completion)),
         Box::new(lambada::Lambada),
-        Box::new(arc::Easy),
-        Box::new(arc::Challenge),
+        Box::new(arc::Arc::Easy),
+        Box::new(arc::Arc::Challenge),
         Box::new(piqa::Piqa),
         Box::new(winogrande::Winogrande),
     ];
