@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use scale_ckpt::Result;
 
 use crate::commands::{
-    analyze, completions, data, diff, doctor, eval, generate, grow, inspect, logits, man, merge,
-    methods, plan, train,
+    analyze, compare, completions, data, diff, doctor, eval, generate, grow, inspect, logits, man,
+    merge, methods, plan, train,
 };
 
 const AFTER_HELP: &str = "\
@@ -30,6 +30,7 @@ enum Command {
     Plan(plan::Args),
     Train(train::Args),
     Eval(eval::Args),
+    Compare(compare::Args),
     Merge(merge::Args),
     Generate(generate::Args),
     Inspect(inspect::Args),
@@ -51,6 +52,7 @@ impl Cli {
             Command::Plan(args) => args.execute(),
             Command::Train(args) => args.execute(),
             Command::Eval(args) => args.execute(),
+            Command::Compare(args) => args.execute(),
             Command::Merge(args) => args.execute(),
             Command::Generate(args) => args.execute(),
             Command::Inspect(args) => args.execute(),

@@ -5,6 +5,7 @@ pub mod allocator;
 pub mod analyze;
 pub mod certify;
 pub mod checkpoint;
+pub mod compare;
 pub mod cuda;
 pub mod data;
 pub mod device;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -181,13 +182,61 @@ pub struct FamilyRecipe {
 /// # Errors
 /// Names the line, and suggests the nearest key for an unknown one.
 pub fn load_family(path: &Path) -> Result<FamilyRecipe> {
+    parse(&read_text(path)?, path)
+}
+
+/// Reads any kind of recipe from the text of a file.
+///
+/// # Errors
+/// Names the line, and suggests the nearest key for an unknown one.
+pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    toml::from_str(text).map_err(|e| unreadable(&e, path.display(), e.to_string()))
+}
+
+/// The error of a recipe that does not say what it should, with the nearest known key.
+fn unreadable(e: &toml::de::Error, at: impl std::fmt::Display, message: String) -> Error {
+    let both = "wanted exactly 1 element, more than 1 element";
+    let message = message.replace(both, "[model] has either `from` or [model.scratch]");
+    let error = Error::invalid(at, message.trim_end());
+    match suggestion(e.message()) {
+        Some(key) => error.with_hint(format!("did you mean `{key}`?")),
+        None => error,
+    }
+}
+
+/// The tables of a recipe's file.
+///
+/// # Errors
+/// It cannot be read, or is not TOML.
+pub fn read_table(path: &Path) -> Result<toml::Table> {
     let text = read_text(path)?;
-    toml::from_str(&text).map_err(|e| {
-        let error = Error::invalid(path.display(), e.to_string().trim_end());
-        match suggestion(e.message()) {
-            Some(key) => error.with_hint(format!("did you mean `{key}`?")),
-            None => error,
-        }
+    text.parse()
+        .map_err(|e: toml::de::Error| Error::invalid(path.display(), e.to_string().trim_end()))
+}
+
+/// The recipe that tables say; `at` names them in errors.
+///
+/// # Errors
+/// Says which key is wrong, and suggests the nearest known one.
+pub fn of_table(table: toml::Table, at: &str) -> Result<Recipe> {
+    let recipe: Recipe = table
+        .try_into()
+        .map_err(|e: toml::de::Error| unreadable(&e, at, e.to_string()))?;
+    check_values(&recipe).map_err(|message| Error::invalid(at, message))?;
+    Ok(recipe)
+}
+
+/// The recipe of a text that no file holds yet; `at` names it in errors.
+///
+/// # Errors
+/// Says which key is wrong, and suggests the nearest known one.
+pub fn of_text(text: &str, at: &str) -> Result<LoadedRecipe> {
+    let recipe: Recipe = toml::from_str(text).map_err(|e| unreadable(&e, at, e.to_string()))?;
+    check_values(&recipe).map_err(|message| Error::invalid(at, message))?;
+    Ok(LoadedRecipe {
+        recipe,
+        text: text.to_owned(),
+        sha256: hex(&Sha256::digest(text.as_bytes())),
     })
 }
 
@@ -243,11 +292,7 @@ impl Recipe {
 /// Names the line, and suggests the nearest key for an unknown one.
 pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
     let original = read_text(path)?;
-    let text = if overrides.is_empty() {
-        original.clone()
-    } else {
-        apply(&original, overrides, path)?
-    };
+    let text = with_overrides(&original, overrides, path)?;
     let recipe: Recipe = toml::from_str(&text).map_err(|e| {
         // Lines are those of the file; what --set brought has none.
         let of_file = toml::from_str::<Recipe>(&original).err();
@@ -255,13 +300,7 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
             Some(of_file) => of_file.to_string(),
             None => format!("with --set: {}", e.message()),
         };
-        let both = "wanted exactly 1 element, more than 1 element";
-        let message = message.replace(both, "[model] has either `from` or [model.scratch]");
-        let error = Error::invalid(path.display(), message.trim_end());
-        match suggestion(e.message()) {
-            Some(key) => error.with_hint(format!("did you mean `{key}`?")),
-            None => error,
-        }
+        unreadable(&e, path.display(), message)
     })?;
     check_values(&recipe).map_err(|message| Error::invalid(path.display(), message))?;
     let sha256 = hex(&Sha256::digest(text.as_bytes()));
@@ -314,7 +353,14 @@ fn suggestion(message: &str) -> Option<String> {
     did_you_mean(word, quoted).map(str::to_owned)
 }
 
-fn apply(text: &str, overrides: &[String], path: &Path) -> Result<String> {
+/// The text of a recipe with `overrides` applied.
+///
+/// # Errors
+/// An override is none, or reaches nothing.
+pub fn with_overrides(text: &str, overrides: &[String], path: &Path) -> Result<String> {
+    if overrides.is_empty() {
+        return Ok(text.to_owned());
+    }
     let mut root: toml::Table = text
         .parse()
         .map_err(|e: toml::de::Error| Error::invalid(path.display(), e.to_string()))?;

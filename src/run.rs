@@ -8,7 +8,10 @@
 //!   grown/             the freshly grown model, where the run began with a growth
 //!   growth-02.json     the record of a growth in the middle, here before stage 2
 //!   step-00000123/     a checkpoint that transformers opens, plus optimizer and position
-//!   report.json        the closing table
+//!   run.json           what was run on what, and what it costs
+//!   before.json        scores of source and grown model
+//!   items.json         what the final scores are made of: every window, every item
+//!   report.json        the closing table, written last: a run that has one is finished
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +22,13 @@ use serde::Serialize;
 
 use crate::durable;
 use crate::error::{Error, Result};
+
+/// What was run, on what, and what it costs.
+pub const RUN_FILE: &str = "run.json";
+/// What the final scores are made of.
+pub const ITEMS_FILE: &str = "items.json";
+/// The closing table.
+pub const REPORT_FILE: &str = "report.json";
 
 /// A run's folder, locked for this process.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use scale_ckpt::eval::loss::{TextScore, Windows, text_loss};
 use scale_ckpt::eval::prepared::{LoadedTask, PreparedTask, of_shard};
 use scale_ckpt::eval::published;
 use scale_ckpt::eval::report;
-use scale_ckpt::eval::score::ItemScore;
+use scale_ckpt::eval::score::{ItemScore, ModelScore};
 use scale_ckpt::eval::task::{Selection, Shard, group_of};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
@@ -25,7 +25,7 @@ use scale_ckpt::{Result, VERSION};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::scores::{Row, render, render_comparisons};
+use super::scores::{render, render_comparisons};
 use super::shared::{load_model, open, print, print_json, thousands, tokenizer};
 use super::tasks::TaskChoice;
 
@@ -501,10 +501,10 @@ fn expand(name: &str) -> Result<Vec<String>> {
 
 /// Prints what came of an evaluation.
 pub fn show(outcome: &Outcome, json: bool) -> Result<()> {
-    let rows: Vec<Row> = outcome
+    let rows: Vec<ModelScore> = outcome
         .models
         .iter()
-        .map(|model| Row {
+        .map(|model| ModelScore {
             model: model.record.name.clone(),
             n_layer: model.record.n_layer,
             parameters: model.record.parameters,

@@ -1,6 +1,7 @@
 //! One file per subcommand: its arguments and what it does with them.
 
 pub mod analyze;
+pub mod compare;
 pub mod completions;
 mod conductor;
 mod cost;
@@ -8,6 +9,7 @@ pub mod data;
 pub mod diff;
 pub mod doctor;
 pub mod eval;
+mod experiment;
 mod family;
 pub mod generate;
 pub mod grow;

@@ -93,10 +93,46 @@ impl Args {
 
 /// What the timed passes gave.
 #[derive(Debug, Serialize)]
-struct Timed {
+pub struct Timed {
     seconds: f64,
     tokens_per_s: f64,
-    flops_per_s: f64,
+    /// Over all stages.
+    pub flops_per_s: f64,
+}
+
+/// What a recipe needs.
+pub struct Needs {
+    /// Parameters of its last model.
+    pub parameters: u64,
+    /// Bytes of its largest checkpoint, with moments.
+    pub checkpoint_bytes: u64,
+    /// Bytes of memory at least.
+    pub memory_bytes: u64,
+    /// Its pace by timed passes, or why there are none.
+    pub timed: Result<Timed, String>,
+}
+
+/// What a recipe needs, with passes that are timed where `probe` says so.
+pub fn needs(recipe: &Recipe, start: &Start, spec: DeviceSpec, probe: bool) -> Result<Needs> {
+    let account = Account::new(&start.stages, &start.config, &recipe.train);
+    let planner = Planner {
+        recipe,
+        start,
+        account: &account,
+        fused: kernels::fused_on(spec.is_cpu()),
+    };
+    let mut rows: Vec<Row> = start.stages.iter().map(|s| planner.row(s)).collect();
+    let timed = if probe {
+        planner.time(spec, &mut rows)?
+    } else {
+        Err("no passes were timed".to_owned())
+    };
+    Ok(Needs {
+        parameters: rows.last().map_or(0, |row| row.parameters),
+        checkpoint_bytes: checkpoint_bytes(&rows),
+        memory_bytes: peak(&rows).memory_bytes,
+        timed,
+    })
 }
 
 struct Planner<'a> {
@@ -368,12 +404,13 @@ fn totals(rows: &[Row]) -> Vec<String> {
     ]
 }
 
-fn duration(seconds: f64) -> String {
+/// A time for people.
+pub fn duration(seconds: f64) -> String {
     HumanDuration(Duration::from_secs_f64(seconds.min(1e12))).to_string()
 }
 
 /// Says what of the recipe's data is not there, which is no error yet.
-fn missing_data(recipe: &Recipe) -> Vec<String> {
+pub fn missing_data(recipe: &Recipe) -> Vec<String> {
     let data = &recipe.data;
     let missing = |(paths, split): (&Vec<PathBuf>, Split)| match Inputs::resolve(paths, split) {
         Err(error) => vec![error.to_string()],

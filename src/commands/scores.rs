@@ -7,11 +7,10 @@ use scale_ckpt::data::Tokens;
 use scale_ckpt::eval::engine::Engine;
 use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
 use scale_ckpt::eval::paired::Comparison;
-use scale_ckpt::eval::prepared::PreparedTask;
+use scale_ckpt::eval::prepared::{PreparedTask, TaskRecord};
 use scale_ckpt::eval::report::{self, Line};
-use scale_ckpt::eval::score::{GroupScore, TaskScore};
+use scale_ckpt::eval::score::{GroupScore, ItemScore, Measured, ModelItems, ModelScore, TaskScore};
 use scale_ckpt::model::Gpt2;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::shared::thousands;
@@ -29,21 +28,6 @@ pub struct Measures {
     pub device: Device,
 }
 
-/// The scores of one model.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Row {
-    /// What the model is called.
-    pub model: String,
-    /// Blocks.
-    pub n_layer: usize,
-    /// Parameters.
-    pub parameters: u64,
-    /// Loss on the validation text.
-    pub val: Option<TextLoss>,
-    /// Scores on tasks.
-    pub tasks: Vec<TaskScore>,
-}
-
 impl Measures {
     /// What tells these measures from others: scores of different ones are not comparable.
     pub fn identity(&self) -> String {
@@ -52,15 +36,51 @@ impl Measures {
         hex(&Sha256::digest(format!("{parts:?}")))
     }
 
+    /// What they are, for people and for comparisons of runs.
+    pub fn describe(&self) -> Measured {
+        let task = |task: &PreparedTask| {
+            let TaskRecord {
+                task: name,
+                protocol,
+                version,
+                ..
+            } = &task.record;
+            let identity = hex(&Sha256::digest(task.identity()));
+            (
+                name.clone(),
+                format!("{protocol} {version}, items {}", &identity[..16]),
+            )
+        };
+        Measured {
+            val_sha256: self.val.sha256().to_owned(),
+            windows: self.windows,
+            tasks: self.tasks.iter().map(task).collect(),
+        }
+    }
+
     /// Scores a model.
-    pub fn score(&self, name: String, model: &Gpt2, config: &Gpt2Config) -> Result<Row> {
-        Ok(Row {
+    pub fn score(&self, name: String, model: &Gpt2, config: &Gpt2Config) -> Result<ModelScore> {
+        Ok(self.score_items(name, model, config)?.0)
+    }
+
+    /// Scores a model, and says what its scores are made of.
+    pub fn score_items(
+        &self,
+        name: String,
+        model: &Gpt2,
+        config: &Gpt2Config,
+    ) -> Result<(ModelScore, ModelItems)> {
+        let text = text_loss(model, &self.val, self.windows, None, &self.device)?;
+        let tasks = self.task_items(model)?;
+        let score = ModelScore {
             model: name,
             n_layer: config.n_layer,
             parameters: layout::parameter_count(config),
-            val: Some(self.val_loss(model)?),
-            tasks: self.task_scores(model)?,
-        })
+            val: Some(text.loss),
+            tasks: scores_of(&tasks),
+        };
+        let windows = text.windows;
+        Ok((score, ModelItems { windows, tasks }))
     }
 
     /// Loss on the validation text.
@@ -71,23 +91,30 @@ impl Measures {
 
     /// Scores on the tasks.
     pub fn task_scores(&self, model: &Gpt2) -> Result<Vec<TaskScore>> {
+        Ok(scores_of(&self.task_items(model)?))
+    }
+
+    fn task_items(&self, model: &Gpt2) -> Result<Vec<(TaskRecord, Vec<ItemScore>)>> {
         let engine = Engine {
             model,
             device: &self.device,
             share: true,
         };
-        let scores = self.tasks.iter().map(|task| {
-            let items = task.score_all(&engine)?;
-            Ok(TaskScore::of(&task.record, &items))
-        });
-        scores.collect()
+        let score = |task: &PreparedTask| Ok((task.record.clone(), task.score_all(&engine)?));
+        self.tasks.iter().map(score).collect()
     }
 }
 
+fn scores_of(tasks: &[(TaskRecord, Vec<ItemScore>)]) -> Vec<TaskScore> {
+    let each = tasks.iter();
+    each.map(|(record, items)| TaskScore::of(record, items))
+        .collect()
+}
+
 /// Tables of scores: the text's, then one for each task, with what is needed to read them.
-pub fn render(rows: &[Row]) -> String {
+pub fn render(rows: &[ModelScore]) -> String {
     let mut text = text_table(rows);
-    let scores = |row: &Row| report::lines(&row.tasks.iter().collect::<Vec<_>>());
+    let scores = |row: &ModelScore| report::lines(&row.tasks.iter().collect::<Vec<_>>());
     let lines: Vec<Vec<Line>> = rows.iter().map(scores).collect();
     for task in 0..lines.first().map_or(0, Vec::len) {
         let of_task: Vec<&Line> = lines.iter().map(|lines| &lines[task]).collect();
@@ -96,7 +123,7 @@ pub fn render(rows: &[Row]) -> String {
     text.join("\n\n")
 }
 
-fn text_table(rows: &[Row]) -> Vec<String> {
+fn text_table(rows: &[ModelScore]) -> Vec<String> {
     let Some(first) = rows.iter().find_map(|row| row.val) else {
         return Vec::new();
     };
@@ -147,7 +174,7 @@ fn text_table(rows: &[Row]) -> Vec<String> {
     vec![text]
 }
 
-fn model_cells(row: &Row) -> Vec<String> {
+fn model_cells(row: &ModelScore) -> Vec<String> {
     vec![
         row.model.clone(),
         row.n_layer.to_string(),
@@ -160,7 +187,7 @@ fn right(columns: usize) -> Vec<bool> {
     (0..columns).map(|column| column > 0).collect()
 }
 
-fn task_table(rows: &[Row], lines: &[&Line]) -> String {
+fn task_table(rows: &[ModelScore], lines: &[&Line]) -> String {
     let first = lines[0];
     let percent = |name: &str| {
         if name.starts_with("acc") {
@@ -217,8 +244,8 @@ fn task_table(rows: &[Row], lines: &[&Line]) -> String {
 }
 
 /// Accuracy by parts of a task's items, where it has parts.
-fn groups_table(rows: &[Row], task: &str) -> String {
-    let score = |row: &Row| row.tasks.iter().find(|score| score.task == task).cloned();
+fn groups_table(rows: &[ModelScore], task: &str) -> String {
+    let score = |row: &ModelScore| row.tasks.iter().find(|score| score.task == task).cloned();
     let Some(first) = rows.first().and_then(score) else {
         return String::new();
     };

@@ -9,6 +9,7 @@ use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, hex};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::data::tokenizer::GPT2_VOCAB;
 use scale_ckpt::error::Error;
+use scale_ckpt::eval::score::ModelScore;
 use scale_ckpt::grower::{GROWTH_FILE, new_layers};
 use scale_ckpt::ledger::known_source;
 use scale_ckpt::model::{Gpt2, weights};
@@ -19,7 +20,7 @@ use scale_ckpt::train::optimizer::{Optimizer, OptimizerPolicy};
 use scale_ckpt::train::state;
 use sha2::{Digest, Sha256};
 
-use super::scores::{Measures, Row};
+use super::scores::Measures;
 use super::shared::{grow_into, load_model, open, tokenizer};
 
 /// The starting point of a run.
@@ -40,10 +41,7 @@ pub struct Start {
 impl Start {
     /// Opens what the recipe names and checks the recipe against it; writes nothing.
     pub fn prepare(recipe: &Recipe) -> Result<Self> {
-        let (mut start, new_layers) = match &recipe.model {
-            ModelSource::Scratch(scratch) => Self::scratch(scratch)?,
-            ModelSource::From(name) => Self::from(name)?,
-        };
+        let (mut start, new_layers) = Self::unplanned(recipe)?;
         let invalid = |message: String| Error::invalid("recipe", message);
         let fits = recipe.train.check(start.config.n_positions);
         fits.map_err(invalid)?;
@@ -72,6 +70,14 @@ impl Start {
         }
         start.config = start.config.with_n_layer(first.n_layer);
         Ok(start)
+    }
+
+    /// Opens what the recipe names, without stages, and says which of its blocks count as new.
+    pub fn unplanned(recipe: &Recipe) -> Result<(Self, BTreeSet<usize>)> {
+        match &recipe.model {
+            ModelSource::Scratch(scratch) => Self::scratch(scratch),
+            ModelSource::From(name) => Self::from(name),
+        }
     }
 
     fn scratch(scratch: &ScratchConfig) -> Result<(Self, BTreeSet<usize>)> {
@@ -201,7 +207,7 @@ impl Start {
     }
 
     /// Scores of everything there is before training.
-    pub fn scores(&self, seed: u64, measures: &Measures) -> Result<Vec<Row>> {
+    pub fn scores(&self, seed: u64, measures: &Measures) -> Result<Vec<ModelScore>> {
         let Some(source) = self.lineage.first() else {
             let model = self.model(seed, &measures.device)?;
             return Ok(vec![measures.score(

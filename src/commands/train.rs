@@ -1,24 +1,28 @@
 //! `scale-ckpt train`.
 
+use std::path::PathBuf;
+
 use burn::module::Module;
 use burn::tensor::Device;
 use scale_ckpt::account::Account;
 use scale_ckpt::data::{Batches, Split, Tokens};
+use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
 use scale_ckpt::eval::loss::Windows;
+use scale_ckpt::eval::score::ModelScore;
 use scale_ckpt::eval::task::Selection;
 use scale_ckpt::generate::{Sampling, generate};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{LoadedRecipe, Recipe};
-use scale_ckpt::run::RunDir;
+use scale_ckpt::run::{ITEMS_FILE, REPORT_FILE, RUN_FILE, RunDir};
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::conductor::Conductor;
 use super::cost::{cost, cost_line};
-use super::scores::{Measures, Row, render};
+use super::scores::{Measures, render};
 use super::shared::{RecipeArgs, print, print_json, thousands};
 use super::start::Start;
 use super::tasks::TaskChoice;
@@ -45,84 +49,113 @@ pub struct Args {
 impl Args {
     pub fn execute(self) -> Result<()> {
         let (loaded, spec) = self.recipe.load()?;
-        let device = spec.open()?;
-        // Everything that can be wrong with the input is found before the folder is claimed.
-        let mut start = Start::prepare(&loaded.recipe)?;
-        let data = &loaded.recipe.data;
-        let vocab_size = start.config.vocab_size;
-        let text = Tokens::open(&data.train, Split::Train, &start.tokenizer, vocab_size)?;
-        let data_sha256 = text.sha256().to_owned();
-        let context = loaded.recipe.train.context;
-        let batches = Batches::new(text, context, loaded.recipe.seed, data.order)?;
-        let measures = measures(&loaded.recipe, &start, &device)?;
-        let prompt = prompt(&loaded.recipe, &start)?;
-        let source_sha256 = start.source_sha256()?;
-        let mut run = open_run(&loaded, &start, &data_sha256, source_sha256.as_deref())?;
-        start.grow(&loaded.recipe, &run)?;
-        let account = Account::new(&start.stages, &start.config, &loaded.recipe.train);
-        let cost = cost(&loaded.recipe, &start, &account);
-        let record = json!({
-            "schema": 1,
-            "tool_version": VERSION,
-            "recipe": loaded.recipe,
-            "recipe_sha256": loaded.sha256,
-            "seed": loaded.recipe.seed,
-            "data_sha256": data_sha256,
-            "source_sha256": source_sha256,
-            "device": spec.to_string(),
-            "cost": cost,
-        });
-        run.write_json("run.json", &record)?;
-        let mut rows = scores_before(&loaded.recipe, &start, &measures, &mut run)?;
-        let mut conductor = Conductor {
-            loaded: &loaded,
-            start: &start,
-            measures: &measures,
-            account: &account,
-            batches,
-            data_sha256,
-            run: &mut run,
-        };
-        let trained = conductor.run()?;
-        let model = trained.model.valid();
-        let name = format!(
-            "trained, +{} tokens",
-            thousands(trained.step * loaded.recipe.train.batch_tokens)
-        );
-        let last = start.stages.last().expect("a run has a stage");
-        let row = measures.score(name, &model, &start.config.with_n_layer(last.n_layer))?;
-        if let Some(val) = row.val.filter(|val| !val.loss.is_finite()) {
-            return Err(Error::Diverged {
-                step: trained.step.saturating_sub(1),
-                message: format!("the validation loss is {}", val.loss),
-            });
-        }
-        if !run.has_logged(trained.step, "models")? {
-            run.log(&json!({ "event": "after", "step": trained.step, "models": [row] }))?;
-        }
-        rows.push(row);
-        let report = json!({
-            "schema": 1,
-            "tool_version": VERSION,
-            "device": spec.to_string(),
-            "recipe_sha256": loaded.sha256,
-            "models": rows,
-            "cost": cost,
-            "sample": prompt.map(|ids| sample(&ids, &loaded.recipe, &model, &start)).transpose()?,
-            "checkpoint": run.checkpoint_path(trained.step),
-        });
-        run.write_json("report.json", &report)?;
+        let report = run(&loaded, spec)?;
         if self.json {
             return print_json(&report);
         }
-        print(&render(&rows))?;
-        eprint_line(&cost_line(&cost));
-        if let Some(sample) = report["sample"].as_str() {
+        print(&render(&report.models))?;
+        eprint_line(&cost_line(&report.cost));
+        if let Some(sample) = &report.sample {
             print(&format!("\nsample:\n{sample}"))?;
         }
-        let checkpoint = run.checkpoint_path(trained.step);
-        print(&format!("\ncheckpoint: {}", checkpoint.display()))
+        print(&format!("\ncheckpoint: {}", report.checkpoint.display()))
     }
+}
+
+/// What a run ends with.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    schema: u32,
+    tool_version: &'static str,
+    device: String,
+    recipe_sha256: String,
+    models: Vec<ModelScore>,
+    cost: Value,
+    sample: Option<String>,
+    checkpoint: PathBuf,
+}
+
+/// Runs a recipe to its end, from where it was stopped if it was.
+///
+/// # Errors
+/// The input is not sound, the folder is another run's, or a signal arrived.
+pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
+    let device = spec.open()?;
+    // Everything that can be wrong with the input is found before the folder is claimed.
+    let mut start = Start::prepare(&loaded.recipe)?;
+    let data = &loaded.recipe.data;
+    let vocab_size = start.config.vocab_size;
+    let text = Tokens::open(&data.train, Split::Train, &start.tokenizer, vocab_size)?;
+    let data_sha256 = text.sha256().to_owned();
+    let context = loaded.recipe.train.context;
+    let batches = Batches::new(text, context, loaded.recipe.seed, data.order)?;
+    let measures = measures(&loaded.recipe, &start, &device)?;
+    let prompt = prompt(&loaded.recipe, &start)?;
+    let source_sha256 = start.source_sha256()?;
+    let mut run = open_run(loaded, &start, &data_sha256, source_sha256.as_deref())?;
+    start.grow(&loaded.recipe, &run)?;
+    let account = Account::new(&start.stages, &start.config, &loaded.recipe.train);
+    let cost = cost(&loaded.recipe, &start, &account);
+    let record = json!({
+        "schema": 2,
+        "tool_version": VERSION,
+        "recipe": loaded.recipe,
+        "recipe_sha256": loaded.sha256,
+        "seed": loaded.recipe.seed,
+        "data_sha256": data_sha256,
+        "source_sha256": source_sha256,
+        "tokenizer_sha256": start.tokenizer.sha256(),
+        "measured": measures.describe(),
+        "device": spec.to_string(),
+        "steps": account.steps(),
+        "cost": cost,
+    });
+    run.write_json(RUN_FILE, &record)?;
+    let mut models = scores_before(&loaded.recipe, &start, &measures, &mut run)?;
+    let mut conductor = Conductor {
+        loaded,
+        start: &start,
+        measures: &measures,
+        account: &account,
+        batches,
+        data_sha256,
+        run: &mut run,
+    };
+    let trained = conductor.run()?;
+    let model = trained.model.valid();
+    let name = format!(
+        "trained, +{} tokens",
+        thousands(trained.step * loaded.recipe.train.batch_tokens)
+    );
+    let last = start.stages.last().expect("a run has a stage");
+    let config = start.config.with_n_layer(last.n_layer);
+    let (score, items) = measures.score_items(name, &model, &config)?;
+    if let Some(val) = score.val.filter(|val| !val.loss.is_finite()) {
+        return Err(Error::Diverged {
+            step: trained.step.saturating_sub(1),
+            message: format!("the validation loss is {}", val.loss),
+        });
+    }
+    if !run.has_logged(trained.step, "models")? {
+        run.log(&json!({ "event": "after", "step": trained.step, "models": [score] }))?;
+    }
+    models.push(score);
+    let items = serde_json::to_string(&items).expect("scores serialize");
+    run.write(ITEMS_FILE, &items)?;
+    let sample = prompt.map(|ids| sample(&ids, &loaded.recipe, &model, &start));
+    let report = Report {
+        schema: 1,
+        tool_version: VERSION,
+        device: spec.to_string(),
+        recipe_sha256: loaded.sha256.clone(),
+        models,
+        cost,
+        sample: sample.transpose()?,
+        checkpoint: run.checkpoint_path(trained.step),
+    };
+    // Last: a run that has one is finished.
+    run.write_json(REPORT_FILE, &report)?;
+    Ok(report)
 }
 
 /// Opens the run's folder, refusing one that was made from another recipe or other inputs.
@@ -201,11 +234,11 @@ fn scores_before(
     start: &Start,
     measures: &Measures,
     run: &mut RunDir,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<ModelScore>> {
     #[derive(Serialize, Deserialize)]
     struct Before {
         measures: String,
-        models: Vec<Row>,
+        models: Vec<ModelScore>,
     }
     let saved = std::fs::read(run.path().join(BEFORE_FILE)).ok();
     let saved: Option<Before> = saved.and_then(|text| serde_json::from_slice(&text).ok());

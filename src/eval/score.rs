@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::engine::LogLik;
+use super::loss::{TextLoss, Windows};
 use super::prepared::TaskRecord;
 use super::task::{Kind, Protocol};
 
@@ -132,6 +133,41 @@ pub fn mean_and_stderr(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / n;
     let squares = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
     (mean, (squares / (n - 1.0).max(1.0) / n).sqrt())
+}
+
+/// The scores of one model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModelScore {
+    /// What the model is called.
+    pub model: String,
+    /// Blocks.
+    pub n_layer: usize,
+    /// Parameters.
+    pub parameters: u64,
+    /// Loss on the validation text.
+    pub val: Option<TextLoss>,
+    /// Scores on tasks.
+    pub tasks: Vec<TaskScore>,
+}
+
+/// What the models of a run were measured on. Runs with different ones cannot be compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// SHA-256 of the validation text's tokens.
+    pub val_sha256: String,
+    /// Its windows.
+    pub windows: Windows,
+    /// Protocol, version and items of every task.
+    pub tasks: BTreeMap<String, String>,
+}
+
+/// What a model's scores are made of, for comparisons on the same windows and items.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ModelItems {
+    /// Mean loss of every window of the validation text.
+    pub windows: Vec<f64>,
+    /// The items of every task.
+    pub tasks: Vec<(TaskRecord, Vec<ItemScore>)>,
 }
 
 /// Accuracy of some of the items.

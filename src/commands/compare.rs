@@ -1,0 +1,448 @@
+//! `scale-ckpt compare`.
+
+use std::path::PathBuf;
+
+use scale_ckpt::compare::budget::{Ledger, Spent};
+use scale_ckpt::compare::config::{Amount, CompareConfig, scale_lr, trial};
+use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::error::Error;
+use scale_ckpt::progress::eprint_line;
+use scale_ckpt::recipe::Recipe;
+use scale_ckpt::{Result, VERSION};
+use serde_json::{Value, json};
+
+use super::experiment::{Allowance, Budgeted, Ending, Job, fit, settled};
+use super::plan::{duration, missing_data};
+use super::shared::{bytes, print, print_json, thousands};
+use super::table;
+
+const AFTER_HELP: &str = "\
+Of a recipe (.toml), the arms are run one after another, and the same command goes on where it was
+stopped. Every run is an ordinary one: OUT/recipes has its recipe for `scale-ckpt train`, on this or
+another machine; --only runs some arms. Of folders of runs, the records are compared as they are.";
+
+/// Compare ways to spend compute: grown, ungrown, from scratch, layer by layer.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// A comparison's recipe (.toml), or folders of finished runs.
+    #[arg(required = true, value_name = "RECIPE|RUN")]
+    what: Vec<String>,
+    /// Show arms, budgets and estimates; run nothing, write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Run these arms alone, separated by commas; the report waits for the others.
+    #[arg(long, value_delimiter = ',', value_name = "ARMS")]
+    only: Vec<String>,
+    /// Change a key of the recipe, as in budget.flops=1e15; repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Of runs: the one that the others are compared with; the first unless given.
+    #[arg(long, value_name = "NAME")]
+    control: Option<String>,
+    /// Of runs: what compute is counted in.
+    #[arg(long, value_name = "LEDGER")]
+    ledger: Option<String>,
+    /// Of runs: a folder for the report.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Time no passes for the estimates.
+    #[arg(long)]
+    no_probe: bool,
+    /// cpu, cuda or cuda:N; the recipe's unless given.
+    #[arg(long)]
+    device: Option<DeviceSpec>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// An arm with its budget.
+struct Planned {
+    name: String,
+    about: Option<String>,
+    sweep: bool,
+    total: bool,
+    budgeted: Budgeted,
+}
+
+impl Args {
+    pub fn execute(self) -> Result<()> {
+        let path = PathBuf::from(&self.what[0]);
+        let config = CompareConfig::load(&path, &self.set)?;
+        let spec = self.device.unwrap_or(config.device);
+        let experiment = Experiment::plan(config, spec, !self.no_probe)?;
+        experiment.announce();
+        if self.dry_run {
+            return if self.json {
+                print_json(&experiment.json())
+            } else {
+                print(&experiment.text())
+            };
+        }
+        eprint_line(&experiment.text());
+        let finished = experiment.run(&self.only, spec)?;
+        let _ = finished;
+        Ok(())
+    }
+}
+
+/// A comparison whose budgets are settled.
+struct Experiment {
+    config: CompareConfig,
+    ledger: Ledger,
+    amount: f64,
+    arms: Vec<Planned>,
+    spec: DeviceSpec,
+}
+
+impl Experiment {
+    fn plan(config: CompareConfig, spec: DeviceSpec, probe: bool) -> Result<Self> {
+        let invalid = |message: String| Error::invalid("[budget]", message);
+        let (ledger, amount) = config.budget.resolve().map_err(invalid)?;
+        let amount = match amount {
+            Amount::Of(amount) => amount,
+            Amount::AsArm(name) => {
+                let arm = config.arms.iter().find(|arm| arm.name == name);
+                let recipe = config.recipe_of(arm.expect("checked"))?;
+                let own = settled(recipe, spec, ledger == Ledger::Seconds)?;
+                own.spent.in_ledger(ledger).ok_or_else(|| {
+                    Error::usage("a budget in seconds needs passes that can be timed")
+                })?
+            }
+        };
+        let recipes = config.arms.iter().map(|arm| config.recipe_of(arm));
+        let recipes: Vec<Recipe> = recipes.collect::<Result<_>>()?;
+        let source_flops = recipes.iter().find_map(|recipe| recipe.source_flops);
+        let mut arms = Vec::new();
+        for (arm, recipe) in config.arms.iter().zip(recipes) {
+            let extra = match (arm.total, ledger, source_flops) {
+                (false, ..) => 0.0,
+                (true, Ledger::Flops, Some(flops)) => flops,
+                (true, Ledger::Flops, None) => {
+                    let message = format!(
+                        "arm `{}` may spend what the source cost, and no recipe has source_flops",
+                        arm.name
+                    );
+                    return Err(invalid(message));
+                }
+                (true, ..) => {
+                    let message = format!(
+                        "arm `{}` may spend what the source cost, which is known in flops alone",
+                        arm.name
+                    );
+                    return Err(invalid(message));
+                }
+            };
+            let allowance = Allowance {
+                ledger,
+                amount: amount + extra,
+                fit: arm.fit,
+                seconds_per_flop: None,
+            };
+            let budgeted = fit(recipe, allowance, spec, probe)
+                .and_then(|budgeted| measured(budgeted, &config, spec))
+                .map_err(|error| of_arm(error, &arm.name))?;
+            arms.push(Planned {
+                name: arm.name.clone(),
+                about: arm.about.clone(),
+                sweep: arm.sweep && config.sweep.is_some(),
+                total: arm.total,
+                budgeted,
+            });
+        }
+        Ok(Self {
+            config,
+            ledger,
+            amount,
+            arms,
+            spec,
+        })
+    }
+
+    /// Warns of what is not there yet.
+    fn announce(&self) {
+        let mut warnings: Vec<String> = Vec::new();
+        for arm in &self.arms {
+            for warning in missing_data(&arm.budgeted.recipe) {
+                if !warnings.contains(&warning) {
+                    warnings.push(warning);
+                }
+            }
+        }
+        for warning in warnings {
+            eprint_line(&format!("warning: {warning}"));
+        }
+    }
+
+    /// FLOPs and seconds of everything: sweeps and all seeds.
+    fn effort(&self) -> (f64, Option<f64>) {
+        let share = |arm: &Planned| match &self.config.sweep {
+            Some(sweep) if arm.sweep => sweep.share * sweep.lr_factors.len() as f64,
+            _ => 0.0,
+        };
+        let runs = |arm: &Planned| self.config.seeds.len() as f64 + share(arm);
+        let spent = |arm: &Planned| arm.budgeted.spent;
+        let flops = self.arms.iter().map(|arm| runs(arm) * spent(arm).flops);
+        let seconds = self
+            .arms
+            .iter()
+            .map(|arm| Some(runs(arm) * spent(arm).seconds?));
+        (flops.sum(), seconds.sum())
+    }
+
+    fn disk(&self) -> u64 {
+        let per_seed = self.arms.iter().map(|arm| {
+            let recipe = &arm.budgeted.recipe;
+            arm.budgeted.needs.checkpoint_bytes * recipe.train.keep as u64
+        });
+        per_seed.sum::<u64>() * self.config.seeds.len() as u64
+    }
+
+    fn json(&self) -> Value {
+        let arms = self.arms.iter().map(|arm| {
+            let Budgeted {
+                spent,
+                source_flops,
+                config,
+                n_layer,
+                needs,
+                recipe,
+            } = &arm.budgeted;
+            json!({
+                "name": arm.name,
+                "about": arm.about,
+                "n_layer": [config.n_layer, *n_layer],
+                "parameters": needs.parameters,
+                "spent": spent,
+                "source_flops": source_flops,
+                "total": arm.total,
+                "checkpoint_bytes": needs.checkpoint_bytes,
+                "memory_bytes": needs.memory_bytes,
+                "recipe": recipe,
+            })
+        });
+        let (flops, seconds) = self.effort();
+        json!({
+            "schema": 1,
+            "tool_version": VERSION,
+            "ledger": self.ledger,
+            "budget": self.amount,
+            "control": self.config.control(),
+            "seeds": self.config.seeds,
+            "device": self.spec.to_string(),
+            "arms": arms.collect::<Vec<_>>(),
+            "flops": flops,
+            "seconds": seconds,
+            "disk_bytes": self.disk(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let header = [
+            "arm",
+            "n_layer",
+            "parameters",
+            "tokens",
+            "steps",
+            "FLOPs",
+            "with source",
+            "layer passes",
+            "memory",
+            "time",
+        ];
+        let mut right = [true; 10];
+        right[0] = false;
+        let cells = self.arms.iter().map(|arm| {
+            let Budgeted {
+                spent,
+                source_flops,
+                config,
+                n_layer,
+                needs,
+                ..
+            } = &arm.budgeted;
+            let Spent {
+                steps,
+                tokens,
+                flops,
+                layer_passes,
+                seconds,
+            } = *spent;
+            let depth = if config.n_layer == *n_layer {
+                n_layer.to_string()
+            } else {
+                format!("{} -> {n_layer}", config.n_layer)
+            };
+            let total = source_flops.map(|source| source + flops);
+            vec![
+                arm.name.clone(),
+                depth,
+                thousands(needs.parameters),
+                thousands(tokens),
+                thousands(steps),
+                format!("{flops:.3e}"),
+                total.map_or_else(|| "unknown".into(), |total| format!("{total:.3e}")),
+                format!("{layer_passes:.3e}"),
+                bytes(needs.memory_bytes),
+                seconds.map_or_else(|| "-".into(), duration),
+            ]
+        });
+        let cells: Vec<Vec<String>> = cells.collect();
+        let (flops, seconds) = self.effort();
+        let time = seconds.map_or_else(
+            || "unknown".to_owned(),
+            |seconds| format!("about {} on {}", duration(seconds), self.spec),
+        );
+        let sweep = match &self.config.sweep {
+            Some(sweep) if self.arms.iter().any(|arm| arm.sweep) => format!(
+                ", learning rates times {:?} tried on {} of the budget",
+                sweep.lr_factors, sweep.share
+            ),
+            _ => String::new(),
+        };
+        [
+            table::render(&header, &right, &cells),
+            String::new(),
+            format!(
+                "budget: {:.4e} {} for every run, whole steps; seeds {:?}{sweep}",
+                self.amount,
+                self.ledger.unit(),
+                self.config.seeds
+            ),
+            format!(
+                "in all: {flops:.3e} FLOPs of training, time {time} without evaluation, disk {}",
+                bytes(self.disk())
+            ),
+        ]
+        .join("\n")
+    }
+
+    /// Runs what is left to run; says whether everything is over.
+    fn run(&self, only: &[String], spec: DeviceSpec) -> Result<bool> {
+        let known = |name: &&String| self.arms.iter().any(|arm| arm.name == **name);
+        if let Some(name) = only.iter().find(|name| !known(name)) {
+            return Err(Error::usage(format!("--only {name}: there is no such arm")));
+        }
+        let wanted = |arm: &&Planned| only.is_empty() || only.contains(&arm.name);
+        for arm in self.arms.iter().filter(wanted) {
+            self.factor(arm, spec)?;
+        }
+        for &seed in &self.config.seeds {
+            for arm in self.arms.iter().filter(wanted) {
+                self.job(arm, self.factor(arm, spec)?, seed).run(spec)?;
+            }
+        }
+        let mut left = 0;
+        for &seed in &self.config.seeds {
+            for arm in self.arms.iter().filter(|arm| !wanted(arm)) {
+                // Its learning rate is not known before its sweep is over.
+                let Some(factor) = self.known_factor(arm)? else {
+                    left += 1;
+                    continue;
+                };
+                left += usize::from(self.job(arm, factor, seed).ending()?.is_none());
+            }
+        }
+        if left > 0 {
+            eprint_line(&format!("{left} runs of other arms are left"));
+        }
+        Ok(left == 0)
+    }
+
+    fn job(&self, arm: &Planned, factor: f64, seed: u64) -> Job {
+        let mut recipe = arm.budgeted.recipe.clone();
+        scale_lr(&mut recipe, factor);
+        recipe.seed = seed;
+        let name = format!("{}-seed-{seed}", arm.name);
+        recipe.out = self.config.out.join("runs").join(&name);
+        Job {
+            file: self.config.out.join("recipes").join(format!("{name}.toml")),
+            name,
+            recipe,
+        }
+    }
+
+    fn trials(&self, arm: &Planned) -> Vec<(f64, Job)> {
+        let Some(sweep) = self.config.sweep.as_ref().filter(|_| arm.sweep) else {
+            return Vec::new();
+        };
+        let trial = |&factor: &f64| {
+            let mut recipe = trial(&arm.budgeted.recipe, sweep.share, factor);
+            recipe.seed = self.config.seeds[0];
+            let name = format!("{}-lr-x{factor}", arm.name);
+            recipe.out = self.config.out.join("sweep").join(&name);
+            let file = self.config.out.join("recipes").join(format!("{name}.toml"));
+            (factor, Job { name, recipe, file })
+        };
+        sweep.lr_factors.iter().map(trial).collect()
+    }
+
+    /// The factor on an arm's learning rates, after the trials that are left.
+    fn factor(&self, arm: &Planned, spec: DeviceSpec) -> Result<f64> {
+        for (_, job) in self.trials(arm) {
+            job.run(spec)?;
+        }
+        Ok(self.known_factor(arm)?.expect("all trials are over"))
+    }
+
+    /// That factor, where all trials are over: the one with the lowest validation loss.
+    fn known_factor(&self, arm: &Planned) -> Result<Option<f64>> {
+        let mut best: Option<(f64, f64)> = None;
+        let trials = self.trials(arm);
+        if trials.is_empty() {
+            return Ok(Some(1.0));
+        }
+        for (factor, job) in trials {
+            match job.ending()? {
+                None => return Ok(None),
+                Some(Ending::Finished(loss)) if best.is_none_or(|(_, least)| loss < least) => {
+                    best = Some((factor, loss));
+                }
+                Some(_) => {}
+            }
+        }
+        match best {
+            Some((factor, _)) => Ok(Some(factor)),
+            None => Err(Error::Failed {
+                message: format!("{}: every learning rate of the sweep diverged", arm.name),
+            }),
+        }
+    }
+}
+
+/// Sets how often a recipe measures and saves, where it does not say so itself.
+fn measured(mut budgeted: Budgeted, config: &CompareConfig, _spec: DeviceSpec) -> Result<Budgeted> {
+    let tokens = budgeted.spent.tokens;
+    let recipe = &mut budgeted.recipe;
+    let batch = recipe.train.batch_tokens;
+    let every = |parts: u64| (tokens / parts).max(batch);
+    let train = &mut recipe.train;
+    train.eval_every_tokens.get_or_insert(every(config.points));
+    train.save_every_tokens.get_or_insert(every(SAVES));
+    train.keep = 1;
+    if let Some(points) = config.task_points.filter(|_| !recipe.eval.tasks.is_empty()) {
+        recipe.eval.every_tokens.get_or_insert(every(points));
+    }
+    Ok(budgeted)
+}
+
+/// Checkpoints along a run, of which the newest is kept.
+const SAVES: u64 = 8;
+
+/// The error of an arm says whose it is.
+fn of_arm(error: Error, arm: &str) -> Error {
+    let name = |text: String| format!("arm `{arm}`: {text}");
+    match error {
+        Error::Invalid { at, message, hint } => Error::Invalid {
+            at: name(at),
+            message,
+            hint,
+        },
+        Error::Usage { message, hint } => Error::Usage {
+            message: name(message),
+            hint,
+        },
+        error => error,
+    }
+}

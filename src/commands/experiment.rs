@@ -1,0 +1,243 @@
+//! Arms with budgets, and their runs: what `compare` and `search` have in common.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use scale_ckpt::Result;
+use scale_ckpt::checkpoint::Gpt2Config;
+use scale_ckpt::compare::budget::{self, Fit, Ledger, Spent};
+use scale_ckpt::compare::config::loaded;
+use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::durable;
+use scale_ckpt::error::Error;
+use scale_ckpt::eval::score::ModelScore;
+use scale_ckpt::progress::eprint_line;
+use scale_ckpt::recipe::Recipe;
+use scale_ckpt::run::{REPORT_FILE, RUN_FILE};
+use scale_ckpt::stages::Origin;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::plan::{Needs, needs};
+use super::start::Start;
+use super::train;
+
+/// Written where a run diverged, so that it is not tried again.
+const DIVERGED_FILE: &str = "diverged.json";
+/// Steps of a recipe whose pace is measured before it has a budget.
+const PACE_STEPS: u64 = 100;
+
+/// A recipe whose budget is settled.
+pub struct Budgeted {
+    /// The recipe; `out` and `seed` are set for every run.
+    pub recipe: Recipe,
+    /// What it spends.
+    pub spent: Spent,
+    /// FLOPs of its source; none where nobody knows them.
+    pub source_flops: Option<f64>,
+    /// Shape of its model at first.
+    pub config: Gpt2Config,
+    /// Blocks of its model in the end.
+    pub n_layer: usize,
+    /// Memory, disk and time.
+    pub needs: Needs,
+}
+
+/// What a recipe may spend.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    pub ledger: Ledger,
+    pub amount: f64,
+    pub fit: Fit,
+    /// Known where it is kept from an earlier start; measured otherwise.
+    pub seconds_per_flop: Option<f64>,
+}
+
+/// Gives a recipe as many tokens as are paid for. Passes are timed where `probe` says so, or the
+/// budget is in seconds.
+pub fn fit(
+    mut recipe: Recipe,
+    allowance: Allowance,
+    spec: DeviceSpec,
+    probe: bool,
+) -> Result<Budgeted> {
+    let (start, new_layers) = Start::unplanned(&recipe)?;
+    let config = start.config.clone();
+    let origin = Origin {
+        config: &config,
+        new_layers,
+    };
+    let Allowance {
+        ledger,
+        amount,
+        fit,
+        mut seconds_per_flop,
+    } = allowance;
+    if ledger == Ledger::Seconds && seconds_per_flop.is_none() {
+        seconds_per_flop = Some(pace(&recipe, spec)?);
+    }
+    budget::fit(&mut recipe, &origin, fit, ledger, amount, seconds_per_flop)?;
+    let mut budgeted = settled(recipe, spec, probe)?;
+    if budgeted.spent.seconds.is_none() {
+        let seconds = seconds_per_flop.map(|rate| rate * budgeted.spent.flops);
+        budgeted.spent.seconds = seconds;
+    }
+    Ok(budgeted)
+}
+
+/// A recipe with the tokens that it has.
+pub fn settled(recipe: Recipe, spec: DeviceSpec, probe: bool) -> Result<Budgeted> {
+    let (unplanned, new_layers) = Start::unplanned(&recipe)?;
+    let config = unplanned.config.clone();
+    let start = Start::prepare(&recipe)?;
+    let needs = needs(&recipe, &start, spec, probe)?;
+    let pace = needs
+        .timed
+        .as_ref()
+        .ok()
+        .map(|timed| 1.0 / timed.flops_per_s);
+    let origin = Origin {
+        config: &config,
+        new_layers,
+    };
+    Ok(Budgeted {
+        spent: budget::spent(&recipe, &origin, pace)?,
+        source_flops: start.source_cost(&recipe).0,
+        n_layer: start.stages.last().map_or(0, |stage| stage.n_layer),
+        config,
+        needs,
+        recipe,
+    })
+}
+
+/// Seconds per FLOP of a recipe's stages, from timed passes.
+pub fn pace(recipe: &Recipe, spec: DeviceSpec) -> Result<f64> {
+    let mut recipe = recipe.clone();
+    recipe.train.warmup_tokens = 0;
+    recipe.train.decay_tokens = None;
+    if recipe.stages.is_empty() {
+        recipe.train.unfreeze_at_tokens = None;
+        recipe.train.tokens = Some(PACE_STEPS * recipe.train.batch_tokens);
+    }
+    for stage in &mut recipe.stages {
+        stage.warmup_tokens = None;
+        stage.decay_tokens = None;
+    }
+    let start = Start::prepare(&recipe)?;
+    match needs(&recipe, &start, spec, true)?.timed {
+        Ok(timed) => Ok(1.0 / timed.flops_per_s),
+        Err(why) => Err(Error::usage(format!("a budget in seconds: {why}"))
+            .with_hint("give the budget in flops, or run where passes can be timed")),
+    }
+}
+
+/// A run of an experiment.
+pub struct Job {
+    /// What it is called in messages.
+    pub name: String,
+    /// Its recipe, folder and seed included.
+    pub recipe: Recipe,
+    /// Where the recipe is written, for `train` to run it elsewhere.
+    pub file: PathBuf,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ending {
+    /// Its final validation loss.
+    Finished(f64),
+    /// It met a number that is not finite.
+    Diverged(String),
+}
+
+impl Job {
+    /// What became of it, if it is over.
+    ///
+    /// # Errors
+    /// Its folder holds a run of another recipe.
+    pub fn ending(&self) -> Result<Option<Ending>> {
+        #[derive(Deserialize)]
+        struct Run {
+            recipe: Recipe,
+        }
+        #[derive(Deserialize)]
+        struct Report {
+            models: Vec<ModelScore>,
+        }
+        #[derive(Deserialize)]
+        struct Diverged {
+            message: String,
+        }
+        let out = &self.recipe.out;
+        let Some(run) = read::<Run>(&out.join(RUN_FILE))? else {
+            return Ok(None);
+        };
+        if run.recipe.identity() != self.recipe.identity() {
+            let message = format!("{} holds a run of another recipe", out.display());
+            return Err(Error::usage(message).with_hint(
+                "the comparison or the program has changed since: choose another `out`, or remove that folder",
+            ));
+        }
+        if let Some(diverged) = read::<Diverged>(&out.join(DIVERGED_FILE))? {
+            return Ok(Some(Ending::Diverged(diverged.message)));
+        }
+        let report = read::<Report>(&out.join(REPORT_FILE))?;
+        let loss = report.and_then(|report| Some(report.models.last()?.val?.loss));
+        Ok(loss.map(Ending::Finished))
+    }
+
+    /// Runs it to its end, or goes on with it; nothing where it is over.
+    ///
+    /// # Errors
+    /// It cannot be run, or a signal arrived.
+    pub fn run(&self, spec: DeviceSpec) -> Result<Ending> {
+        if let Some(ending) = self.ending()? {
+            return Ok(ending);
+        }
+        let loaded = loaded(self.recipe.clone())?;
+        self.write()?;
+        eprint_line(&format!("{}: {}", self.name, self.recipe.out.display()));
+        match train::run(&loaded, spec) {
+            Ok(_) => {}
+            Err(Error::Diverged { step, message }) => {
+                let message = format!("step {}: {message}", step + 1);
+                eprint_line(&format!("{}: diverged, {message}", self.name));
+                let path = self.recipe.out.join(DIVERGED_FILE);
+                durable::write_json(&path, &json!({ "message": message }))?;
+            }
+            Err(Error::Interrupted { message, .. }) => {
+                return Err(Error::Interrupted {
+                    message: format!("{}: {message}", self.name),
+                    hint: Some("the same command goes on from there".into()),
+                });
+            }
+            Err(error) => {
+                eprint_line(&format!("{}: failed", self.name));
+                return Err(error);
+            }
+        }
+        let over = self.ending()?;
+        over.ok_or_else(|| Error::invalid(self.recipe.out.display(), "the run left no final loss"))
+    }
+
+    /// Writes its recipe.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self) -> Result<()> {
+        let dir = durable::parent_of(&self.file);
+        fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        durable::write_file(&self.file, loaded(self.recipe.clone())?.text.as_bytes())
+    }
+}
+
+/// Reads JSON, where there is a file.
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(Error::io("read", path))?,
+    };
+    let value = serde_json::from_slice(&text);
+    let value = value.map_err(|e| Error::invalid(path.display(), format!("not as expected: {e}")));
+    value.map(Some)
+}

@@ -1,0 +1,122 @@
+//! What a few seeds say about a mean.
+
+use serde::Serialize;
+
+/// Two-sided 5 % points of Student's t for 1 to 30 degrees of freedom (any table, e.g. Fisher
+/// and Yates).
+const T_975: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
+];
+/// One-sided 20 % points, for 80 % power.
+const T_80: [f64; 30] = [
+    1.376, 1.061, 0.978, 0.941, 0.920, 0.906, 0.896, 0.889, 0.883, 0.879, 0.876, 0.873, 0.870,
+    0.868, 0.866, 0.865, 0.863, 0.862, 0.861, 0.860, 0.859, 0.858, 0.858, 0.857, 0.856, 0.856,
+    0.855, 0.855, 0.854, 0.854,
+];
+
+/// t at 97.5 % for `df` degrees of freedom; that of the normal distribution beyond 30.
+pub fn t_975(df: usize) -> f64 {
+    T_975.get(df.wrapping_sub(1)).copied().unwrap_or(1.96)
+}
+
+fn t_80(df: usize) -> f64 {
+    T_80.get(df.wrapping_sub(1)).copied().unwrap_or(0.8416)
+}
+
+/// A mean over seeds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Sample {
+    /// The values, seed by seed.
+    pub values: Vec<f64>,
+    /// Their mean.
+    pub mean: f64,
+    /// Their standard deviation, with n − 1; none of a single value.
+    pub deviation: Option<f64>,
+    /// The mean's 95 % interval by Student's t; none of a single value.
+    pub interval: Option<[f64; 2]>,
+}
+
+impl Sample {
+    /// Of values, at least one.
+    pub fn of(values: Vec<f64>) -> Self {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let deviation = (values.len() > 1).then(|| {
+            let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
+            (squares / (n - 1.0)).sqrt()
+        });
+        let half = deviation.map(|s| t_975(values.len() - 1) * s / n.sqrt());
+        Self {
+            interval: half.map(|half| [mean - half, mean + half]),
+            values,
+            mean,
+            deviation,
+        }
+    }
+
+    /// The smallest true mean that as many values, as far apart as these, would tell from 0 at
+    /// 5 % in four of five cases: (t₀.₉₇₅ + t₀.₈) · s / √n.
+    pub fn detectable(&self) -> Option<f64> {
+        let df = self.values.len().checked_sub(1)?;
+        let scale = self.deviation? / (self.values.len() as f64).sqrt();
+        Some((t_975(df) + t_80(df)) * scale)
+    }
+}
+
+/// Spearman's rank correlation of two lists of the same length: Pearson's of the ranks, equal
+/// values sharing the mean of theirs. None where a list has fewer than three values or all its
+/// values are equal.
+pub fn rank_correlation(a: &[f64], b: &[f64]) -> Option<f64> {
+    let (a, b) = (ranks(a), ranks(b));
+    let n = a.len() as f64;
+    let mean = (n + 1.0) / 2.0;
+    let product = |a: &[f64], b: &[f64]| -> f64 {
+        let pairs = a.iter().zip(b);
+        pairs.map(|(x, y)| (x - mean) * (y - mean)).sum()
+    };
+    let scale = (product(&a, &a) * product(&b, &b)).sqrt();
+    (a.len() > 2 && scale > 0.0).then(|| product(&a, &b) / scale)
+}
+
+/// Ranks from 1, equal values sharing the mean of theirs.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let rank = |x: &f64| {
+        let below = values.iter().filter(|y| *y < x).count();
+        let equal = values.iter().filter(|y| *y == x).count();
+        below as f64 + (equal as f64 + 1.0) / 2.0
+    };
+    values.iter().map(rank).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_has_students_interval() {
+        // scipy.stats.t.interval(0.95, 2, loc=2, scale=1/3**0.5)
+        let sample = Sample::of(vec![1.0, 2.0, 3.0]);
+        let [low, high] = sample.interval.unwrap();
+        assert!((low + 0.484).abs() < 1e-3 && (high - 4.484).abs() < 1e-3);
+        assert_eq!(sample.deviation, Some(1.0));
+        let alone = Sample::of(vec![4.0]);
+        assert_eq!(
+            (alone.mean, alone.interval, alone.detectable()),
+            (4.0, None, None)
+        );
+    }
+
+    #[test]
+    fn rank_correlations_are_scipys() {
+        // scipy.stats.spearmanr
+        let of = |a: &[f64], b: &[f64]| rank_correlation(a, b);
+        assert_eq!(of(&[1.0, 2.0, 3.0], &[5.0, 6.0, 70.0]), Some(1.0));
+        assert_eq!(of(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]), Some(-1.0));
+        let found = of(&[1.0, 2.0, 2.0, 4.0, 5.0], &[2.0, 1.0, 4.0, 3.0, 5.0]).unwrap();
+        assert!((found - 0.666_885_928_553_602_9).abs() < 1e-12, "{found}");
+        assert_eq!(of(&[1.0, 2.0], &[1.0, 2.0]), None);
+        assert_eq!(of(&[1.0, 1.0, 1.0], &[1.0, 2.0, 3.0]), None);
+    }
+}
