@@ -25,6 +25,7 @@ pub mod manifest;
 pub mod model;
 pub mod progress;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod stages;
 pub mod train;

@@ -8,9 +8,9 @@ use scale_ckpt::analyze::{Analysis, Estimate, analyze};
 use scale_ckpt::data::{Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
+use scale_ckpt::report::table;
 
 use super::shared::{load_model, open, print, print_json, thousands, tokenizer};
-use super::table;
 
 /// Measure what each block of a checkpoint does: how far it turns the residual stream, and how
 /// the loss changes when it is skipped or run twice.

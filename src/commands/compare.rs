@@ -1,20 +1,22 @@
 //! `scale-ckpt compare`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use scale_ckpt::compare::budget::{Ledger, Spent};
 use scale_ckpt::compare::config::{Amount, CompareConfig, scale_lr, trial};
+use scale_ckpt::compare::{ArmRuns, Findings, RunRecord, matching};
 use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::durable;
 use scale_ckpt::error::Error;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
+use scale_ckpt::report::{comparison, html, markdown, table, text};
 use scale_ckpt::{Result, VERSION};
 use serde_json::{Value, json};
 
 use super::experiment::{Allowance, Budgeted, Ending, Job, fit, settled};
 use super::plan::{duration, missing_data};
 use super::shared::{bytes, print, print_json, thousands};
-use super::table;
 
 const AFTER_HELP: &str = "\
 Of a recipe (.toml), the arms are run one after another, and the same command goes on where it was
@@ -42,7 +44,7 @@ pub struct Args {
     control: Option<String>,
     /// Of runs: what compute is counted in.
     #[arg(long, value_name = "LEDGER")]
-    ledger: Option<String>,
+    ledger: Option<Ledger>,
     /// Of runs: a folder for the report.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -68,11 +70,32 @@ struct Planned {
 
 impl Args {
     pub fn execute(self) -> Result<()> {
-        let path = PathBuf::from(&self.what[0]);
-        let config = CompareConfig::load(&path, &self.set)?;
+        let is_recipe = |name: &String| name.ends_with(".toml");
+        match self.what.as_slice() {
+            [recipe] if is_recipe(recipe) => self.experiment(Path::new(recipe)),
+            runs if runs.iter().any(is_recipe) => Err(Error::usage(
+                "a comparison's recipe is given with something else",
+            )
+            .with_hint("give one recipe, or folders of runs")),
+            _ => self.records(),
+        }
+    }
+
+    /// Runs what a recipe says, and reports.
+    fn experiment(&self, path: &Path) -> Result<()> {
+        let of_runs = [
+            ("--control", self.control.is_some()),
+            ("--ledger", self.ledger.is_some()),
+            ("--out", self.out.is_some()),
+        ];
+        if let Some((flag, _)) = of_runs.iter().find(|(_, given)| *given) {
+            return Err(Error::usage(format!("{flag} is for folders of runs"))
+                .with_hint("say it in the recipe, or with --set"));
+        }
+        let config = CompareConfig::load(path, &self.set)?;
         let spec = self.device.unwrap_or(config.device);
         let experiment = Experiment::plan(config, spec, !self.no_probe)?;
-        experiment.announce();
+        experiment.warn();
         if self.dry_run {
             return if self.json {
                 print_json(&experiment.json())
@@ -81,10 +104,99 @@ impl Args {
             };
         }
         eprint_line(&experiment.text());
-        let finished = experiment.run(&self.only, spec)?;
-        let _ = finished;
-        Ok(())
+        if !experiment.run(&self.only)? {
+            return print("not all runs are finished: no report yet");
+        }
+        let arms = experiment.arms_run()?;
+        let config = &experiment.config;
+        let title = config.title.as_deref().unwrap_or(TITLE);
+        self.report(
+            &arms,
+            config.control(),
+            experiment.ledger,
+            title,
+            Some(&config.out),
+        )
     }
+
+    /// Compares runs that exist.
+    fn records(&self) -> Result<()> {
+        let of_recipes = [
+            ("--dry-run", self.dry_run),
+            ("--only", !self.only.is_empty()),
+            ("--set", !self.set.is_empty()),
+            ("--no-probe", self.no_probe),
+            ("--device", self.device.is_some()),
+        ];
+        if let Some((flag, _)) = of_recipes.iter().find(|(_, given)| *given) {
+            return Err(Error::usage(format!("{flag} is for a comparison's recipe")));
+        }
+        let mut runs = Vec::new();
+        for name in &self.what {
+            for path in expand(name)? {
+                runs.push(RunRecord::read(&path)?);
+            }
+        }
+        if runs.len() < 2 {
+            return Err(Error::usage("one run is nothing to compare")
+                .with_hint("name two or more, as in runs/*, or a comparison's recipe"));
+        }
+        let arms = matching::arms_of(runs)?;
+        let control = self.control.clone().unwrap_or_else(|| arms[0].name.clone());
+        let ledger = self.ledger.unwrap_or_default();
+        self.report(&arms, &control, ledger, TITLE, self.out.as_deref())
+    }
+
+    fn report(
+        &self,
+        arms: &[ArmRuns],
+        control: &str,
+        ledger: Ledger,
+        title: &str,
+        out: Option<&Path>,
+    ) -> Result<()> {
+        let notes = matching::check(arms)?;
+        let found = Findings::of(arms, control, ledger, title, notes)?;
+        if let Some(out) = out {
+            std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+            let document = comparison::document(&found);
+            durable::write_json(&out.join("report.json"), &found)?;
+            let texts = [
+                ("report.md", markdown::render(&document)),
+                ("report.html", html::render(&document)),
+            ];
+            for (name, text) in texts {
+                durable::write_file(&out.join(name), text.as_bytes())?;
+            }
+        }
+        if self.json {
+            return print_json(&found);
+        }
+        print(&text::render(&comparison::summary(&found)))?;
+        match out {
+            Some(out) => print(&format!("\nreport: {}", out.join("report.html").display())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a report is called that nobody named.
+const TITLE: &str = "Comparison";
+
+/// Folders that a name or a glob stands for.
+fn expand(name: &str) -> Result<Vec<PathBuf>> {
+    let path = PathBuf::from(name);
+    if path.exists() || !name.contains(['*', '?', '[']) {
+        return Ok(vec![path]);
+    }
+    let bad = |why: String| Error::usage(format!("{name}: {why}"));
+    let found = glob::glob(name).map_err(|e| bad(e.to_string()))?;
+    let mut found: Vec<PathBuf> = found.flatten().filter(|path| path.is_dir()).collect();
+    found.sort();
+    if found.is_empty() {
+        return Err(bad("no folder is called that".into()));
+    }
+    Ok(found)
 }
 
 /// A comparison whose budgets are settled.
@@ -141,7 +253,7 @@ impl Experiment {
                 seconds_per_flop: None,
             };
             let budgeted = fit(recipe, allowance, spec, probe)
-                .and_then(|budgeted| measured(budgeted, &config, spec))
+                .map(|budgeted| measured(budgeted, &config))
                 .map_err(|error| of_arm(error, &arm.name))?;
             arms.push(Planned {
                 name: arm.name.clone(),
@@ -161,7 +273,7 @@ impl Experiment {
     }
 
     /// Warns of what is not there yet.
-    fn announce(&self) {
+    fn warn(&self) {
         let mut warnings: Vec<String> = Vec::new();
         for arm in &self.arms {
             for warning in missing_data(&arm.budgeted.recipe) {
@@ -319,7 +431,8 @@ impl Experiment {
     }
 
     /// Runs what is left to run; says whether everything is over.
-    fn run(&self, only: &[String], spec: DeviceSpec) -> Result<bool> {
+    fn run(&self, only: &[String]) -> Result<bool> {
+        let spec = self.spec;
         let known = |name: &&String| self.arms.iter().any(|arm| arm.name == **name);
         if let Some(name) = only.iter().find(|name| !known(name)) {
             return Err(Error::usage(format!("--only {name}: there is no such arm")));
@@ -348,6 +461,28 @@ impl Experiment {
             eprint_line(&format!("{left} runs of other arms are left"));
         }
         Ok(left == 0)
+    }
+
+    /// The records of all runs, which are over.
+    fn arms_run(&self) -> Result<Vec<ArmRuns>> {
+        let of = |arm: &Planned| {
+            let factor = self.known_factor(arm)?.expect("all trials are over");
+            let (mut runs, mut diverged) = (Vec::new(), Vec::new());
+            for &seed in &self.config.seeds {
+                let job = self.job(arm, factor, seed);
+                match job.ending()? {
+                    Some(Ending::Diverged(message)) => diverged.push((seed, message)),
+                    _ => runs.push(RunRecord::read(&job.recipe.out)?),
+                }
+            }
+            Ok(ArmRuns {
+                name: arm.name.clone(),
+                about: arm.about.clone(),
+                runs,
+                diverged,
+            })
+        };
+        self.arms.iter().map(of).collect()
     }
 
     fn job(&self, arm: &Planned, factor: f64, seed: u64) -> Job {
@@ -412,19 +547,20 @@ impl Experiment {
 }
 
 /// Sets how often a recipe measures and saves, where it does not say so itself.
-fn measured(mut budgeted: Budgeted, config: &CompareConfig, _spec: DeviceSpec) -> Result<Budgeted> {
+fn measured(mut budgeted: Budgeted, config: &CompareConfig) -> Budgeted {
     let tokens = budgeted.spent.tokens;
     let recipe = &mut budgeted.recipe;
-    let batch = recipe.train.batch_tokens;
-    let every = |parts: u64| (tokens / parts).max(batch);
-    let train = &mut recipe.train;
-    train.eval_every_tokens.get_or_insert(every(config.points));
-    train.save_every_tokens.get_or_insert(every(SAVES));
-    train.keep = 1;
-    if let Some(points) = config.task_points.filter(|_| !recipe.eval.tasks.is_empty()) {
-        recipe.eval.every_tokens.get_or_insert(every(points));
-    }
-    Ok(budgeted)
+    let every = |parts: u64| (tokens / parts).max(recipe.train.batch_tokens);
+    let (points, saves) = (every(config.points), every(SAVES));
+    let task_points = config
+        .task_points
+        .filter(|_| !recipe.eval.tasks.is_empty())
+        .map(every);
+    recipe.train.eval_every_tokens.get_or_insert(points);
+    recipe.train.save_every_tokens.get_or_insert(saves);
+    recipe.train.keep = 1;
+    recipe.eval.every_tokens = recipe.eval.every_tokens.or(task_points);
+    budgeted
 }
 
 /// Checkpoints along a run, of which the newest is kept.

@@ -2,10 +2,10 @@
 
 use scale_ckpt::Result;
 use scale_ckpt::inspect::{DiffLine, Difference, diff};
+use scale_ckpt::report::table;
 use serde_json::json;
 
 use super::shared::{open, print, print_json};
-use super::table;
 
 /// Compare two checkpoints tensor by tensor, by name.
 #[derive(Debug, clap::Args)]

@@ -11,10 +11,10 @@ use scale_ckpt::durable::refuse_existing;
 use scale_ckpt::grower::{GROWTH_FILE, Grower, GrowthRecord};
 use scale_ckpt::growth::{GrowConfig, Growth, GrowthPlan, Initializer, Placement};
 use scale_ckpt::progress::eprint_line;
+use scale_ckpt::report::table;
 use serde_json::{Value, json};
 
 use super::shared::{bytes, open, print, print_json, report_growth, thousands};
-use super::table;
 
 /// Grow a checkpoint deeper.
 ///

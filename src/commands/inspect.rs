@@ -4,10 +4,10 @@ use scale_ckpt::Result;
 use scale_ckpt::checkpoint::{Checkpoint, layout};
 use scale_ckpt::inspect::{TensorReport, inspect};
 use scale_ckpt::progress::eprint_line;
+use scale_ckpt::report::table;
 use serde_json::json;
 
 use super::shared::{open, print, print_json, thousands};
-use super::table;
 
 /// Show what is in a checkpoint: config, tensors, norms.
 #[derive(Debug, clap::Args)]

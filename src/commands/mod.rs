@@ -22,7 +22,6 @@ pub mod plan;
 pub mod scores;
 pub mod shared;
 pub mod start;
-pub mod table;
 mod tasks;
 pub mod train;
 pub mod watcher;

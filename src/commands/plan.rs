@@ -13,6 +13,7 @@ use scale_ckpt::kernels;
 use scale_ckpt::ledger::{self, Memory, MicroBatch};
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
 use scale_ckpt::recipe::Recipe;
+use scale_ckpt::report::table;
 use scale_ckpt::stages::PlannedStage;
 use scale_ckpt::train::probe::{PASSES, Probe, probe};
 use serde::Serialize;
@@ -21,7 +22,6 @@ use serde_json::{Value, json};
 use super::cost::{cost, cost_line};
 use super::shared::{RecipeArgs, bytes, print, print_json, thousands};
 use super::start::Start;
-use super::table;
 
 /// Tokens of a timed pass on a CPU: more would only take longer.
 const CPU_PASS_TOKENS: usize = 1024;

@@ -11,10 +11,10 @@ use scale_ckpt::eval::prepared::{PreparedTask, TaskRecord};
 use scale_ckpt::eval::report::{self, Line};
 use scale_ckpt::eval::score::{GroupScore, ItemScore, Measured, ModelItems, ModelScore, TaskScore};
 use scale_ckpt::model::Gpt2;
+use scale_ckpt::report::table;
 use sha2::{Digest, Sha256};
 
 use super::shared::thousands;
-use super::table;
 
 /// What a run's models are scored on: a validation text and tasks.
 pub struct Measures {

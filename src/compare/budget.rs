@@ -1,9 +1,11 @@
 //! Budgets: as many tokens for every arm as the compute pays for.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::recipe::Recipe;
 use crate::stages::{self, Origin, StageConfig};
 use crate::train::MAX_TOKENS;
@@ -45,6 +47,18 @@ impl Ledger {
             Self::Tokens => "tokens",
             Self::Seconds => "seconds of training",
         }
+    }
+}
+
+impl FromStr for Ledger {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|ledger| ledger.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::usage(format!("{}: expected one of {names}", printable(name)))
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::folder::{ModelOutcome, ModelRecord, Outcome};
 use super::paired::{self, Comparison};
+use super::prepared::TaskRecord;
 use super::score::{ItemScore, Metric, TaskScore, values};
 use super::task::{Kind, Protocol, group_of, whole_group_of};
 use crate::checkpoint::hex;
@@ -146,7 +147,8 @@ pub fn comparisons(outcome: &Outcome) -> Vec<Comparison> {
     let mut found = Vec::new();
     let pairs = || (0..firsts).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
     found.extend(pairs().filter_map(|(a, b)| compare_texts(outcome, a, b)));
-    for unit in units(outcome) {
+    let tasks: Vec<&TaskRecord> = outcome.evaluation.tasks.iter().collect();
+    for unit in units(&tasks) {
         for (a, b) in pairs() {
             compare(outcome, &unit, a, b, &mut found);
         }
@@ -175,17 +177,28 @@ fn compare_texts(outcome: &Outcome, a: usize, b: usize) -> Option<Comparison> {
 }
 
 /// What is compared as one: a task, or the tasks of a group.
-struct Unit {
-    name: String,
-    tasks: Vec<usize>,
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// The task or group.
+    pub name: String,
+    /// Indices of its tasks.
+    pub tasks: Vec<usize>,
     protocol: Protocol,
     kind: Kind,
 }
 
-fn units(outcome: &Outcome) -> Vec<Unit> {
+impl Unit {
+    /// The values of a metric, item by item; none where its tasks do not have it.
+    pub fn values(&self, metric: &str, items: &[&ItemScore]) -> Option<Vec<f64>> {
+        values(metric, self.protocol, self.kind, items)
+    }
+}
+
+/// The tasks of an evaluation, those of a whole group as one.
+pub fn units(tasks: &[&TaskRecord]) -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::new();
-    for (i, task) in outcome.evaluation.tasks.iter().enumerate() {
-        let names = outcome.evaluation.tasks.iter().map(|t| t.task.as_str());
+    for (i, task) in tasks.iter().enumerate() {
+        let names = tasks.iter().map(|t| t.task.as_str());
         let name = whole_group_of(&task.task, names).unwrap_or(&task.task);
         match units.iter_mut().find(|unit| unit.name == name) {
             Some(unit) => unit.tasks.push(i),
@@ -209,7 +222,7 @@ fn compare(outcome: &Outcome, unit: &Unit, a: usize, b: usize, found: &mut Vec<C
     };
     let (items_a, items_b) = (items(a), items(b));
     for metric in ["acc", "acc_norm", "gold_nll", "log_perplexity"] {
-        let of = |items| values(metric, unit.protocol, unit.kind, items);
+        let of = |items: &[&ItemScore]| unit.values(metric, items);
         let (Some(values_a), Some(values_b)) = (of(&items_a), of(&items_b)) else {
             continue;
         };
