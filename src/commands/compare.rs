@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use scale_ckpt::compare::budget::{Ledger, Spent};
 use scale_ckpt::compare::config::{Amount, CompareConfig, scale_lr, trial};
+use scale_ckpt::compare::findings::{self, CostClaim};
 use scale_ckpt::compare::{ArmRuns, Findings, RunRecord, matching};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
@@ -347,6 +348,7 @@ impl Experiment {
             "flops": flops,
             "seconds": seconds,
             "disk_bytes": self.disk(),
+            "cost_claims": self.claims(),
         })
     }
 
@@ -413,6 +415,13 @@ impl Experiment {
             ),
             _ => String::new(),
         };
+        let claims = comparison::claims_table(&self.claims());
+        let claims = claims.map_or_else(String::new, |table| {
+            format!(
+                "\nthe cost claim of arXiv 2411.18700\n\n{}",
+                text::table(&table)
+            )
+        });
         [
             table::render(&header, &right, &cells),
             String::new(),
@@ -426,8 +435,20 @@ impl Experiment {
                 "in all: {flops:.3e} FLOPs of training, time {time} without evaluation, disk {}",
                 bytes(self.disk())
             ),
+            claims,
         ]
         .join("\n")
+        .trim_end()
+        .to_owned()
+    }
+
+    /// What incremental arms cost beside full training.
+    fn claims(&self) -> Vec<CostClaim> {
+        let of = |arm: &Planned| {
+            let Budgeted { recipe, config, .. } = &arm.budgeted;
+            findings::cost_claim(&arm.name, recipe, config)
+        };
+        self.arms.iter().filter_map(of).collect()
     }
 
     /// Runs what is left to run; says whether everything is over.

@@ -10,13 +10,16 @@ use super::matching::ArmRuns;
 use super::record::{RunRecord, VAL_LOSS, higher_is_better};
 use super::stats::Sample;
 use super::verdict;
+use crate::account::Account;
 use crate::certify::Certificate;
+use crate::checkpoint::Gpt2Config;
 use crate::error::{Error, Result};
 use crate::eval::paired;
 use crate::eval::report::{Unit, units};
 use crate::eval::score::{ItemScore, ModelItems};
 use crate::ledger::{LayerPasses, paper, per_token};
-use crate::recipe::ModelSource;
+use crate::recipe::{ModelSource, Recipe};
+use crate::stages::{self, Origin, PlannedStage};
 
 /// Costs that differ by less than this are equal: budgets are spent in whole steps.
 pub const EQUAL_COST: f64 = 0.02;
@@ -327,7 +330,10 @@ impl Findings {
                 .collect(),
             cost_claims: arms
                 .iter()
-                .filter_map(|arm| cost_claim(&arm.name, arm.runs.first()?))
+                .filter_map(|arm| {
+                    let run = arm.runs.first()?;
+                    cost_claim(&arm.name, &run.recipe, &config_of(run)?)
+                })
                 .collect(),
             verdict: Vec::new(),
             notes,
@@ -599,52 +605,20 @@ fn crossovers_of(arm: &ArmRuns, control: &ArmRuns) -> Vec<Crossover> {
     .collect()
 }
 
-/// The incremental part of a run from scratch that grows, against full training.
-fn cost_claim(name: &str, run: &RunRecord) -> Option<CostClaim> {
-    let ModelSource::Scratch(scratch) = &run.recipe.model else {
+/// The cost claim of arXiv 2411.18700 for a recipe on a model like `config`; none of one that does
+/// not grow from scratch.
+pub fn cost_claim(name: &str, recipe: &Recipe, config: &Gpt2Config) -> Option<CostClaim> {
+    if !matches!(recipe.model, ModelSource::Scratch(_)) {
         return None;
-    };
-    let config = scratch.config().ok()?;
-    let costs: Vec<StageShare> = shares(run)?;
-    claim_of(name, &config, run.recipe.train.context, &costs)
-}
-
-/// A stage's depth, tokens and cost.
-#[derive(Clone, Copy, Debug)]
-pub struct StageShare {
-    /// Blocks.
-    pub n_layer: usize,
-    /// Tokens.
-    pub tokens: f64,
-    /// Floating-point operations.
-    pub flops: f64,
-    /// Layer passes.
-    pub layer_passes: f64,
-}
-
-fn shares(run: &RunRecord) -> Option<Vec<StageShare>> {
-    let train = &run.recipe.train;
-    let ModelSource::Scratch(scratch) = &run.recipe.model else {
-        return None;
-    };
-    let config = scratch.config().ok()?;
-    let origin = crate::stages::Origin {
-        config: &config,
+    }
+    let origin = Origin {
+        config,
         new_layers: (0..config.n_layer).collect(),
     };
-    let grow = run.recipe.grow.as_ref();
-    let stages = crate::stages::plan(train, &run.recipe.stages, grow, &origin).ok()?;
-    Some(stage_shares(&stages, &config, train))
-}
-
-/// The stages of a run, with their costs.
-pub fn stage_shares(
-    stages: &[crate::stages::PlannedStage],
-    config: &crate::checkpoint::Gpt2Config,
-    train: &crate::train::TrainConfig,
-) -> Vec<StageShare> {
-    let account = crate::account::Account::new(stages, config, train);
-    let share = |planned: &crate::stages::PlannedStage| {
+    let train = &recipe.train;
+    let stages = stages::plan(train, &recipe.stages, recipe.grow.as_ref(), &origin).ok()?;
+    let account = Account::new(&stages, config, train);
+    let share = |planned: &PlannedStage| {
         let cost = account.of_stage(planned.stage.index);
         StageShare {
             n_layer: planned.n_layer,
@@ -653,14 +627,32 @@ pub fn stage_shares(
             layer_passes: cost.layer_passes,
         }
     };
-    stages.iter().map(share).collect()
+    let shares: Vec<StageShare> = stages.iter().map(share).collect();
+    claim_of(name, config, train.context, &shares)
+}
+
+/// The shape of a run's model at first.
+fn config_of(run: &RunRecord) -> Option<Gpt2Config> {
+    match &run.recipe.model {
+        ModelSource::Scratch(scratch) => scratch.config().ok(),
+        ModelSource::From(_) => None,
+    }
+}
+
+/// A stage's depth, tokens and cost.
+#[derive(Clone, Copy, Debug)]
+struct StageShare {
+    n_layer: usize,
+    tokens: f64,
+    flops: f64,
+    layer_passes: f64,
 }
 
 /// The cost claim of arXiv 2411.18700 for stages that grow from scratch, of which the last is
 /// the continual training at full depth; none of a run that does not grow.
-pub fn claim_of(
+fn claim_of(
     name: &str,
-    config: &crate::checkpoint::Gpt2Config,
+    config: &Gpt2Config,
     context: usize,
     stages: &[StageShare],
 ) -> Option<CostClaim> {

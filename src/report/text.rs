@@ -1,6 +1,6 @@
 //! A report on a terminal.
 
-use super::{Block, Document, Table, table};
+use super::{Block, Document, Table};
 
 /// Columns that paragraphs fill.
 const WIDTH: usize = 100;
@@ -27,15 +27,16 @@ fn block(block: &Block) -> Option<String> {
             let items = items.iter().map(|item| format!("- {}", wrap(item, "  ")));
             items.collect::<Vec<_>>().join("\n")
         }
-        Block::Table(table) => lay_out(table),
+        Block::Table(laid) => table(laid),
         Block::Chart(_) => return None,
     })
 }
 
-fn lay_out(table: &Table) -> String {
+/// A table with its note.
+pub fn table(table: &Table) -> String {
     let header: Vec<&str> = table.header.iter().map(String::as_str).collect();
     let right: Vec<bool> = (0..header.len()).map(|i| i >= table.words).collect();
-    let laid_out = table::render(&header, &right, &table.rows);
+    let laid_out = super::table::render(&header, &right, &table.rows);
     if table.note.is_empty() {
         laid_out
     } else {
