@@ -5,7 +5,7 @@ use scale_ckpt::Result;
 
 use crate::commands::{
     analyze, compare, completions, data, diff, doctor, eval, generate, grow, inspect, logits, man,
-    merge, methods, plan, train,
+    merge, methods, plan, search, train,
 };
 
 const AFTER_HELP: &str = "\
@@ -31,6 +31,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Compare(compare::Args),
+    Search(search::Args),
     Merge(merge::Args),
     Generate(generate::Args),
     Inspect(inspect::Args),
@@ -53,6 +54,7 @@ impl Cli {
             Command::Train(args) => args.execute(),
             Command::Eval(args) => args.execute(),
             Command::Compare(args) => args.execute(),
+            Command::Search(args) => args.execute(),
             Command::Merge(args) => args.execute(),
             Command::Generate(args) => args.execute(),
             Command::Inspect(args) => args.execute(),

@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use scale_ckpt::Result;
-use scale_ckpt::analyze::{Analysis, Estimate, analyze};
+use scale_ckpt::analyze::{Analysis, analyze};
 use scale_ckpt::data::{Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::durable;
 use scale_ckpt::error::Error;
-use scale_ckpt::report::table;
+use scale_ckpt::report::{analysis as report, html, text};
 
 use super::shared::{load_model, open, print, print_json, thousands, tokenizer};
 
@@ -30,6 +31,9 @@ pub struct Args {
     /// cpu, cuda or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: DeviceSpec,
+    /// Write pictures to this file: a page that stands alone.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print JSON, with the angles between all pairs of depths.
     #[arg(long)]
     json: bool,
@@ -52,6 +56,10 @@ impl Args {
         let text = Tokens::open(&self.text, Split::Val, &tokenizer, vocab_size)?;
         let model = load_model(&checkpoint, &device)?;
         let analysis = analyze(&model, &text, context, self.windows.into(), &device)?;
+        if let Some(path) = &self.html {
+            let page = html::render(&report::document(&analysis, &self.checkpoint));
+            durable::write_file(path, page.as_bytes())?;
+        }
         if self.json {
             return print_json(&analysis);
         }
@@ -60,31 +68,10 @@ impl Args {
 }
 
 fn render(analysis: &Analysis) -> String {
-    let header = [
-        "layer",
-        "rms in",
-        "rms added",
-        "influence",
-        "angle / π",
-        "loss if skipped",
-        "loss if twice",
-    ];
-    let change = |e: Estimate| format!("{:+.4} ± {:.4}", e.mean, e.stderr);
-    let cells = analysis.blocks.iter().map(|block| {
-        vec![
-            block.layer.to_string(),
-            format!("{:.3}", block.rms_in),
-            format!("{:.3}", block.rms_update),
-            format!("{:.4}", block.influence),
-            format!("{:.4}", analysis.angular[block.layer][0]),
-            change(block.skipped),
-            change(block.twice),
-        ]
-    });
-    let table = table::render(&header, &[true; 7], &cells.collect::<Vec<_>>());
     format!(
-        "{table}\n\nloss as it is: {:.4} ± {:.4} nats per token, {} tokens in windows of {}\n\
+        "{}\n\nloss as it is: {:.4} ± {:.4} nats per token, {} tokens in windows of {}\n\
          influence: 1 - mean cosine of the residual stream before and after",
+        text::table(&report::table(analysis)),
         analysis.loss.mean,
         analysis.loss.stderr,
         thousands(analysis.tokens),

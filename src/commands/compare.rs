@@ -15,7 +15,7 @@ use scale_ckpt::report::{comparison, html, markdown, table, text};
 use scale_ckpt::{Result, VERSION};
 use serde_json::{Value, json};
 
-use super::experiment::{Allowance, Budgeted, Ending, Job, fit, settled};
+use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, settled};
 use super::plan::{duration, missing_data};
 use super::shared::{bytes, print, print_json, thousands};
 
@@ -255,7 +255,7 @@ impl Experiment {
             };
             let budgeted = fit(recipe, allowance, spec, probe)
                 .map(|budgeted| measured(budgeted, &config))
-                .map_err(|error| of_arm(error, &arm.name))?;
+                .map_err(|error| named_in(error, &format!("arm `{}`", arm.name)))?;
             arms.push(Planned {
                 name: arm.name.clone(),
                 about: arm.about.clone(),
@@ -586,20 +586,3 @@ fn measured(mut budgeted: Budgeted, config: &CompareConfig) -> Budgeted {
 
 /// Checkpoints along a run, of which the newest is kept.
 const SAVES: u64 = 8;
-
-/// The error of an arm says whose it is.
-fn of_arm(error: Error, arm: &str) -> Error {
-    let name = |text: String| format!("arm `{arm}`: {text}");
-    match error {
-        Error::Invalid { at, message, hint } => Error::Invalid {
-            at: name(at),
-            message,
-            hint,
-        },
-        Error::Usage { message, hint } => Error::Usage {
-            message: name(message),
-            hint,
-        },
-        error => error,
-    }
-}

@@ -241,3 +241,19 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let value = value.map_err(|e| Error::invalid(path.display(), format!("not as expected: {e}")));
     value.map(Some)
 }
+
+/// An error that says what it is of.
+pub fn named_in(error: Error, what: &str) -> Error {
+    match error {
+        Error::Invalid { at, message, hint } => Error::Invalid {
+            at: format!("{what}: {at}"),
+            message,
+            hint,
+        },
+        Error::Usage { message, hint } => Error::Usage {
+            message: format!("{what}: {message}"),
+            hint,
+        },
+        error => error,
+    }
+}

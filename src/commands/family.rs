@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use scale_ckpt::checkpoint::{Checkpoint, hex, layout};
 use scale_ckpt::data::{Split, Tokenizer, Tokens};
 use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::durable;
 use scale_ckpt::error::Error;
 use scale_ckpt::eval::dataset::DataRecord;
 use scale_ckpt::eval::engine::Engine;
@@ -21,6 +22,7 @@ use scale_ckpt::eval::score::{ItemScore, ModelScore};
 use scale_ckpt::eval::task::{Selection, Shard, group_of};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
+use scale_ckpt::report::{family, html};
 use scale_ckpt::{Result, VERSION};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -164,7 +166,7 @@ impl Family {
         let outcome = Outcome::new(evaluation, items, &windows);
         if let Some(folder) = &folder {
             folder.announce(&outcome.evaluation)?;
-            report::write(&outcome, folder.path())?;
+            write(&outcome, folder.path())?;
         }
         Ok(Some(outcome))
     }
@@ -564,4 +566,11 @@ pub fn published(outcome: &Outcome) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Writes everything that comes of an evaluation into its folder.
+pub fn write(outcome: &Outcome, folder: &Path) -> Result<()> {
+    report::write(outcome, folder)?;
+    let page = html::render(&family::document(outcome));
+    durable::write_file(&folder.join("report.html"), page.as_bytes())
 }

@@ -9,10 +9,9 @@ use scale_ckpt::eval::folder::{
     Evaluation, Folder, ModelRecord, Outcome, read_evaluation, read_items,
 };
 use scale_ckpt::eval::prepared::TaskRecord;
-use scale_ckpt::eval::report;
 use scale_ckpt::eval::score::ItemScore;
 
-use super::family::show;
+use super::family::{show, write};
 
 /// Missing shards that are named.
 const MAX_NAMED: usize = 10;
@@ -58,7 +57,7 @@ impl Args {
                 journal.sync()?;
             }
         }
-        report::write(&outcome, folder.path())?;
+        write(&outcome, folder.path())?;
         show(&outcome, self.json)
     }
 

@@ -20,6 +20,7 @@ pub mod merge;
 pub mod methods;
 pub mod plan;
 pub mod scores;
+pub mod search;
 pub mod shared;
 pub mod start;
 mod tasks;

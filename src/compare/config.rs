@@ -261,7 +261,7 @@ impl CompareConfig {
 }
 
 /// Names become names of files.
-fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
     if name.is_empty() || name.len() > 60 || !name.chars().all(plain) || name.starts_with('.') {
         return Err(format!(
@@ -272,7 +272,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// Puts the values of one table over those of another, key by key in tables within.
-fn overlay(under: &mut toml::Table, over: &toml::Table, top: bool) {
+pub(super) fn overlay(under: &mut toml::Table, over: &toml::Table, top: bool) {
     for (key, value) in over {
         match (under.get_mut(key), value) {
             (Some(toml::Value::Table(under)), toml::Value::Table(over))

@@ -12,6 +12,7 @@ pub mod curve;
 pub mod findings;
 pub mod matching;
 pub mod record;
+pub mod search;
 pub mod stats;
 pub mod verdict;
 

@@ -8,7 +8,7 @@
 //!   MODEL/results_scale-ckpt.json
 //!                        with the keys of lm-evaluation-harness
 //!   MODEL/samples_TASK.jsonl
-//!   scores.csv  scores.md  comparisons.json
+//!   scores.csv  scores.md  comparisons.json  report.html
 //! ```
 //!
 //! What is written at the end is made of `evaluation.json` and `items` alone, and names no times and

@@ -19,11 +19,12 @@ pub const RESULTS: &str = "results_scale-ckpt.json";
 /// With more models, each is compared with the first only.
 const ALL_PAIRS: usize = 4;
 /// Names in an evaluation's folder that are no model's.
-const RESERVED: [&str; 5] = [
+const RESERVED: [&str; 6] = [
     "items",
     "evaluation.json",
     "scores.csv",
     "scores.md",
+    "report.html",
     "comparisons.json",
 ];
 /// Seed of bootstraps.

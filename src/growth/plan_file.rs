@@ -19,20 +19,20 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::init::Initializer;
 use super::plan::{GrowthPlan, Slot};
 use crate::checkpoint::config::MAX_LAYERS;
 use crate::error::{Error, Result, read_text};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlanFile {
     slice: Vec<Slice>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Slice {
     layers: [usize; 2],
@@ -60,6 +60,35 @@ fn yes() -> bool {
 pub fn load(path: &Path, n_layer: usize) -> Result<GrowthPlan> {
     let text = read_text(path)?;
     parse(&text, n_layer).map_err(|message| Error::invalid(path.display(), message))
+}
+
+/// A plan as the text of a plan file, which [`load`] reads as the same plan.
+///
+/// # Errors
+/// A number of an initializer is none that TOML has.
+pub fn render(plan: &GrowthPlan) -> Result<String> {
+    let mut slices: Vec<Slice> = Vec::new();
+    for slot in &plan.slots {
+        let (init, keep) = (
+            slot.init.clone().unwrap_or(Initializer::COPY),
+            slot.is_kept(),
+        );
+        match slices.last_mut() {
+            // A run of kept blocks, or of new ones made alike.
+            Some(last)
+                if last.layers[1] == slot.source && (last.keep, &last.init) == (keep, &init) =>
+            {
+                last.layers[1] += 1;
+            }
+            _ => slices.push(Slice {
+                layers: [slot.source, slot.source + 1],
+                init,
+                repeat: 1,
+                keep,
+            }),
+        }
+    }
+    toml::to_string(&PlanFile { slice: slices }).map_err(|e| Error::invalid("plan", e.to_string()))
 }
 
 fn parse(text: &str, n_layer: usize) -> Result<GrowthPlan, String> {
@@ -110,6 +139,24 @@ mod tests {
         let text =
             "[[slice]]\nlayers = [0, 2]\n[[slice]]\nlayers = [1, 2]\ninit = \"zero-residual\"\n";
         assert_eq!(parse(text, 2).unwrap().claim(), Claim::Exact);
+    }
+
+    #[test]
+    fn every_plan_is_read_back_as_it_was_written() {
+        for method in &crate::growth::method::METHODS {
+            for to in [5, 6, 8, 12] {
+                let Ok(plan) = method.plan(4, to) else {
+                    continue;
+                };
+                let text = render(&plan).unwrap();
+                let back =
+                    parse(&text, 4).unwrap_or_else(|e| panic!("{}: {e}\n{text}", method.name));
+                assert_eq!(back.slots, plan.slots, "{}\n{text}", method.name);
+            }
+        }
+        let text = "[[slice]]\nlayers = [1, 2]\nkeep = false\n[[slice]]\nlayers = [0, 2]\n[[slice]]\nlayers = [0, 1]\ninit = { scaled = { scale = 0.25 } }\nrepeat = 2\n";
+        let plan = parse(text, 2).unwrap();
+        assert_eq!(parse(&render(&plan).unwrap(), 2).unwrap().slots, plan.slots);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reports for people: one document, shown as text, Markdown or HTML.
 //!
-//! [`comparison`], [`family`] and [`analysis`] make documents of what was found; [`text`],
+//! [`comparison`], [`search`], [`family`] and [`analysis`] make documents of what was found; [`text`],
 //! [`markdown`] and [`html`] show them. Nothing is computed here.
 
 pub mod analysis;
@@ -9,6 +9,7 @@ pub mod comparison;
 pub mod family;
 pub mod html;
 pub mod markdown;
+pub mod search;
 pub mod table;
 pub mod text;
 

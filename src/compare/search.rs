@@ -1,0 +1,409 @@
+//! Choosing a growth plan by successive halving.
+//!
+//! Every candidate is ranked at step 0; then all are trained for a little, the best part of them
+//! for longer, and so on (Jamieson and Talwalkar, arXiv 1502.07943). Every rung spends the same
+//! compute: n candidates get B / (R · n) each of a budget B over R rungs. A rung starts from the
+//! source again, with a schedule that ends at the rung's end: losses of unfinished schedules
+//! rank badly, and a rung costs 1/η of the next at most.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::config::overlay;
+use super::stats::rank_correlation;
+use crate::device::DeviceSpec;
+use crate::error::{Error, Result, read_text};
+use crate::growth::{GrowConfig, Initializer, Placement};
+use crate::recipe::{self, Recipe};
+
+/// More candidates than anybody trains.
+const MAX_CANDIDATES: usize = 1000;
+
+/// A search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchConfig {
+    /// The folder of runs and results.
+    pub out: PathBuf,
+    /// Seed of growth and data order.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// `cpu`, `cuda` or `cuda:N`; `--device` wins.
+    #[serde(default)]
+    pub device: DeviceSpec,
+    /// FLOPs of training in all.
+    pub flops: f64,
+    /// One in so many candidates gets to the next rung.
+    #[serde(default = "three")]
+    pub eta: usize,
+    /// All combinations of these.
+    #[serde(default)]
+    pub candidates: Candidates,
+    /// Candidates by name.
+    #[serde(default, rename = "candidate")]
+    pub named: Vec<Named>,
+    /// Tables of the recipe that all share; tokens of warm-up are those of the last rung.
+    pub base: toml::Table,
+}
+
+fn default_seed() -> u64 {
+    1337
+}
+
+fn three() -> usize {
+    3
+}
+
+/// Depths, and ways to reach them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Candidates {
+    /// Depths.
+    #[serde(default)]
+    pub to: Vec<usize>,
+    /// Published methods.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Where new blocks stand, each with every initializer.
+    #[serde(default)]
+    pub placements: Vec<Placement>,
+    /// How they get their values; `zero-residual` unless given.
+    #[serde(default)]
+    pub inits: Vec<Initializer>,
+    /// Plan files, whatever depth they make.
+    #[serde(default)]
+    pub plans: Vec<PathBuf>,
+}
+
+/// A candidate by name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// What it is called, also in names of files.
+    pub name: String,
+    /// How it grows.
+    pub grow: GrowConfig,
+    /// Whether it is one of all combinations, which need not all be possible.
+    #[serde(skip)]
+    pub combined: bool,
+}
+
+/// A round of training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Rung {
+    /// Candidates that are trained.
+    pub candidates: usize,
+    /// FLOPs of each.
+    pub flops: f64,
+}
+
+impl SearchConfig {
+    /// Reads a search; `overrides` are as for recipes.
+    ///
+    /// # Errors
+    /// Names the line, and suggests the nearest key for an unknown one.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = recipe::with_overrides(&read_text(path)?, overrides, path)?;
+        let config: Self = recipe::parse(&text, path)?;
+        let checked = config.check();
+        checked.map_err(|message| Error::invalid(path.display(), message))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(self.flops.is_finite() && self.flops > 0.0) {
+            return Err(format!("flops = {} must be above 0", self.flops));
+        }
+        if self.eta < 2 {
+            return Err(format!("eta = {} must be at least 2", self.eta));
+        }
+        let Candidates {
+            to,
+            methods,
+            placements,
+            inits,
+            ..
+        } = &self.candidates;
+        if to.is_empty() && !(methods.is_empty() && placements.is_empty()) {
+            return Err("candidates.to names no depth".into());
+        }
+        if placements.is_empty() && !inits.is_empty() {
+            return Err("candidates.inits needs candidates.placements".into());
+        }
+        let found = self.all();
+        if found.len() < 2 {
+            return Err("there are fewer than two candidates".into());
+        }
+        if found.len() > MAX_CANDIDATES {
+            let count = found.len();
+            return Err(format!("{count} candidates are more than {MAX_CANDIDATES}"));
+        }
+        for (i, one) in found.iter().enumerate() {
+            super::config::check_name(&one.name)?;
+            if found[..i].iter().any(|other| other.name == one.name) {
+                return Err(format!("two candidates are called `{}`", one.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// All candidates, those by name last.
+    pub fn all(&self) -> Vec<Named> {
+        let Candidates {
+            to,
+            methods,
+            placements,
+            inits,
+            plans,
+        } = &self.candidates;
+        let zero_residual = [Initializer::ZERO_RESIDUAL];
+        let inits = if inits.is_empty() {
+            &zero_residual[..]
+        } else {
+            inits
+        };
+        let mut found = Vec::new();
+        for &depth in to {
+            for method in methods {
+                found.push(Named {
+                    name: format!("{method}-{depth}"),
+                    grow: GrowConfig {
+                        to: Some(depth),
+                        method: Some(method.clone()),
+                        ..GrowConfig::default()
+                    },
+                    combined: true,
+                });
+            }
+            for &placement in placements {
+                for (i, init) in inits.iter().enumerate() {
+                    // The same initializer may come with several parameters.
+                    let same = inits.iter().filter(|other| other.name() == init.name());
+                    let number = if same.count() > 1 {
+                        format!(".{}", i + 1)
+                    } else {
+                        String::new()
+                    };
+                    let placed = serde_json::to_value(placement).unwrap_or_default();
+                    let placed = placed.as_str().unwrap_or("placed").to_owned();
+                    found.push(Named {
+                        name: format!("{placed}-{}{number}-{depth}", init.name()),
+                        grow: GrowConfig {
+                            to: Some(depth),
+                            placement: Some(placement),
+                            init: Some(init.clone()),
+                            ..GrowConfig::default()
+                        },
+                        combined: true,
+                    });
+                }
+            }
+        }
+        for plan in plans {
+            let stem = plan.file_stem().unwrap_or_default().to_string_lossy();
+            found.push(Named {
+                name: format!("plan-{stem}"),
+                grow: GrowConfig {
+                    plan: Some(plan.clone()),
+                    ..GrowConfig::default()
+                },
+                combined: false,
+            });
+        }
+        found.extend(self.named.iter().cloned());
+        found
+    }
+
+    /// The rungs for so many candidates: as long as there is a choice.
+    pub fn rungs(&self, candidates: usize) -> Vec<Rung> {
+        let mut counts = vec![candidates];
+        while let Some(&last) = counts.last() {
+            let next = last.div_ceil(self.eta);
+            if next < 2 || next == last {
+                break;
+            }
+            counts.push(next);
+        }
+        let share = self.flops / counts.len() as f64;
+        let rung = |candidates: usize| Rung {
+            candidates,
+            flops: share / candidates as f64,
+        };
+        counts.into_iter().map(rung).collect()
+    }
+
+    /// The recipe of a candidate, before it has a budget.
+    ///
+    /// # Errors
+    /// `[base]` does not make one with it.
+    pub fn recipe_of(&self, candidate: &Named) -> Result<Recipe> {
+        let at = format!("candidate `{}`", candidate.name);
+        let mut table = self.base.clone();
+        let bad = |message: &str| Err(Error::invalid(&at, message));
+        if table.contains_key("grow") || table.contains_key("stage") {
+            return bad("[base] of a search has no grow and no stage: candidates say how to grow");
+        }
+        let grow = toml::Table::try_from(&candidate.grow);
+        let grow = grow.map_err(|e| Error::invalid(&at, e.to_string()))?;
+        let out = self.out.display().to_string();
+        let own: toml::Table = [
+            ("grow".to_owned(), grow.into()),
+            ("out".to_owned(), out.into()),
+            (
+                "seed".to_owned(),
+                toml::Value::Integer(self.seed.try_into().unwrap_or(i64::MAX)),
+            ),
+        ]
+        .into_iter()
+        .collect();
+        overlay(&mut table, &own, true);
+        if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
+            train.entry("tokens").or_insert(1.into());
+        }
+        recipe::of_table(table, &at)
+    }
+}
+
+/// A candidate and what it came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ranked {
+    /// What it is called.
+    pub name: String,
+    /// Blocks.
+    pub n_layer: usize,
+    /// Parameters.
+    pub parameters: u64,
+    /// Validation loss at step 0 and after every rung that it was trained in; infinite where it
+    /// diverged.
+    pub losses: Vec<f64>,
+}
+
+/// How well one rung foretells a later one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Foretelling {
+    /// The earlier rung; 0 is step 0.
+    pub from: usize,
+    /// The later one.
+    pub to: usize,
+    /// Candidates that came to both.
+    pub candidates: usize,
+    /// Spearman's rank correlation of their losses.
+    pub rank_correlation: Option<f64>,
+}
+
+/// Candidates from best to worst: those that got further first, then by their last loss.
+pub fn rank(candidates: &mut [Ranked]) {
+    candidates.sort_by(|a, b| {
+        let last = |c: &Ranked| c.losses.last().copied().unwrap_or(f64::INFINITY);
+        let further = b.losses.len().cmp(&a.losses.len());
+        further.then(last(a).total_cmp(&last(b)))
+    });
+}
+
+/// How well every rung foretells the later ones.
+pub fn foretelling(candidates: &[Ranked]) -> Vec<Foretelling> {
+    let rungs = candidates.iter().map(|c| c.losses.len()).max().unwrap_or(0);
+    let pairs = (0..rungs).flat_map(|from| (from + 1..rungs).map(move |to| (from, to)));
+    pairs
+        .map(|(from, to)| {
+            let both = || candidates.iter().filter(|c| c.losses.len() > to);
+            let losses = |rung: usize| both().map(|c| c.losses[rung]).collect::<Vec<f64>>();
+            Foretelling {
+                from,
+                to,
+                candidates: both().count(),
+                rank_correlation: rank_correlation(&losses(from), &losses(to)),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(rest: &str) -> Result<SearchConfig, String> {
+        let text = format!("out = \"o\"\nflops = 1e12\n{rest}\n[base]\n");
+        let config: SearchConfig = toml::from_str(&text).map_err(|e| e.to_string())?;
+        config.check()?;
+        Ok(config)
+    }
+
+    #[test]
+    fn candidates_are_all_combinations() {
+        let config = config(
+            "[candidates]\nto = [6, 8]\nmethods = [\"g-stack\"]\nplacements = [\"top\", \"interleave\"]\ninits = [\"copy\", { noisy = { noise = 0.1 } }, { noisy = { noise = 0.2 } }]",
+        )
+        .unwrap();
+        let names: Vec<String> = config.all().into_iter().map(|c| c.name).collect();
+        assert_eq!(names.len(), 2 * (1 + 2 * 3));
+        assert!(names.contains(&"g-stack-6".to_owned()), "{names:?}");
+        assert!(names.contains(&"top-noisy.3-8".to_owned()), "{names:?}");
+    }
+
+    #[test]
+    fn rungs_spend_the_budget_in_equal_parts() {
+        let config =
+            config("[candidates]\nto = [6]\nplacements = [\"top\", \"interleave\"]").unwrap();
+        let rungs = config.rungs(9);
+        assert_eq!(
+            rungs.iter().map(|r| r.candidates).collect::<Vec<_>>(),
+            [9, 3]
+        );
+        for rung in &rungs {
+            assert!((rung.flops * rung.candidates as f64 - 5e11).abs() < 1.0);
+        }
+        assert_eq!(config.rungs(2).len(), 1);
+        assert_eq!(config.rungs(3).len(), 1);
+        assert_eq!(
+            config
+                .rungs(4)
+                .iter()
+                .map(|r| r.candidates)
+                .collect::<Vec<_>>(),
+            [4, 2]
+        );
+    }
+
+    #[test]
+    fn searches_without_a_choice_are_refused() {
+        for (text, wanted) in [
+            ("", "fewer than two"),
+            ("[candidates]\nmethods = [\"g-stack\"]", "no depth"),
+            ("[candidates]\nto = [6]\ninits = [\"copy\"]", "placements"),
+            ("eta = 1", "eta"),
+        ] {
+            let error = config(text).unwrap_err();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_furthest_and_lowest_comes_first() {
+        let of = |name: &str, losses: &[f64]| Ranked {
+            name: name.into(),
+            n_layer: 8,
+            parameters: 1,
+            losses: losses.to_vec(),
+        };
+        let mut all = [
+            of("a", &[1.0, 3.0]),
+            of("b", &[2.0, 2.0, 1.9]),
+            of("c", &[3.0, 1.0, 2.0]),
+            of("d", &[4.0, f64::INFINITY]),
+        ];
+        rank(&mut all);
+        let names: Vec<&str> = all.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["b", "c", "a", "d"]);
+        let told = foretelling(&all);
+        assert_eq!(told.len(), 3);
+        assert_eq!((told[0].candidates, told[1].candidates), (4, 2));
+        // 2 3 1 4 against 2 1 3 4: ρ = 1 − 6·8/60 = 0.2.
+        assert!(
+            (told[0].rank_correlation.unwrap() - 0.2).abs() < 1e-12,
+            "{told:?}"
+        );
+        assert_eq!(told[1].rank_correlation, None);
+    }
+}
