@@ -17,6 +17,8 @@ const LAYERS: &[&[&str]] = &[
     &["growth", "train", "eval", "generate", "inspect"],
     &["analyze", "certify", "stages"],
     &["account", "grower", "recipe"],
+    &["compare"],
+    &["report"],
 ];
 
 /// Modules that work on the host alone.
@@ -27,12 +29,14 @@ const WITHOUT_BURN: &[&str] = &[
     "interrupt",
     "durable",
     "checkpoint",
+    "compare",
     "growth",
     "inspect",
     "manifest",
     "events",
     "ledger",
     "recipe",
+    "report",
     "run",
     "stages",
     "progress",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use scale_ckpt::compare::budget::{Ledger, Spent};
 use scale_ckpt::compare::config::{Amount, CompareConfig, scale_lr, trial};
 use scale_ckpt::compare::findings::{self, CostClaim};
+use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::compare::{ArmRuns, Findings, RunRecord, matching};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, settled};
 use super::plan::{duration, missing_data};
 use super::shared::{bytes, print, print_json, thousands};
+use super::train;
 
 const AFTER_HELP: &str = "\
 Of a recipe (.toml), the arms are run one after another, and the same command goes on where it was
@@ -101,23 +103,28 @@ impl Args {
             return if self.json {
                 print_json(&experiment.json())
             } else {
-                print(&experiment.text())
+                print(&experiment.text())?;
+                let claims = comparison::claims_table(&experiment.claims());
+                claims.map_or(Ok(()), |table| {
+                    let heading = "the cost claim of arXiv 2411.18700";
+                    print(&format!("\n{heading}\n\n{}", text::table(&table)))
+                })
             };
         }
         eprint_line(&experiment.text());
         if !experiment.run(&self.only)? {
             return print("not all runs are finished: no report yet");
         }
-        let arms = experiment.arms_run()?;
         let config = &experiment.config;
-        let title = config.title.as_deref().unwrap_or(TITLE);
-        self.report(
-            &arms,
-            config.control(),
-            experiment.ledger,
-            title,
-            Some(&config.out),
-        )
+        Comparison {
+            arms: experiment.arms_run()?,
+            control: config.control().to_owned(),
+            ledger: experiment.ledger,
+            title: config.title.as_deref().unwrap_or(TITLE).to_owned(),
+            out: Some(config.out.clone()),
+            notes: experiment.at_the_edge()?,
+        }
+        .report(self.json)
     }
 
     /// Compares runs that exist.
@@ -143,22 +150,42 @@ impl Args {
                 .with_hint("name two or more, as in runs/*, or a comparison's recipe"));
         }
         let arms = matching::arms_of(runs)?;
-        let control = self.control.clone().unwrap_or_else(|| arms[0].name.clone());
-        let ledger = self.ledger.unwrap_or_default();
-        self.report(&arms, &control, ledger, TITLE, self.out.as_deref())
+        let first = arms[0].name.clone();
+        Comparison {
+            control: self.control.clone().unwrap_or(first),
+            arms,
+            ledger: self.ledger.unwrap_or_default(),
+            title: TITLE.to_owned(),
+            out: self.out.clone(),
+            notes: Vec::new(),
+        }
+        .report(self.json)
     }
+}
 
-    fn report(
-        &self,
-        arms: &[ArmRuns],
-        control: &str,
-        ledger: Ledger,
-        title: &str,
-        out: Option<&Path>,
-    ) -> Result<()> {
-        let notes = matching::check(arms)?;
-        let found = Findings::of(arms, control, ledger, title, notes)?;
-        if let Some(out) = out {
+/// Finished runs that are to be compared.
+struct Comparison {
+    arms: Vec<ArmRuns>,
+    control: String,
+    ledger: Ledger,
+    title: String,
+    out: Option<PathBuf>,
+    notes: Vec<String>,
+}
+
+impl Comparison {
+    fn report(mut self, as_json: bool) -> Result<()> {
+        self.notes.extend(matching::check(&self.arms)?);
+        let Self {
+            arms,
+            control,
+            ledger,
+            title,
+            out,
+            notes,
+        } = self;
+        let found = Findings::of(&arms, &control, ledger, &title, notes)?;
+        if let Some(out) = &out {
             std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
             let document = comparison::document(&found);
             durable::write_json(&out.join("report.json"), &found)?;
@@ -170,7 +197,7 @@ impl Args {
                 durable::write_file(&out.join(name), text.as_bytes())?;
             }
         }
-        if self.json {
+        if as_json {
             return print_json(&found);
         }
         print(&text::render(&comparison::summary(&found)))?;
@@ -415,13 +442,6 @@ impl Experiment {
             ),
             _ => String::new(),
         };
-        let claims = comparison::claims_table(&self.claims());
-        let claims = claims.map_or_else(String::new, |table| {
-            format!(
-                "\nthe cost claim of arXiv 2411.18700\n\n{}",
-                text::table(&table)
-            )
-        });
         [
             table::render(&header, &right, &cells),
             String::new(),
@@ -435,11 +455,8 @@ impl Experiment {
                 "in all: {flops:.3e} FLOPs of training, time {time} without evaluation, disk {}",
                 bytes(self.disk())
             ),
-            claims,
         ]
         .join("\n")
-        .trim_end()
-        .to_owned()
     }
 
     /// What incremental arms cost beside full training.
@@ -451,9 +468,25 @@ impl Experiment {
         self.arms.iter().filter_map(of).collect()
     }
 
+    /// Finds what is wrong with any arm, and what cannot be compared, before anything is spent.
+    fn check(&self) -> Result<()> {
+        let mut first: Option<Basis> = None;
+        for arm in &self.arms {
+            let what = format!("arm `{}`", arm.name);
+            let basis = train::basis(&arm.budgeted.recipe, self.spec, &what);
+            let basis = basis.map_err(|error| named_in(error, &what))?;
+            match &first {
+                Some(first) => first.check(&basis)?,
+                None => first = Some(basis),
+            }
+        }
+        Ok(())
+    }
+
     /// Runs what is left to run; says whether everything is over.
     fn run(&self, only: &[String]) -> Result<bool> {
         let spec = self.spec;
+        self.check()?;
         let known = |name: &&String| self.arms.iter().any(|arm| arm.name == **name);
         if let Some(name) = only.iter().find(|name| !known(name)) {
             return Err(Error::usage(format!("--only {name}: there is no such arm")));
@@ -532,6 +565,37 @@ impl Experiment {
             (factor, Job { name, recipe, file })
         };
         sweep.lr_factors.iter().map(trial).collect()
+    }
+
+    /// What the sweep leaves open: whether a rate beyond those tried would have been better.
+    fn at_the_edge(&self) -> Result<Vec<String>> {
+        let Some(sweep) = &self.config.sweep else {
+            return Ok(Vec::new());
+        };
+        let factors = || sweep.lr_factors.iter().copied();
+        let low = factors().fold(f64::INFINITY, f64::min);
+        let high = factors().fold(0.0, f64::max);
+        let (mut lowest, mut highest) = (Vec::new(), Vec::new());
+        for arm in self.arms.iter().filter(|arm| arm.sweep) {
+            match self.known_factor(arm)? {
+                Some(factor) if factor == low => lowest.push(arm.name.as_str()),
+                Some(factor) if factor == high => highest.push(arm.name.as_str()),
+                _ => {}
+            }
+        }
+        let mut notes = vec![format!(
+            "learning rates: times {:?}, each tried once, with seed {}, on {} of the budget",
+            sweep.lr_factors, self.config.seeds[0], sweep.share
+        )];
+        for (arms, which) in [(lowest, "lowest"), (highest, "highest")] {
+            if !arms.is_empty() {
+                notes.push(format!(
+                    "the {which} rate that was tried was the best for {}: one beyond it may be better",
+                    arms.join(", ")
+                ));
+            }
+        }
+        Ok(notes)
     }
 
     /// The factor on an arm's learning rates, after the trials that are left.

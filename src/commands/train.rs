@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::module::Module;
 use burn::tensor::Device;
 use scale_ckpt::account::Account;
+use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::data::{Batches, Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
@@ -75,22 +76,61 @@ pub struct Report {
     checkpoint: PathBuf,
 }
 
+/// Everything that a recipe names, opened and checked.
+struct Ready {
+    start: Start,
+    batches: Batches,
+    data_sha256: String,
+    measures: Measures,
+    prompt: Option<Vec<u32>>,
+}
+
+impl Ready {
+    /// Finds everything that can be wrong with the input; nothing is written.
+    fn open(recipe: &Recipe, spec: DeviceSpec) -> Result<Self> {
+        let device = spec.open()?;
+        let start = Start::prepare(recipe)?;
+        let data = &recipe.data;
+        let vocab_size = start.config.vocab_size;
+        let text = Tokens::open(&data.train, Split::Train, &start.tokenizer, vocab_size)?;
+        let data_sha256 = text.sha256().to_owned();
+        let batches = Batches::new(text, recipe.train.context, recipe.seed, data.order)?;
+        Ok(Self {
+            batches,
+            data_sha256,
+            measures: measures(recipe, &start, &device)?,
+            prompt: prompt(recipe, &start)?,
+            start,
+        })
+    }
+}
+
+/// Checks what a recipe names, and says what its run must have in common with others.
+///
+/// # Errors
+/// The input is not sound.
+pub fn basis(recipe: &Recipe, spec: DeviceSpec, name: &str) -> Result<Basis> {
+    let ready = Ready::open(recipe, spec)?;
+    Ok(Basis {
+        name: name.to_owned(),
+        tokenizer_sha256: ready.start.tokenizer.sha256().to_owned(),
+        data_sha256: ready.data_sha256,
+        measured: ready.measures.describe(),
+    })
+}
+
 /// Runs a recipe to its end, from where it was stopped if it was.
 ///
 /// # Errors
 /// The input is not sound, the folder is another run's, or a signal arrived.
 pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
-    let device = spec.open()?;
-    // Everything that can be wrong with the input is found before the folder is claimed.
-    let mut start = Start::prepare(&loaded.recipe)?;
-    let data = &loaded.recipe.data;
-    let vocab_size = start.config.vocab_size;
-    let text = Tokens::open(&data.train, Split::Train, &start.tokenizer, vocab_size)?;
-    let data_sha256 = text.sha256().to_owned();
-    let context = loaded.recipe.train.context;
-    let batches = Batches::new(text, context, loaded.recipe.seed, data.order)?;
-    let measures = measures(&loaded.recipe, &start, &device)?;
-    let prompt = prompt(&loaded.recipe, &start)?;
+    let Ready {
+        mut start,
+        batches,
+        data_sha256,
+        measures,
+        prompt,
+    } = Ready::open(&loaded.recipe, spec)?;
     let source_sha256 = start.source_sha256()?;
     let mut run = open_run(loaded, &start, &data_sha256, source_sha256.as_deref())?;
     start.grow(&loaded.recipe, &run)?;

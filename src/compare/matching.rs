@@ -2,6 +2,7 @@
 
 use super::record::RunRecord;
 use crate::error::{Error, Result};
+use crate::eval::score::Measured;
 
 /// Runs of one recipe with different seeds.
 #[derive(Clone, Debug)]
@@ -81,12 +82,9 @@ pub fn check(arms: &[ArmRuns]) -> Result<Vec<String>> {
     let Some(first) = runs().next() else {
         return Err(Error::usage("no finished run to compare"));
     };
+    let basis = first.basis();
     for run in runs() {
-        if let Some((what, a, b)) = differing(first, run) {
-            let (one, other) = (first.path.display(), run.path.display());
-            let message = format!("{one} and {other} differ in {what}: {a} and {b}");
-            return Err(Error::Failed { message });
-        }
+        basis.check(&run.basis())?;
     }
     let mut notes = Vec::new();
     let mut note = |what: &str, of: &dyn Fn(&RunRecord) -> String| {
@@ -119,16 +117,46 @@ pub fn check(arms: &[ArmRuns]) -> Result<Vec<String>> {
     Ok(notes)
 }
 
+/// What runs must have in common.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    /// What the run or arm is called.
+    pub name: String,
+    /// Hash of the tokenizer.
+    pub tokenizer_sha256: String,
+    /// Hash of the training text.
+    pub data_sha256: String,
+    /// What it is measured on.
+    pub measured: Measured,
+}
+
+impl Basis {
+    /// Refuses what cannot be compared with this one.
+    ///
+    /// # Errors
+    /// Says what differs, and how.
+    pub fn check(&self, other: &Self) -> Result<()> {
+        let Some((what, a, b)) = differing(self, other) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} and {} differ in {what}: {a} and {b}",
+            self.name, other.name
+        );
+        Err(Error::Failed { message })
+    }
+}
+
 /// What must be the same and is not: a name, and both values.
-fn differing(a: &RunRecord, b: &RunRecord) -> Option<(String, String, String)> {
+fn differing(a: &Basis, b: &Basis) -> Option<(String, String, String)> {
     let text = |what: &str, a: &str, b: &str| {
         let short = |hash: &str| hash.chars().take(16).collect::<String>();
         (a != b).then(|| (what.to_owned(), short(a), short(b)))
     };
     let (ma, mb) = (&a.measured, &b.measured);
     let windows = || {
-        let shown = |run: &RunRecord| {
-            let windows = run.measured.windows;
+        let shown = |measured: &Measured| {
+            let windows = measured.windows;
             let most = windows.max_tokens;
             format!(
                 "{} every {}, {}",
@@ -139,17 +167,17 @@ fn differing(a: &RunRecord, b: &RunRecord) -> Option<(String, String, String)> {
         };
         (ma.windows != mb.windows).then(|| {
             let what = "the windows of the validation text";
-            (what.to_owned(), shown(a), shown(b))
+            (what.to_owned(), shown(ma), shown(mb))
         })
     };
     let tasks = || {
         let names = ma.tasks.keys().chain(mb.tasks.keys());
-        let value = |run: &RunRecord, name: &String| {
-            let task = run.measured.tasks.get(name).cloned();
+        let value = |measured: &Measured, name: &String| {
+            let task = measured.tasks.get(name).cloned();
             task.unwrap_or_else(|| "not measured".into())
         };
         names
-            .map(|name| (format!("task {name}"), value(a, name), value(b, name)))
+            .map(|name| (format!("task {name}"), value(ma, name), value(mb, name)))
             .find(|(_, a, b)| a != b)
     };
     text("the tokenizer", &a.tokenizer_sha256, &b.tokenizer_sha256)

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::budget::{Ledger, Spent};
 use super::curve::Curve;
+use super::matching::Basis;
 use crate::certify::Certificate;
 use crate::error::{Error, Result};
 use crate::eval::report;
@@ -184,7 +185,22 @@ impl RunRecord {
             seed: 0,
             ..self.recipe.clone()
         };
-        recipe.identity()
+        format!(
+            "{} {} {:?}",
+            recipe.identity(),
+            self.data_sha256,
+            self.measured
+        )
+    }
+
+    /// What it must have in common with others.
+    pub fn basis(&self) -> Basis {
+        Basis {
+            name: self.path.display().to_string(),
+            tokenizer_sha256: self.tokenizer_sha256.clone(),
+            data_sha256: self.data_sha256.clone(),
+            measured: self.measured.clone(),
+        }
     }
 
     /// A metric against what was spent, with what the source cost where `total` says so.

@@ -1,0 +1,638 @@
+//! `compare` and `search`: from a recipe to a report, and what they refuse.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "support/sandbox.rs"]
+mod sandbox;
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sandbox::{Outcome, Sandbox};
+use serde_json::Value;
+use support::{copy_dir, fixture};
+
+const COMPARISON: &str = r#"
+out = "c"
+title = "A tiny comparison"
+seeds = [1, 2]
+points = 4
+[budget]
+flops = 4e9
+[sweep]
+lr_factors = [0.5, 1]
+share = 0.5
+[base]
+source_flops = 5e9
+[base.model]
+from = "./m"
+[base.data]
+train = ["train.txt"]
+val = ["val.txt"]
+[base.train]
+batch_tokens = 128
+context = 32
+lr = 1e-2
+[base.eval]
+val_tokens = 256
+tasks = ["hellaswag_completion"]
+data = { hellaswag = "items.jsonl" }
+[[arm]]
+name = "continued"
+[[arm]]
+name = "grown"
+about = "grown to <4>"
+set = { grow = { to = 4 } }
+[[arm]]
+name = "incremental"
+fit = "scale"
+sweep = false
+[arm.set]
+model = { scratch = { n_layer = 1, n_embd = 16, n_head = 2, n_positions = 128, vocab_size = 4096, tokenizer = "m" } }
+[[arm.set.stage]]
+depths = [1, 2]
+tokens = 256
+grow = { placement = "top", init = "random" }
+[[arm.set.stage]]
+tokens = 512
+"#;
+
+/// A sandbox with a source of two blocks, texts and items.
+fn world() -> Sandbox {
+    let sandbox = Sandbox::with("hellaswag/model");
+    let text = |name: &str, count: usize| {
+        let text = fs::read_to_string(fixture(name)).unwrap();
+        text.chars().take(count).collect::<String>()
+    };
+    sandbox.write("train.txt", text("prose/train.txt", 40_000));
+    sandbox.write("val.txt", text("prose/val.txt", 3_000));
+    let items = fs::read_to_string(fixture("hellaswag/hellaswag_val_200.jsonl")).unwrap();
+    let items: Vec<&str> = items.lines().take(6).collect();
+    sandbox.write("items.jsonl", items.join("\n"));
+    sandbox.write("c.toml", COMPARISON);
+    sandbox
+}
+
+fn json(text: impl AsRef<[u8]>) -> Value {
+    serde_json::from_slice(text.as_ref()).unwrap()
+}
+
+fn report(sandbox: &Sandbox) -> Value {
+    json(sandbox.read("c/report.json"))
+}
+
+fn arm<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let arms = report["arms"].as_array().unwrap();
+    arms.iter().find(|arm| arm["name"] == name).unwrap()
+}
+
+/// Final losses, arm by arm and seed by seed.
+fn losses(report: &Value) -> Vec<Value> {
+    let arms = report["arms"].as_array().unwrap().iter();
+    arms.map(|arm| {
+        let finals = arm["finals"].as_array().unwrap();
+        assert_eq!(finals[0][0], "val_loss");
+        finals[0][1]["values"].clone()
+    })
+    .collect()
+}
+
+#[test]
+fn a_recipe_becomes_a_report() {
+    let sandbox = world();
+    let planned = sandbox
+        .run("compare c.toml --dry-run --json --no-probe")
+        .expect(0, &[]);
+    assert!(!sandbox.path("c").exists(), "a dry run writes nothing");
+    let planned = json(planned.stdout);
+
+    let outcome = sandbox.run("compare c.toml --no-probe").expect(0, &[]);
+    assert!(
+        outcome.stdout.contains("At equal compute"),
+        "{}",
+        outcome.stdout
+    );
+    let report = report(&sandbox);
+    for (name, n_layer) in [
+        ("continued", [2, 2]),
+        ("grown", [2, 4]),
+        ("incremental", [1, 2]),
+    ] {
+        let arm = arm(&report, name);
+        assert_eq!(arm["n_layer"], serde_json::json!(n_layer), "{name}");
+        // All that whole steps pay for, as the dry run said.
+        let spent = &arm["spent"];
+        let (flops, steps) = (
+            spent["flops"].as_f64().unwrap(),
+            spent["steps"].as_f64().unwrap(),
+        );
+        assert!(
+            flops <= 4e9 && flops + 2.0 * flops / steps > 4e9,
+            "{name}: {spent}"
+        );
+        let of_plan = planned["arms"].as_array().unwrap().iter();
+        let of_plan = of_plan.filter(|arm| arm["name"] == name).next().unwrap();
+        assert_eq!(of_plan["spent"]["flops"], spent["flops"], "{name}");
+    }
+    let grown = arm(&report, "grown");
+    assert_eq!(grown["certificate"]["max_abs_logit_diff"], 0.0);
+    assert_eq!(grown["source_loss"], grown["first_loss"]);
+    assert_eq!(report["cost_claims"][0]["arm"], "incremental");
+    assert_eq!(report["cost_claims"][0]["stages"], 2);
+    let claims = |name: &str| -> Vec<Value> {
+        let all = report["differences"].as_array().unwrap();
+        all.iter()
+            .filter(|d| d["arm"] == name && d["metric"] == "val_loss")
+            .cloned()
+            .collect()
+    };
+    let d = &claims("grown")[0];
+    assert_eq!(d["compute"], "equal_additional");
+    let [a, b] =
+        ["continued", "grown"].map(|name| arm(&report, name)["finals"][0][1]["values"].clone());
+    for seed in 0..2 {
+        let expected = b[seed].as_f64().unwrap() - a[seed].as_f64().unwrap();
+        let found = d["over_seeds"]["values"][seed].as_f64().unwrap();
+        assert!((expected - found).abs() < 1e-12);
+    }
+    // Seeds differ in their data, so that their spread is none by chance.
+    assert_ne!(a[0], a[1]);
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("each tried once"), "{notes}");
+
+    // Nothing is left to do, and nothing done again.
+    let before = sandbox.tree();
+    sandbox.run("compare c.toml --no-probe").expect(0, &[]);
+    assert!(sandbox.tree() == before, "a second time changed something");
+
+    // The runs alone say the same.
+    let again = sandbox
+        .run("compare c/runs/* --control continued --json")
+        .expect(0, &[]);
+    assert_eq!(losses(&json(again.stdout)), losses(&report));
+
+    // A run by hand from the recipe that was written is the same run.
+    let recipe = sandbox.path("c/recipes/grown-seed-2.toml");
+    let text = fs::read_to_string(recipe).unwrap();
+    sandbox.write(
+        "by-hand.toml",
+        text.replace("c/runs/grown-seed-2", "by-hand"),
+    );
+    sandbox.run("train by-hand.toml").expect(0, &[]);
+    let own = json(sandbox.read("by-hand/report.json"));
+    let of_comparison = json(sandbox.read("c/runs/grown-seed-2/report.json"));
+    assert_eq!(own["models"][2]["val"], of_comparison["models"][2]["val"]);
+
+    let page = sandbox.path("c/report.html");
+    stands_alone(&page);
+    opens(&page);
+}
+
+/// No page fetches anything, and none is large.
+fn stands_alone(page: &Path) {
+    let text = fs::read_to_string(page).unwrap();
+    assert!(text.len() < 1_000_000, "{} bytes", text.len());
+    for fetched in ["src=", "@import", "url(http", "<link"] {
+        assert!(!text.contains(fetched), "{fetched}");
+    }
+    assert!(text.contains("default-src 'none'"));
+    assert!(!text.contains("<4>"), "names are no markup");
+}
+
+fn opens(page: &Path) {
+    let Some(browser) = browser::browser() else {
+        return;
+    };
+    browser::open(
+        &browser,
+        page,
+        r#"
+        const all = (query) => [...document.querySelectorAll(query)];
+        const lines = () => all('[data-line]').map((line) => line.dataset.line);
+        check(all('figure svg').length > 3, 'pictures are drawn');
+        check(lines().join() === 'continued,grown,incremental', 'every arm has its line');
+        const heights = () => all('[data-line]').map((line) => line.getAttribute('d')).join();
+        const chip = document.querySelector('[data-arm="incremental"]');
+        chip.click();
+        check(lines().join() === 'continued,grown', 'an arm is switched off');
+        check(chip.getAttribute('aria-pressed') === 'false', 'and says so');
+        chip.click();
+        check(lines().length === 3, 'and on again');
+        const [metric, axis] = all('.controls select');
+        const before = heights();
+        axis.value = '1';
+        axis.dispatchEvent(new Event('change'));
+        check(heights() !== before, 'tokens are another axis');
+        metric.value = '1';
+        metric.dispatchEvent(new Event('change'));
+        check(document.querySelector('figure svg[tabindex]').textContent.includes('hellaswag'), 'another metric');
+        metric.value = '0';
+        metric.dispatchEvent(new Event('change'));
+        axis.value = '2';
+        axis.dispatchEvent(new Event('change'));
+        const plot = document.querySelector('svg[tabindex]');
+        const box = plot.getBoundingClientRect();
+        const move = { clientX: box.left + box.width / 2, clientY: box.top + 50, bubbles: true };
+        plot.dispatchEvent(new PointerEvent('pointermove', move));
+        const tip = document.getElementById('tip');
+        check(!tip.hidden && tip.textContent.includes('grown'), 'values are shown');
+        plot.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
+        check(!tip.hidden, 'also by key');
+        const theme = document.documentElement.dataset.theme;
+        document.getElementById('theme').click();
+        check(document.documentElement.dataset.theme !== theme, 'light and dark');
+        check(all('table').length > 4 && all('nav a').length > 5, 'tables and links');
+        check(document.documentElement.scrollWidth <= window.innerWidth, 'nothing is wider than the page');
+        "#,
+    );
+}
+
+#[test]
+fn a_comparison_that_was_stopped_goes_on() {
+    let sandbox = world();
+    let undisturbed = world();
+    let child = sandbox.spawn("compare c.toml --no-probe");
+    let started = Instant::now();
+    while !sandbox.path("c/runs/grown-seed-1/metrics.jsonl").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no second run");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut kill = Command::new("kill");
+    kill.arg("-TERM").arg(child.id().to_string());
+    assert!(kill.status().unwrap().success());
+    let outcome = Outcome::of_child(child);
+    // It may have come to the end of the run before it could be stopped.
+    assert_eq!(outcome.code, Some(75), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("the same command goes on"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(!sandbox.path("c/report.json").exists());
+    sandbox.run("compare c.toml --no-probe").expect(0, &[]);
+    // In parts, as machines would share them.
+    let part = undisturbed
+        .run("compare c.toml --no-probe --only grown,incremental")
+        .expect(0, &[]);
+    assert!(part.stdout.contains("no report yet"), "{}", part.stdout);
+    undisturbed
+        .run("compare c.toml --no-probe --only continued")
+        .expect(0, &[]);
+    assert_eq!(losses(&report(&sandbox)), losses(&report(&undisturbed)));
+}
+
+const RUN: &str = r#"
+out = "a"
+[model]
+from = "./m"
+[data]
+train = ["train.txt"]
+val = ["val.txt"]
+[train]
+tokens = 256
+batch_tokens = 128
+context = 32
+lr = 1e-3
+[eval]
+val_tokens = 256
+"#;
+
+#[test]
+fn runs_that_do_not_match_are_refused() {
+    let sandbox = world();
+    sandbox.write("r.toml", RUN);
+    sandbox.write(
+        "other.txt",
+        fs::read_to_string(fixture("prose/train.txt"))
+            .unwrap()
+            .chars()
+            .skip(50_000)
+            .take(40_000)
+            .collect::<String>(),
+    );
+    let items = "eval.data={hellaswag=\"items.jsonl\"}";
+    for (out, set) in [
+        ("a", "seed=1337"),
+        ("seed", "seed=2"),
+        ("text", "data.train=[\"other.txt\"]"),
+        ("val", "data.val=[\"other.txt\"]"),
+        ("windows", "train.context=64"),
+        ("tokens", "eval.val_tokens=512"),
+    ] {
+        sandbox
+            .run(&format!("train r.toml --set out={out} --set {set}"))
+            .expect(0, &[]);
+    }
+    let scored = format!("train r.toml --set eval.tasks=[\"hellaswag_completion\"] --set {items}");
+    sandbox
+        .run(&format!("{scored} --set out=task"))
+        .expect(0, &[]);
+    sandbox
+        .run(&format!("{scored} --set out=items --set eval.limit=3"))
+        .expect(0, &[]);
+
+    sandbox.run("compare a seed --json").expect(0, &[]);
+    for (other, words) in [
+        ("text", &["the training text"][..]),
+        ("val", &["the validation text"]),
+        ("windows", &["windows of the validation text", "32", "64"]),
+        (
+            "tokens",
+            &["windows of the validation text", "256 tokens", "512 tokens"],
+        ),
+        ("task", &["task hellaswag_completion", "not measured"]),
+    ] {
+        sandbox.refuses(&format!("compare a {other} --out r"), 1, words);
+    }
+    sandbox.refuses(
+        "compare task items",
+        1,
+        &["task hellaswag_completion", "items"],
+    );
+    sandbox.refuses("compare a a", 2, &["same recipe with seed 1337"]);
+    sandbox.refuses("compare a", 2, &["one run is nothing"]);
+    sandbox.refuses("compare a nowhere", 3, &["nowhere"]);
+    sandbox.refuses("compare a none-*", 2, &["no folder is called that"]);
+    sandbox.refuses(
+        "compare a seed --control z",
+        2,
+        &["no such arm; there are a"],
+    );
+    sandbox.refuses("compare a seed --ledger flop", 2, &["flops, layer_passes"]);
+    sandbox.refuses("compare a seed --dry-run", 2, &["--dry-run is for"]);
+
+    copy_dir(&sandbox.path("seed"), &sandbox.path("unfinished"));
+    fs::remove_file(sandbox.path("unfinished/report.json")).unwrap();
+    sandbox.refuses(
+        "compare a unfinished",
+        3,
+        &["unfinished: the run is not finished"],
+    );
+    sandbox.write("unfinished/run.json", "{\"schema\": 2}");
+    sandbox.refuses("compare a unfinished", 3, &["not a run's record"]);
+    sandbox.write("unfinished/run.json", "{\"schema\": 1}");
+    sandbox.refuses("compare a unfinished", 3, &["schema", "run it again"]);
+}
+
+#[test]
+fn recipes_that_cannot_be_meant_are_refused() {
+    let sandbox = world();
+    for (set, code, words) in [
+        ("budget.flops=-1", 3, &["above 0"][..]),
+        (
+            "budget.flops=1e6",
+            3,
+            &["arm `continued`", "does not pay", "raise the budget"],
+        ),
+        ("control=z", 3, &["no such arm"]),
+        ("seeds=[]", 3, &["seeds"]),
+        (
+            "arm.1.set={train={lrr=1}}",
+            3,
+            &["arm `continued`", "did you mean `lr`"],
+        ),
+        ("arm.1.nam=x", 3, &["nam"]),
+        ("arm.2.set={grow={to=1}}", 3, &["arm `grown`", "not deeper"]),
+        ("base.model={from=\"./nowhere\"}", 3, &["nowhere"]),
+        ("sweep.share=2", 3, &["share"]),
+    ] {
+        let mut command = sandbox.command("compare c.toml --dry-run --no-probe --set");
+        command.arg(set);
+        let outcome = Outcome::of(command).expect(code, words);
+        assert_eq!(outcome.stdout, "", "{set}");
+    }
+    // Found before anything is spent, though it is the last arm's.
+    let set = "arm.3.set.eval={limit=2}";
+    sandbox.refuses(
+        &format!("compare c.toml --no-probe --set {set}"),
+        1,
+        &["arm `incremental`", "task hellaswag_completion"],
+    );
+    let set = "arm.3.set.model.scratch.n_positions=64";
+    sandbox.refuses(
+        &format!("compare c.toml --no-probe --set {set}"),
+        3,
+        &["arm `incremental`", "the model reads 64"],
+    );
+    sandbox.refuses("compare c.toml --only z", 2, &["--only z", "no such arm"]);
+    sandbox.refuses("compare c.toml c", 2, &["one recipe"]);
+    sandbox.refuses("compare nowhere.toml", 3, &["nowhere.toml"]);
+    // A folder of another comparison.
+    sandbox
+        .run("compare c.toml --no-probe --only incremental")
+        .expect(0, &[]);
+    sandbox.refuses(
+        "compare c.toml --no-probe --only incremental --set base.train.beta1=0.8",
+        2,
+        &["incremental-seed-1 holds a run of another recipe"],
+    );
+}
+
+#[test]
+fn a_run_that_diverges_does_not_end_the_comparison() {
+    let sandbox = world();
+    let text = COMPARISON.replace("[sweep]\nlr_factors = [0.5, 1]\nshare = 0.5\n", "");
+    sandbox.write(
+        "c.toml",
+        text.replace(
+            "grow = { to = 4 } }",
+            "grow = { to = 4 }, train = { lr = 1e30, grad_clip = 0.0 } }",
+        ),
+    );
+    let outcome = sandbox
+        .run("compare c.toml --no-probe")
+        .expect(0, &["grown-seed-1: diverged"]);
+    assert!(outcome.stdout.contains("incremental"));
+    let report = report(&sandbox);
+    assert_eq!(report["arms"].as_array().unwrap().len(), 2);
+    assert!(
+        report["notes"]
+            .to_string()
+            .contains("grown, seed 2: diverged")
+    );
+}
+
+/// FIELD: arXiv 2411.18700 grants 0.469, 0.547 and 0.573 of T; true FLOPs leave far less.
+#[test]
+fn the_papers_setting_has_the_papers_budgets() {
+    let sandbox = Sandbox::new();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/compare-paper.toml");
+    let dry = |set: &str| {
+        let args = format!(
+            "compare {} --dry-run --no-probe --json --set {set}",
+            recipe.display()
+        );
+        json(sandbox.run(&args).expect(0, &["is not there yet"]).stdout)
+    };
+    let tokens = |plan: &Value, name: &str| {
+        let arms = plan["arms"].as_array().unwrap();
+        let arm = arms.iter().find(|arm| arm["name"] == name).unwrap();
+        arm["spent"]["tokens"].as_f64().unwrap()
+    };
+    let t = 1e10;
+    let paper = dry("budget.ledger=layer_passes");
+    let flops = dry("budget.ledger=flops");
+    for (stages, of_flops) in [(4, 0.306), (8, 0.357), (12, 0.374)] {
+        let name = format!("incremental-{stages}-faithful");
+        let formula = 0.625 * (1.0 - 1.0 / f64::from(stages));
+        // Every stage is rounded up to whole steps of 524,288 tokens, at most 25 of them.
+        let slack = 25.0 * 524_288.0 / t;
+        let found = tokens(&paper, &name) / t - 1.0;
+        assert!(
+            (found - formula).abs() < slack,
+            "{name}: {found} against {formula}"
+        );
+        let found = tokens(&flops, &name) / t - 1.0;
+        assert!(
+            (found - of_flops).abs() < slack + 5e-4,
+            "{name}: {found} against {of_flops}"
+        );
+        let claims = paper["cost_claims"].as_array().unwrap();
+        let claim = claims.iter().find(|claim| claim["arm"] == *name).unwrap();
+        for (key, expected) in [
+            (
+                "paper_formula",
+                (3.0 * f64::from(stages) + 5.0) / (8.0 * f64::from(stages)),
+            ),
+            (
+                "layer_passes",
+                (3.0 * f64::from(stages) + 5.0) / (8.0 * f64::from(stages)),
+            ),
+            ("continual_formula", formula),
+            ("continual_layer_passes", formula),
+            ("continual_flops", of_flops),
+        ] {
+            let found = claim[key].as_f64().unwrap();
+            assert!(
+                (found - expected).abs() < 6e-4,
+                "{name} {key}: {found} against {expected}"
+            );
+        }
+    }
+}
+
+const SEARCH: &str = r#"
+out = "s"
+seed = 1
+flops = 3e10
+eta = 2
+[candidates]
+to = [3, 4]
+methods = ["g-stack"]
+placements = ["top"]
+inits = ["zero-residual", "copy"]
+[[candidate]]
+name = "mine"
+grow = { to = 4, placement = "interleave", init = { noisy = { noise = 0.02 } } }
+[base]
+source_flops = 5e9
+[base.model]
+from = "./m"
+[base.data]
+train = ["train.txt"]
+val = ["val.txt"]
+[base.train]
+batch_tokens = 128
+context = 32
+lr = 1e-2
+warmup_tokens = 256
+[base.eval]
+val_tokens = 256
+"#;
+
+#[test]
+fn a_search_ends_with_a_plan_that_grow_takes() {
+    let sandbox = world();
+    sandbox.write("s.toml", SEARCH);
+    let left_out = [
+        "g-stack-3 is left out",
+        "top-copy-4 is left out: the same plan as g-stack-4",
+    ];
+    let planned = sandbox.run("search s.toml --dry-run").expect(0, &left_out);
+    assert!(planned.stdout.contains("mine") && !sandbox.path("s").exists());
+    let outcome = sandbox.run("search s.toml").expect(0, &[]);
+    assert!(
+        outcome.stdout.contains("rank correlation"),
+        "{}",
+        outcome.stdout
+    );
+    let report = json(sandbox.read("s/report.json"));
+    let rungs = report["rungs"].as_array().unwrap();
+    let counts: Vec<u64> = rungs
+        .iter()
+        .map(|r| r["candidates"].as_u64().unwrap())
+        .collect();
+    assert_eq!(counts, [5, 3, 2]);
+    let candidates = report["candidates"].as_array().unwrap();
+    let trained: Vec<usize> = candidates
+        .iter()
+        .map(|c| c["losses"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(trained, [4, 4, 3, 2, 2]);
+    let last = |i: usize| candidates[i]["losses"][3].as_f64().unwrap();
+    assert!(last(0) <= last(1));
+    assert_eq!(report["winner"], candidates[0]["name"]);
+    // Zero-residual growth starts at the source's loss, copies do not.
+    let first = |name: &str| {
+        let one = candidates.iter().find(|c| c["name"] == name).unwrap();
+        one["losses"][0].as_f64().unwrap()
+    };
+    assert_eq!(first("top-zero-residual-3"), first("top-zero-residual-4"));
+    assert_ne!(first("top-copy-3"), first("top-zero-residual-3"));
+
+    let before = sandbox.tree();
+    sandbox.run("search s.toml").expect(0, &[]);
+    assert!(sandbox.tree() == before, "a second time changed something");
+    let grown = sandbox
+        .run("grow ./m --plan s/winner.toml --out g")
+        .expect(0, &[]);
+    drop(grown);
+    let config = json(sandbox.read("g/config.json"));
+    assert_eq!(config["n_layer"], candidates[0]["n_layer"]);
+    stands_alone(&sandbox.path("s/report.html"));
+}
+
+#[test]
+fn pages_of_evaluations_and_analyses_open() {
+    let sandbox = world();
+    sandbox.run("grow ./m --to 4 --out g").expect(0, &[]);
+    let eval = "eval ./m ./g --tasks hellaswag --data hellaswag=items.jsonl --val val.txt --context 64 --val-tokens 500 --out e";
+    sandbox.run(eval).expect(0, &[]);
+    sandbox
+        .run("analyze ./g --text val.txt --windows 2 --context 32 --html a.html")
+        .expect(0, &[]);
+    for page in ["e/report.html", "a.html"] {
+        stands_alone(&sandbox.path(page));
+    }
+    let Some(browser) = browser::browser() else {
+        return;
+    };
+    browser::open(
+        &browser,
+        &sandbox.path("e/report.html"),
+        r#"
+        const dots = () => [...document.querySelectorAll('[data-dot]')];
+        check(dots().length === 2, 'every checkpoint has its point');
+        check(dots().every((dot) => dot.querySelectorAll('line').length === 3), 'with an error bar');
+        const panel = document.querySelector('.controls select');
+        check(panel.options.length === 4, 'loss, acc, acc_norm, gold_nll');
+        panel.value = '1';
+        panel.dispatchEvent(new Event('change'));
+        check(document.querySelector('.level') !== null, 'guessing is marked');
+        dots()[1].dispatchEvent(new PointerEvent('pointermove', { bubbles: true }));
+        check(document.getElementById('tip').textContent.includes('./g, 4 layers'), 'values are shown');
+        "#,
+    );
+    browser::open(
+        &browser,
+        &sandbox.path("a.html"),
+        r#"
+        const rects = [...document.querySelectorAll('figure')].map((figure) => figure.querySelectorAll('rect').length);
+        check(rects[0] >= 8 && rects[1] >= 4 && rects[2] === 10, 'bars for four blocks, and their angles: ' + rects);
+        "#,
+    );
+}
