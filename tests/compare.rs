@@ -85,7 +85,7 @@ fn report(sandbox: &Sandbox) -> Value {
     json(sandbox.read("c/report.json"))
 }
 
-fn arm<'a>(report: &'a Value, name: &str) -> &'a Value {
+fn arm_of<'a>(report: &'a Value, name: &str) -> &'a Value {
     let arms = report["arms"].as_array().unwrap();
     arms.iter().find(|arm| arm["name"] == name).unwrap()
 }
@@ -122,7 +122,7 @@ fn a_recipe_becomes_a_report() {
         ("grown", [2, 4]),
         ("incremental", [1, 2]),
     ] {
-        let arm = arm(&report, name);
+        let arm = arm_of(&report, name);
         assert_eq!(arm["n_layer"], serde_json::json!(n_layer), "{name}");
         // All that whole steps pay for, as the dry run said.
         let spent = &arm["spent"];
@@ -134,11 +134,10 @@ fn a_recipe_becomes_a_report() {
             flops <= 4e9 && flops + 2.0 * flops / steps > 4e9,
             "{name}: {spent}"
         );
-        let of_plan = planned["arms"].as_array().unwrap().iter();
-        let of_plan = of_plan.filter(|arm| arm["name"] == name).next().unwrap();
+        let of_plan = arm_of(&planned, name);
         assert_eq!(of_plan["spent"]["flops"], spent["flops"], "{name}");
     }
-    let grown = arm(&report, "grown");
+    let grown = arm_of(&report, "grown");
     assert_eq!(grown["certificate"]["max_abs_logit_diff"], 0.0);
     assert_eq!(grown["source_loss"], grown["first_loss"]);
     assert_eq!(report["cost_claims"][0]["arm"], "incremental");
@@ -153,7 +152,7 @@ fn a_recipe_becomes_a_report() {
     let d = &claims("grown")[0];
     assert_eq!(d["compute"], "equal_additional");
     let [a, b] =
-        ["continued", "grown"].map(|name| arm(&report, name)["finals"][0][1]["values"].clone());
+        ["continued", "grown"].map(|name| arm_of(&report, name)["finals"][0][1]["values"].clone());
     for seed in 0..2 {
         let expected = b[seed].as_f64().unwrap() - a[seed].as_f64().unwrap();
         let found = d["over_seeds"]["values"][seed].as_f64().unwrap();
@@ -454,6 +453,28 @@ fn a_run_that_diverges_does_not_end_the_comparison() {
             .to_string()
             .contains("grown, seed 2: diverged")
     );
+}
+
+/// Paces are measured once: measured again, they would make budgets of other runs.
+#[test]
+fn a_budget_in_seconds_stays_what_it_was() {
+    let sandbox = world();
+    let text = COMPARISON.replace("flops = 4e9", "seconds = 0.1");
+    sandbox.write(
+        "c.toml",
+        text.replace("[sweep]\nlr_factors = [0.5, 1]\nshare = 0.5\n", ""),
+    );
+    sandbox
+        .run("compare c.toml --only continued")
+        .expect(0, &[]);
+    let paces = sandbox.read("c/paces.json");
+    sandbox.run("compare c.toml").expect(0, &[]);
+    assert_eq!(sandbox.read("c/paces.json"), paces);
+    let report = report(&sandbox);
+    assert_eq!(report["ledger"], "seconds");
+    for arm in report["arms"].as_array().unwrap() {
+        assert!(arm["spent"]["steps"].as_u64().unwrap() > 0, "{arm}");
+    }
 }
 
 /// FIELD: arXiv 2411.18700 grants 0.469, 0.547 and 0.573 of T; true FLOPs leave far less.

@@ -1,5 +1,6 @@
 //! `scale-ckpt compare`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::compare::budget::{Ledger, Spent};
@@ -14,9 +15,10 @@ use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
 use scale_ckpt::report::{comparison, html, markdown, table, text};
 use scale_ckpt::{Result, VERSION};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, settled};
+use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, read, settled};
 use super::plan::{duration, missing_data};
 use super::shared::{bytes, print, print_json, thousands};
 use super::train;
@@ -208,6 +210,16 @@ impl Comparison {
     }
 }
 
+/// Where budgets in seconds keep what they were made from.
+const PACES_FILE: &str = "paces.json";
+
+/// The budget in seconds, and the pace of every arm.
+#[derive(Default, Serialize, Deserialize)]
+struct Paces {
+    amount: f64,
+    seconds_per_flop: BTreeMap<String, f64>,
+}
+
 /// What a report is called that nobody named.
 const TITLE: &str = "Comparison";
 
@@ -240,8 +252,10 @@ impl Experiment {
     fn plan(config: CompareConfig, spec: DeviceSpec, probe: bool) -> Result<Self> {
         let invalid = |message: String| Error::invalid("[budget]", message);
         let (ledger, amount) = config.budget.resolve().map_err(invalid)?;
+        let kept: Paces = read(&config.out.join(PACES_FILE))?.unwrap_or_default();
         let amount = match amount {
             Amount::Of(amount) => amount,
+            Amount::AsArm(_) if ledger == Ledger::Seconds && kept.amount > 0.0 => kept.amount,
             Amount::AsArm(name) => {
                 let arm = config.arms.iter().find(|arm| arm.name == name);
                 let recipe = config.recipe_of(arm.expect("checked"))?;
@@ -278,7 +292,9 @@ impl Experiment {
                 ledger,
                 amount: amount + extra,
                 fit: arm.fit,
-                seconds_per_flop: None,
+                seconds_per_flop: (ledger == Ledger::Seconds)
+                    .then(|| kept.seconds_per_flop.get(&arm.name).copied())
+                    .flatten(),
             };
             let budgeted = fit(recipe, allowance, spec, probe)
                 .map(|budgeted| measured(budgeted, &config))
@@ -348,6 +364,7 @@ impl Experiment {
                 n_layer,
                 needs,
                 recipe,
+                ..
             } = &arm.budgeted;
             json!({
                 "name": arm.name,
@@ -468,6 +485,21 @@ impl Experiment {
         self.arms.iter().filter_map(of).collect()
     }
 
+    /// Keeps what budgets in seconds were made from: measured again, they would be others.
+    fn keep_paces(&self) -> Result<()> {
+        if self.ledger != Ledger::Seconds {
+            return Ok(());
+        }
+        let pace = |arm: &Planned| Some((arm.name.clone(), arm.budgeted.seconds_per_flop?));
+        let paces = Paces {
+            amount: self.amount,
+            seconds_per_flop: self.arms.iter().filter_map(pace).collect(),
+        };
+        let out = &self.config.out;
+        std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+        durable::write_json(&out.join(PACES_FILE), &paces)
+    }
+
     /// Finds what is wrong with any arm, and what cannot be compared, before anything is spent.
     fn check(&self) -> Result<()> {
         let mut first: Option<Basis> = None;
@@ -487,6 +519,7 @@ impl Experiment {
     fn run(&self, only: &[String]) -> Result<bool> {
         let spec = self.spec;
         self.check()?;
+        self.keep_paces()?;
         let known = |name: &&String| self.arms.iter().any(|arm| arm.name == **name);
         if let Some(name) = only.iter().find(|name| !known(name)) {
             return Err(Error::usage(format!("--only {name}: there is no such arm")));

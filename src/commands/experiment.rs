@@ -41,6 +41,8 @@ pub struct Budgeted {
     pub n_layer: usize,
     /// Memory, disk and time.
     pub needs: Needs,
+    /// Its pace, where it is known.
+    pub seconds_per_flop: Option<f64>,
 }
 
 /// What a recipe may spend.
@@ -77,10 +79,10 @@ pub fn fit(
         seconds_per_flop = Some(pace(&recipe, spec)?);
     }
     budget::fit(&mut recipe, &origin, fit, ledger, amount, seconds_per_flop)?;
-    let mut budgeted = settled(recipe, spec, probe)?;
-    if budgeted.spent.seconds.is_none() {
-        let seconds = seconds_per_flop.map(|rate| rate * budgeted.spent.flops);
-        budgeted.spent.seconds = seconds;
+    let mut budgeted = settled(recipe, spec, probe && seconds_per_flop.is_none())?;
+    if let Some(rate) = seconds_per_flop {
+        budgeted.spent.seconds = Some(rate * budgeted.spent.flops);
+        budgeted.seconds_per_flop = seconds_per_flop;
     }
     Ok(budgeted)
 }
@@ -91,21 +93,19 @@ pub fn settled(recipe: Recipe, spec: DeviceSpec, probe: bool) -> Result<Budgeted
     let config = unplanned.config.clone();
     let start = Start::prepare(&recipe)?;
     let needs = needs(&recipe, &start, spec, probe)?;
-    let pace = needs
-        .timed
-        .as_ref()
-        .ok()
-        .map(|timed| 1.0 / timed.flops_per_s);
+    let timed = needs.timed.as_ref().ok();
+    let seconds_per_flop = timed.map(|timed| 1.0 / timed.flops_per_s);
     let origin = Origin {
         config: &config,
         new_layers,
     };
     Ok(Budgeted {
-        spent: budget::spent(&recipe, &origin, pace)?,
+        spent: budget::spent(&recipe, &origin, seconds_per_flop)?,
         source_flops: start.source_cost(&recipe).0,
         n_layer: start.stages.last().map_or(0, |stage| stage.n_layer),
         config,
         needs,
+        seconds_per_flop,
         recipe,
     })
 }
@@ -232,7 +232,7 @@ impl Job {
 }
 
 /// Reads JSON, where there is a file.
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let text = match fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         read => read.map_err(Error::io("read", path))?,

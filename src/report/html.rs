@@ -17,7 +17,7 @@ pub fn render(document: &Document) -> String {
     let mut body = String::new();
     for (i, section) in document.sections.iter().enumerate() {
         let heading = escape(&section.heading);
-        let _ = write!(body, "<section id=\"s{i}\"><h2>{heading}</h2>\n");
+        let _ = writeln!(body, "<section id=\"s{i}\"><h2>{heading}</h2>");
         for block in &section.blocks {
             body += &show(block, &mut charts);
         }

@@ -19,7 +19,7 @@ pub fn browser() -> Option<PathBuf> {
             !wanted,
             "SCALE_CKPT_BROWSER is set, and there is no Chromium"
         );
-        println!("no Chromium: the page was not opened");
+        eprintln!("no Chromium: the page was not opened");
     }
     found
 }
