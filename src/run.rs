@@ -25,6 +25,8 @@ use crate::error::{Error, Result};
 
 /// What was run, on what, and what it costs.
 pub const RUN_FILE: &str = "run.json";
+/// Scores before training, kept so that a resumed run does not repeat them.
+pub const BEFORE_FILE: &str = "before.json";
 /// What the final scores are made of.
 pub const ITEMS_FILE: &str = "items.json";
 /// The closing table.

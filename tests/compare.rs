@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sandbox::{Outcome, Sandbox};
+use scale_ckpt::compare::CompareConfig;
 use serde_json::Value;
 use support::{copy_dir, fixture};
 
@@ -59,6 +60,17 @@ tokens = 256
 grow = { placement = "top", init = "random" }
 [[arm.set.stage]]
 tokens = 512
+[[arm]]
+name = "scratch"
+total = true
+sweep = false
+[arm.set.model.scratch]
+n_layer = 2
+n_embd = 32
+n_head = 4
+n_positions = 128
+vocab_size = 4096
+tokenizer = "m"
 "#;
 
 /// A sandbox with a source of two blocks, texts and items.
@@ -112,7 +124,7 @@ fn a_recipe_becomes_a_report() {
 
     let outcome = sandbox.run("compare c.toml --no-probe").expect(0, &[]);
     assert!(
-        outcome.stdout.contains("At equal compute"),
+        outcome.stdout.contains("For as many FLOPs"),
         "{}",
         outcome.stdout
     );
@@ -137,6 +149,11 @@ fn a_recipe_becomes_a_report() {
         let of_plan = arm_of(&planned, name);
         assert_eq!(of_plan["spent"]["flops"], spent["flops"], "{name}");
     }
+    // As much as the others with what the source cost.
+    let scratch = arm_of(&report, "scratch");
+    let flops = scratch["spent"]["flops"].as_f64().unwrap();
+    assert!(flops <= 9e9 && flops > 8.8e9, "{flops}");
+    assert_eq!(scratch["kind"], "scratch");
     let grown = arm_of(&report, "grown");
     assert_eq!(grown["certificate"]["max_abs_logit_diff"], 0.0);
     assert_eq!(grown["source_loss"], grown["first_loss"]);
@@ -151,6 +168,27 @@ fn a_recipe_becomes_a_report() {
     };
     let d = &claims("grown")[0];
     assert_eq!(d["compute"], "equal_additional");
+    assert_eq!(claims("incremental")[0]["compute"], "equal_additional");
+    assert_eq!(claims("scratch")[0]["compute"], "equal_total");
+    let verdict = report["verdict"].to_string();
+    for words in [
+        "For as many FLOPs, ",
+        "For as many FLOPs with those of the source, ",
+        "comparisons at 5 %",
+    ] {
+        assert!(verdict.contains(words), "{verdict}");
+    }
+    let of_source = |e: &&Value| e["total"] == true;
+    let equal = report["at_equal_cost"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(of_source)
+        .unwrap();
+    assert!(
+        equal["cost"].as_f64().unwrap() > 8.8e9,
+        "arms with a source set the cost: {equal}"
+    );
     let [a, b] =
         ["continued", "grown"].map(|name| arm_of(&report, name)["finals"][0][1]["values"].clone());
     for seed in 0..2 {
@@ -213,14 +251,14 @@ fn opens(page: &Path) {
         const all = (query) => [...document.querySelectorAll(query)];
         const lines = () => all('[data-line]').map((line) => line.dataset.line);
         check(all('figure svg').length > 3, 'pictures are drawn');
-        check(lines().join() === 'continued,grown,incremental', 'every arm has its line');
+        check(lines().join() === 'continued,grown,incremental,scratch', 'every arm has its line');
         const heights = () => all('[data-line]').map((line) => line.getAttribute('d')).join();
         const chip = document.querySelector('[data-arm="incremental"]');
         chip.click();
-        check(lines().join() === 'continued,grown', 'an arm is switched off');
+        check(lines().join() === 'continued,grown,scratch', 'an arm is switched off');
         check(chip.getAttribute('aria-pressed') === 'false', 'and says so');
         chip.click();
-        check(lines().length === 3, 'and on again');
+        check(lines().length === 4, 'and on again');
         const [metric, axis] = all('.controls select');
         const before = heights();
         axis.value = '1';
@@ -235,7 +273,7 @@ fn opens(page: &Path) {
         axis.dispatchEvent(new Event('change'));
         const plot = document.querySelector('svg[tabindex]');
         const box = plot.getBoundingClientRect();
-        const move = { clientX: box.left + box.width / 2, clientY: box.top + 50, bubbles: true };
+        const move = { clientX: box.left + box.width / 4, clientY: box.top + 50, bubbles: true };
         plot.dispatchEvent(new PointerEvent('pointermove', move));
         const tip = document.getElementById('tip');
         check(!tip.hidden && tip.textContent.includes('grown'), 'values are shown');
@@ -275,7 +313,7 @@ fn a_comparison_that_was_stopped_goes_on() {
     sandbox.run("compare c.toml --no-probe").expect(0, &[]);
     // In parts, as machines would share them.
     let part = undisturbed
-        .run("compare c.toml --no-probe --only grown,incremental")
+        .run("compare c.toml --no-probe --only grown,incremental,scratch")
         .expect(0, &[]);
     assert!(part.stdout.contains("no report yet"), "{}", part.stdout);
     undisturbed
@@ -420,6 +458,25 @@ fn recipes_that_cannot_be_meant_are_refused() {
     sandbox.refuses("compare c.toml --only z", 2, &["--only z", "no such arm"]);
     sandbox.refuses("compare c.toml c", 2, &["one recipe"]);
     sandbox.refuses("compare nowhere.toml", 3, &["nowhere.toml"]);
+    for (set, code, words) in [
+        ("arm.2.total=true", 3, &["arm `grown` uses a source"][..]),
+        (
+            "budget={arm=\"continued\"}",
+            3,
+            &["no train.tokens", "give it train.tokens"],
+        ),
+        ("arm.1.fit=scale", 3, &["no train.tokens", "proportions"]),
+        (
+            "base.train.batch_tokens=0",
+            3,
+            &["batch_tokens must be at least 1"],
+        ),
+        ("budget={seconds=1}", 3, &["known in flops alone"]),
+    ] {
+        let mut command = sandbox.command("compare c.toml --dry-run --no-probe --set");
+        command.arg(set);
+        Outcome::of(command).expect(code, words);
+    }
     // A folder of another comparison.
     sandbox
         .run("compare c.toml --no-probe --only incremental")
@@ -428,6 +485,12 @@ fn recipes_that_cannot_be_meant_are_refused() {
         "compare c.toml --no-probe --only incremental --set base.train.beta1=0.8",
         2,
         &["incremental-seed-1 holds a run of another recipe"],
+    );
+    // Runs that would be measured on something else than those that are there.
+    sandbox.refuses(
+        "compare c.toml --no-probe --set base.eval.val_tokens=512",
+        2,
+        &["incremental-seed-1: since it was begun, the windows of the validation text has changed"],
     );
 }
 
@@ -447,7 +510,12 @@ fn a_run_that_diverges_does_not_end_the_comparison() {
         .expect(0, &["grown-seed-1: diverged"]);
     assert!(outcome.stdout.contains("incremental"));
     let report = report(&sandbox);
-    assert_eq!(report["arms"].as_array().unwrap().len(), 2);
+    assert_eq!(report["arms"].as_array().unwrap().len(), 3);
+    assert!(
+        report["verdict"]
+            .to_string()
+            .contains("2 of 2 runs of grown diverged")
+    );
     assert!(
         report["notes"]
             .to_string()
@@ -460,6 +528,7 @@ fn a_run_that_diverges_does_not_end_the_comparison() {
 fn a_budget_in_seconds_stays_what_it_was() {
     let sandbox = world();
     let text = COMPARISON.replace("flops = 4e9", "seconds = 0.1");
+    let text = text.replace("total = true\n", "");
     sandbox.write(
         "c.toml",
         text.replace("[sweep]\nlr_factors = [0.5, 1]\nshare = 0.5\n", ""),
@@ -474,6 +543,34 @@ fn a_budget_in_seconds_stays_what_it_was() {
     assert_eq!(report["ledger"], "seconds");
     for arm in report["arms"].as_array().unwrap() {
         assert!(arm["spent"]["steps"].as_u64().unwrap() > 0, "{arm}");
+    }
+}
+
+#[test]
+fn shipped_comparisons_and_searches_can_be_planned() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sandbox = Sandbox::new();
+    for name in ["fixtures", "recipes"] {
+        std::os::unix::fs::symlink(root.join(name), sandbox.path(name)).unwrap();
+    }
+    let compare = "compare recipes/small/compare.toml --dry-run --no-probe --json";
+    let plan = json(sandbox.run(compare).expect(0, &["data/novels"]).stdout);
+    let arms = plan["arms"].as_array().unwrap();
+    assert!(arms.len() >= 5);
+    assert_eq!(plan["seeds"].as_array().unwrap().len(), 3);
+    for arm in arms {
+        let (flops, total) = (&arm["spent"]["flops"], arm["total"] == true);
+        let budget = if total { 3e13 + 1.438e14 } else { 3e13 };
+        let part = flops.as_f64().unwrap() / budget;
+        assert!((0.98..=1.0).contains(&part), "{}: {part}", arm["name"]);
+    }
+    sandbox
+        .run("search recipes/small/search.toml --dry-run")
+        .expect(0, &["the same plan"]);
+    // Its source is on the hub.
+    let config = CompareConfig::load(&root.join("recipes/compare.toml"), &[]).unwrap();
+    for arm in &config.arms {
+        config.recipe_of(arm).unwrap();
     }
 }
 

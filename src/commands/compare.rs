@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::compare::budget::{Ledger, Spent};
-use scale_ckpt::compare::config::{Amount, CompareConfig, scale_lr, trial};
+use scale_ckpt::compare::config::{Amount, Arm, CompareConfig, scale_lr, trial};
 use scale_ckpt::compare::findings::{self, CostClaim};
 use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::compare::{ArmRuns, Findings, RunRecord, matching};
@@ -12,7 +12,7 @@ use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
 use scale_ckpt::progress::eprint_line;
-use scale_ckpt::recipe::Recipe;
+use scale_ckpt::recipe::{ModelSource, Recipe};
 use scale_ckpt::report::{comparison, html, markdown, table, text};
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, read, settled};
 use super::plan::{duration, missing_data};
 use super::shared::{bytes, print, print_json, thousands};
+use super::start::Start;
 use super::train;
 
 const AFTER_HELP: &str = "\
@@ -98,8 +99,12 @@ impl Args {
                 .with_hint("say it in the recipe, or with --set"));
         }
         let config = CompareConfig::load(path, &self.set)?;
+        let known = |name: &&String| config.arms.iter().any(|arm| arm.name == **name);
+        if let Some(name) = self.only.iter().find(|name| !known(name)) {
+            return Err(Error::usage(format!("--only {name}: there is no such arm")));
+        }
         let spec = self.device.unwrap_or(config.device);
-        let experiment = Experiment::plan(config, spec, !self.no_probe)?;
+        let mut experiment = Experiment::plan(config, spec, !self.no_probe)?;
         experiment.warn();
         if self.dry_run {
             return if self.json {
@@ -114,6 +119,7 @@ impl Args {
             };
         }
         eprint_line(&experiment.text());
+        experiment.check()?;
         if !experiment.run(&self.only)? {
             return print("not all runs are finished: no report yet");
         }
@@ -124,7 +130,7 @@ impl Args {
             ledger: experiment.ledger,
             title: config.title.as_deref().unwrap_or(TITLE).to_owned(),
             out: Some(config.out.clone()),
-            notes: experiment.at_the_edge()?,
+            notes: experiment.sweep_notes()?,
         }
         .report(self.json)
     }
@@ -213,11 +219,55 @@ impl Comparison {
 /// Where budgets in seconds keep what they were made from.
 const PACES_FILE: &str = "paces.json";
 
-/// The budget in seconds, and the pace of every arm.
+/// What budgets in seconds were made from, on one kind of device.
 #[derive(Default, Serialize, Deserialize)]
 struct Paces {
+    device: String,
     amount: f64,
+    /// The arm whose time is the budget, where one's is.
+    arm: Option<String>,
     seconds_per_flop: BTreeMap<String, f64>,
+}
+
+impl Paces {
+    /// Those that an earlier start has kept; none of another device.
+    fn read(out: &Path, spec: DeviceSpec) -> Result<Self> {
+        let kept: Option<Self> = read(&out.join(PACES_FILE))?;
+        let own = Self {
+            device: spec.to_string(),
+            ..Self::default()
+        };
+        Ok(kept.filter(|kept| kept.device == own.device).unwrap_or(own))
+    }
+}
+
+/// FLOPs of the source that arms start from.
+fn source_flops(recipes: &[Recipe]) -> Result<Option<f64>> {
+    let has_source = |recipe: &&Recipe| matches!(recipe.model, ModelSource::From(_));
+    let Some(recipe) = recipes.iter().find(has_source) else {
+        return Ok(None);
+    };
+    let (start, _) = Start::unplanned(recipe)?;
+    Ok(start.source_cost(recipe).0)
+}
+
+/// What an arm may spend besides, since it does not use the source.
+fn sunk(arm: &Arm, recipe: &Recipe, ledger: Ledger, source: Option<f64>) -> Result<f64, String> {
+    let name = &arm.name;
+    if matches!(recipe.model, ModelSource::From(_)) {
+        return Err(format!(
+            "arm `{name}` uses a source, so that total = true would pay for it twice"
+        ));
+    }
+    match (ledger, source) {
+        (Ledger::Flops, Some(flops)) => Ok(flops),
+        (Ledger::Flops, None) => Err(format!(
+            "arm `{name}` may spend what the source cost, which nobody knows: state source_flops in [base]"
+        )),
+        _ => Err(format!(
+            "arm `{name}` may spend what the source cost, which is known in flops alone"
+        )),
+    }
 }
 
 /// What a report is called that nobody named.
@@ -246,57 +296,57 @@ struct Experiment {
     amount: f64,
     arms: Vec<Planned>,
     spec: DeviceSpec,
+    /// What the arms are made of and measured on, once it is known.
+    bases: BTreeMap<String, Basis>,
 }
 
 impl Experiment {
     fn plan(config: CompareConfig, spec: DeviceSpec, probe: bool) -> Result<Self> {
         let invalid = |message: String| Error::invalid("[budget]", message);
         let (ledger, amount) = config.budget.resolve().map_err(invalid)?;
-        let kept: Paces = read(&config.out.join(PACES_FILE))?.unwrap_or_default();
+        let mut paces = match ledger {
+            Ledger::Seconds => Paces::read(&config.out, spec)?,
+            _ => Paces::default(),
+        };
         let amount = match amount {
             Amount::Of(amount) => amount,
-            Amount::AsArm(_) if ledger == Ledger::Seconds && kept.amount > 0.0 => kept.amount,
+            Amount::AsArm(name) if paces.arm.as_ref() == Some(&name) => paces.amount,
             Amount::AsArm(name) => {
                 let arm = config.arms.iter().find(|arm| arm.name == name);
                 let recipe = config.recipe_of(arm.expect("checked"))?;
-                let own = settled(recipe, spec, ledger == Ledger::Seconds)?;
-                own.spent.in_ledger(ledger).ok_or_else(|| {
+                let own = settled(recipe, spec, ledger == Ledger::Seconds)
+                    .map_err(|error| named_in(error, &format!("arm `{name}`")))?;
+                let amount = own.spent.in_ledger(ledger).ok_or_else(|| {
                     Error::usage("a budget in seconds needs passes that can be timed")
-                })?
+                })?;
+                if let Some(pace) = own.seconds_per_flop {
+                    paces.seconds_per_flop.insert(name.clone(), pace);
+                }
+                paces.arm = Some(name);
+                amount
             }
         };
+        paces.amount = amount;
         let recipes = config.arms.iter().map(|arm| config.recipe_of(arm));
         let recipes: Vec<Recipe> = recipes.collect::<Result<_>>()?;
-        let source_flops = recipes.iter().find_map(|recipe| recipe.source_flops);
+        let mut source = None;
         let mut arms = Vec::new();
-        for (arm, recipe) in config.arms.iter().zip(recipes) {
-            let extra = match (arm.total, ledger, source_flops) {
-                (false, ..) => 0.0,
-                (true, Ledger::Flops, Some(flops)) => flops,
-                (true, Ledger::Flops, None) => {
-                    let message = format!(
-                        "arm `{}` may spend what the source cost, and no recipe has source_flops",
-                        arm.name
-                    );
-                    return Err(invalid(message));
+        for (arm, recipe) in config.arms.iter().zip(&recipes) {
+            let extra = if arm.total {
+                if source.is_none() {
+                    source = source_flops(&recipes)?;
                 }
-                (true, ..) => {
-                    let message = format!(
-                        "arm `{}` may spend what the source cost, which is known in flops alone",
-                        arm.name
-                    );
-                    return Err(invalid(message));
-                }
+                sunk(arm, recipe, ledger, source).map_err(invalid)?
+            } else {
+                0.0
             };
             let allowance = Allowance {
                 ledger,
                 amount: amount + extra,
                 fit: arm.fit,
-                seconds_per_flop: (ledger == Ledger::Seconds)
-                    .then(|| kept.seconds_per_flop.get(&arm.name).copied())
-                    .flatten(),
+                seconds_per_flop: paces.seconds_per_flop.get(&arm.name).copied(),
             };
-            let budgeted = fit(recipe, allowance, spec, probe)
+            let budgeted = fit(recipe.clone(), allowance, spec, probe)
                 .map(|budgeted| measured(budgeted, &config))
                 .map_err(|error| named_in(error, &format!("arm `{}`", arm.name)))?;
             arms.push(Planned {
@@ -313,6 +363,7 @@ impl Experiment {
             amount,
             arms,
             spec,
+            bases: BTreeMap::new(),
         })
     }
 
@@ -348,11 +399,25 @@ impl Experiment {
     }
 
     fn disk(&self) -> u64 {
-        let per_seed = self.arms.iter().map(|arm| {
-            let recipe = &arm.budgeted.recipe;
-            arm.budgeted.needs.checkpoint_bytes * recipe.train.keep as u64
-        });
-        per_seed.sum::<u64>() * self.config.seeds.len() as u64
+        let trials = |arm: &Planned| match &self.config.sweep {
+            Some(sweep) if arm.sweep => sweep.lr_factors.len() as u64,
+            _ => 0,
+        };
+        let of = |arm: &Planned| {
+            let checkpoint = arm.budgeted.needs.checkpoint_bytes;
+            // Weights are a third of a checkpoint with moments.
+            let grown = match arm.budgeted.recipe.grow {
+                Some(_) => checkpoint / 3,
+                None => 0,
+            };
+            (checkpoint + grown) * (self.config.seeds.len() as u64 + trials(arm))
+        };
+        // While one is saved, the one before it is still there.
+        let largest = self
+            .arms
+            .iter()
+            .map(|arm| arm.budgeted.needs.checkpoint_bytes);
+        self.arms.iter().map(of).sum::<u64>() + largest.max().unwrap_or(0)
     }
 
     fn json(&self) -> Value {
@@ -492,7 +557,9 @@ impl Experiment {
         }
         let pace = |arm: &Planned| Some((arm.name.clone(), arm.budgeted.seconds_per_flop?));
         let paces = Paces {
+            device: self.spec.to_string(),
             amount: self.amount,
+            arm: self.config.budget.arm.clone(),
             seconds_per_flop: self.arms.iter().filter_map(pace).collect(),
         };
         let out = &self.config.out;
@@ -501,49 +568,53 @@ impl Experiment {
     }
 
     /// Finds what is wrong with any arm, and what cannot be compared, before anything is spent.
-    fn check(&self) -> Result<()> {
-        let mut first: Option<Basis> = None;
+    fn check(&mut self) -> Result<()> {
         for arm in &self.arms {
             let what = format!("arm `{}`", arm.name);
             let basis = train::basis(&arm.budgeted.recipe, self.spec, &what);
             let basis = basis.map_err(|error| named_in(error, &what))?;
-            match &first {
-                Some(first) => first.check(&basis)?,
-                None => first = Some(basis),
+            if let Some(first) = self.bases.get(&self.arms[0].name) {
+                first.check(&basis)?;
             }
+            self.bases.insert(arm.name.clone(), basis);
         }
         Ok(())
     }
 
+    /// How many runs are not over.
+    fn left(&self) -> Result<usize> {
+        let mut left = 0;
+        for &seed in &self.config.seeds {
+            for arm in &self.arms {
+                left += usize::from(match self.tuned(arm)? {
+                    Tuned::NotYet => true,
+                    Tuned::Never => false,
+                    Tuned::By(factor) => self.job(arm, factor, seed).ending()?.is_none(),
+                });
+            }
+        }
+        Ok(left)
+    }
+
     /// Runs what is left to run; says whether everything is over.
     fn run(&self, only: &[String]) -> Result<bool> {
-        let spec = self.spec;
-        self.check()?;
+        // Runs of something else are found before anything is spent.
+        self.left()?;
         self.keep_paces()?;
-        let known = |name: &&String| self.arms.iter().any(|arm| arm.name == **name);
-        if let Some(name) = only.iter().find(|name| !known(name)) {
-            return Err(Error::usage(format!("--only {name}: there is no such arm")));
-        }
         let wanted = |arm: &&Planned| only.is_empty() || only.contains(&arm.name);
         for arm in self.arms.iter().filter(wanted) {
-            self.factor(arm, spec)?;
+            for (_, job) in self.trials(arm) {
+                job.run(self.spec)?;
+            }
         }
         for &seed in &self.config.seeds {
             for arm in self.arms.iter().filter(wanted) {
-                self.job(arm, self.factor(arm, spec)?, seed).run(spec)?;
+                if let Tuned::By(factor) = self.tuned(arm)? {
+                    self.job(arm, factor, seed).run(self.spec)?;
+                }
             }
         }
-        let mut left = 0;
-        for &seed in &self.config.seeds {
-            for arm in self.arms.iter().filter(|arm| !wanted(arm)) {
-                // Its learning rate is not known before its sweep is over.
-                let Some(factor) = self.known_factor(arm)? else {
-                    left += 1;
-                    continue;
-                };
-                left += usize::from(self.job(arm, factor, seed).ending()?.is_none());
-            }
-        }
+        let left = self.left()?;
         if left > 0 {
             eprint_line(&format!("{left} runs of other arms are left"));
         }
@@ -553,9 +624,12 @@ impl Experiment {
     /// The records of all runs, which are over.
     fn arms_run(&self) -> Result<Vec<ArmRuns>> {
         let of = |arm: &Planned| {
-            let factor = self.known_factor(arm)?.expect("all trials are over");
             let (mut runs, mut diverged) = (Vec::new(), Vec::new());
             for &seed in &self.config.seeds {
+                let Tuned::By(factor) = self.tuned(arm)? else {
+                    diverged.push((seed, "as did every learning rate of the sweep".to_owned()));
+                    continue;
+                };
                 let job = self.job(arm, factor, seed);
                 match job.ending()? {
                     Some(Ending::Diverged(message)) => diverged.push((seed, message)),
@@ -582,9 +656,11 @@ impl Experiment {
             file: self.config.out.join("recipes").join(format!("{name}.toml")),
             name,
             recipe,
+            basis: self.bases[&arm.name].clone(),
         }
     }
 
+    /// The short runs that decide an arm's learning rate, by factor.
     fn trials(&self, arm: &Planned) -> Vec<(f64, Job)> {
         let Some(sweep) = self.config.sweep.as_ref().filter(|_| arm.sweep) else {
             return Vec::new();
@@ -594,14 +670,22 @@ impl Experiment {
             recipe.seed = self.config.seeds[0];
             let name = format!("{}-lr-x{factor}", arm.name);
             recipe.out = self.config.out.join("sweep").join(&name);
-            let file = self.config.out.join("recipes").join(format!("{name}.toml"));
-            (factor, Job { name, recipe, file })
+            // Trials are scored on the text alone.
+            let mut basis = self.bases[&arm.name].clone();
+            basis.measured.tasks.clear();
+            let job = Job {
+                file: self.config.out.join("recipes").join(format!("{name}.toml")),
+                name,
+                recipe,
+                basis,
+            };
+            (factor, job)
         };
         sweep.lr_factors.iter().map(trial).collect()
     }
 
-    /// What the sweep leaves open: whether a rate beyond those tried would have been better.
-    fn at_the_edge(&self) -> Result<Vec<String>> {
+    /// What is to be known of the learning rates.
+    fn sweep_notes(&self) -> Result<Vec<String>> {
         let Some(sweep) = &self.config.sweep else {
             return Ok(Vec::new());
         };
@@ -609,17 +693,22 @@ impl Experiment {
         let low = factors().fold(f64::INFINITY, f64::min);
         let high = factors().fold(0.0, f64::max);
         let (mut lowest, mut highest) = (Vec::new(), Vec::new());
-        for arm in self.arms.iter().filter(|arm| arm.sweep) {
-            match self.known_factor(arm)? {
-                Some(factor) if factor == low => lowest.push(arm.name.as_str()),
-                Some(factor) if factor == high => highest.push(arm.name.as_str()),
+        for arm in self.arms.iter().filter(|arm| arm.sweep && low < high) {
+            match self.tuned(arm)? {
+                Tuned::By(factor) if factor == low => lowest.push(arm.name.as_str()),
+                Tuned::By(factor) if factor == high => highest.push(arm.name.as_str()),
                 _ => {}
             }
         }
+        let fixed = self.arms.iter().filter(|arm| !arm.sweep);
+        let fixed: Vec<&str> = fixed.map(|arm| arm.name.as_str()).collect();
         let mut notes = vec![format!(
             "learning rates: times {:?}, each tried once, with seed {}, on {} of the budget",
             sweep.lr_factors, self.config.seeds[0], sweep.share
         )];
+        if !fixed.is_empty() {
+            notes[0] += &format!("; of {} they were not searched for", fixed.join(", "));
+        }
         for (arms, which) in [(lowest, "lowest"), (highest, "highest")] {
             if !arms.is_empty() {
                 notes.push(format!(
@@ -631,37 +720,34 @@ impl Experiment {
         Ok(notes)
     }
 
-    /// The factor on an arm's learning rates, after the trials that are left.
-    fn factor(&self, arm: &Planned, spec: DeviceSpec) -> Result<f64> {
-        for (_, job) in self.trials(arm) {
-            job.run(spec)?;
-        }
-        Ok(self.known_factor(arm)?.expect("all trials are over"))
-    }
-
-    /// That factor, where all trials are over: the one with the lowest validation loss.
-    fn known_factor(&self, arm: &Planned) -> Result<Option<f64>> {
-        let mut best: Option<(f64, f64)> = None;
+    /// The factor on an arm's learning rates: that of the trial with the lowest validation loss.
+    fn tuned(&self, arm: &Planned) -> Result<Tuned> {
         let trials = self.trials(arm);
         if trials.is_empty() {
-            return Ok(Some(1.0));
+            return Ok(Tuned::By(1.0));
         }
+        let mut best: Option<(f64, f64)> = None;
         for (factor, job) in trials {
             match job.ending()? {
-                None => return Ok(None),
+                None => return Ok(Tuned::NotYet),
                 Some(Ending::Finished(loss)) if best.is_none_or(|(_, least)| loss < least) => {
                     best = Some((factor, loss));
                 }
                 Some(_) => {}
             }
         }
-        match best {
-            Some((factor, _)) => Ok(Some(factor)),
-            None => Err(Error::Failed {
-                message: format!("{}: every learning rate of the sweep diverged", arm.name),
-            }),
-        }
+        Ok(best.map_or(Tuned::Never, |(factor, _)| Tuned::By(factor)))
     }
+}
+
+/// What is known of an arm's learning rate.
+enum Tuned {
+    /// Not all trials are over.
+    NotYet,
+    /// Every trial diverged.
+    Never,
+    /// The best factor.
+    By(f64),
 }
 
 /// Sets how often a recipe measures and saves, where it does not say so itself.

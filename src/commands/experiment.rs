@@ -7,10 +7,12 @@ use scale_ckpt::Result;
 use scale_ckpt::checkpoint::Gpt2Config;
 use scale_ckpt::compare::budget::{self, Fit, Ledger, Spent};
 use scale_ckpt::compare::config::loaded;
+use scale_ckpt::compare::matching::Basis;
+use scale_ckpt::compare::record::DIVERGED_FILE;
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
-use scale_ckpt::eval::score::ModelScore;
+use scale_ckpt::eval::score::{Measured, ModelScore};
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
 use scale_ckpt::run::{REPORT_FILE, RUN_FILE};
@@ -22,8 +24,6 @@ use super::plan::{Needs, needs};
 use super::start::Start;
 use super::train;
 
-/// Written where a run diverged, so that it is not tried again.
-const DIVERGED_FILE: &str = "diverged.json";
 /// Steps of a recipe whose pace is measured before it has a budget.
 const PACE_STEPS: u64 = 100;
 
@@ -65,6 +65,8 @@ pub fn fit(
 ) -> Result<Budgeted> {
     let (start, new_layers) = Start::unplanned(&recipe)?;
     let config = start.config.clone();
+    let fits = recipe.train.check(config.n_positions);
+    fits.map_err(|message| Error::invalid("recipe", message))?;
     let origin = Origin {
         config: &config,
         new_layers,
@@ -91,6 +93,8 @@ pub fn fit(
 pub fn settled(recipe: Recipe, spec: DeviceSpec, probe: bool) -> Result<Budgeted> {
     let (unplanned, new_layers) = Start::unplanned(&recipe)?;
     let config = unplanned.config.clone();
+    let fits = recipe.train.check(config.n_positions);
+    fits.map_err(|message| Error::invalid("recipe", message))?;
     let start = Start::prepare(&recipe)?;
     let needs = needs(&recipe, &start, spec, probe)?;
     let timed = needs.timed.as_ref().ok();
@@ -139,6 +143,8 @@ pub struct Job {
     pub recipe: Recipe,
     /// Where the recipe is written, for `train` to run it elsewhere.
     pub file: PathBuf,
+    /// What it is made of and measured on, as it is now.
+    pub basis: Basis,
 }
 
 /// What became of a run.
@@ -159,6 +165,10 @@ impl Job {
         #[derive(Deserialize)]
         struct Run {
             recipe: Recipe,
+            data_sha256: String,
+            tokenizer_sha256: String,
+            source_sha256: Option<String>,
+            measured: Measured,
         }
         #[derive(Deserialize)]
         struct Report {
@@ -178,12 +188,24 @@ impl Job {
                 "the comparison or the program has changed since: choose another `out`, or remove that folder",
             ));
         }
-        if let Some(diverged) = read::<Diverged>(&out.join(DIVERGED_FILE))? {
-            return Ok(Some(Ending::Diverged(diverged.message)));
+        let was = Basis {
+            name: self.name.clone(),
+            tokenizer_sha256: run.tokenizer_sha256,
+            data_sha256: run.data_sha256,
+            measured: run.measured,
+            source_sha256: run.source_sha256,
+        };
+        if let Some(what) = self.basis.changed_since(&was) {
+            let message = format!("{}: since it was begun, {what} has changed", out.display());
+            return Err(Error::usage(message)
+                .with_hint("change it back, choose another `out`, or remove that folder"));
         }
-        let report = read::<Report>(&out.join(REPORT_FILE))?;
-        let loss = report.and_then(|report| Some(report.models.last()?.val?.loss));
-        Ok(loss.map(Ending::Finished))
+        if let Some(report) = read::<Report>(&out.join(REPORT_FILE))? {
+            let loss = report.models.last().and_then(|model| Some(model.val?.loss));
+            return Ok(loss.map(Ending::Finished));
+        }
+        let diverged = read::<Diverged>(&out.join(DIVERGED_FILE))?;
+        Ok(diverged.map(|diverged| Ending::Diverged(diverged.message)))
     }
 
     /// Runs it to its end, or goes on with it; nothing where it is over.
@@ -192,6 +214,14 @@ impl Job {
     /// It cannot be run, or a signal arrived.
     pub fn run(&self, spec: DeviceSpec) -> Result<Ending> {
         if let Some(ending) = self.ending()? {
+            if let Ending::Diverged(message) = &ending {
+                let file = self.recipe.out.join(DIVERGED_FILE);
+                eprint_line(&format!(
+                    "{}: diverged, {message}; to try it again, remove {}",
+                    self.name,
+                    file.display()
+                ));
+            }
             return Ok(ending);
         }
         let loaded = loaded(self.recipe.clone())?;

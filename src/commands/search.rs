@@ -2,25 +2,28 @@
 
 use std::path::PathBuf;
 
-use scale_ckpt::compare::RunRecord;
 use scale_ckpt::compare::budget::{self, Fit, Ledger};
+use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::compare::search::{
     Foretelling, Named, Ranked, Rung, SearchConfig, foretelling, rank,
 };
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
+use scale_ckpt::eval::score::ModelScore;
 use scale_ckpt::growth::{GrowthPlan, plan_file};
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
 use scale_ckpt::report::{html, markdown, search, text};
+use scale_ckpt::run::BEFORE_FILE;
 use scale_ckpt::{Result, VERSION};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::experiment::{Allowance, Ending, Job, fit, named_in};
+use super::experiment::{Allowance, Ending, Job, fit, named_in, read};
 use super::shared::{print, print_json};
 use super::start::Start;
+use super::train;
 
 /// The winner's plan, for `grow --plan` and recipes.
 const WINNER: &str = "winner.toml";
@@ -67,6 +70,7 @@ struct Candidate {
     plan: GrowthPlan,
     parameters: u64,
     recipe: Recipe,
+    basis: Basis,
 }
 
 impl Args {
@@ -191,7 +195,9 @@ fn candidate(
     };
     let budgeted = fit(recipe, allowance, spec, false)
         .map_err(|error| named_in(error, &format!("candidate `{}`", named.name)))?;
+    let what = format!("candidate `{}`", named.name);
     Ok(Candidate {
+        basis: train::basis(&budgeted.recipe, spec, &what)?,
         parameters: budgeted.needs.parameters,
         recipe: budgeted.recipe,
         named,
@@ -222,15 +228,30 @@ fn climb(
             let own = candidates.iter().find(|c| c.named.name == entry.name);
             let own = own.expect("a candidate of that name");
             let mut recipe = own.recipe.clone();
+            // Warm-up in proportion, and then as many steps as are paid for.
             budget::scale(&mut recipe, rung.flops / last);
+            let allowance = Allowance {
+                ledger: Ledger::Flops,
+                amount: rung.flops,
+                fit: Fit::Last,
+                seconds_per_flop: None,
+            };
+            let mut recipe = fit(recipe, allowance, spec, false)
+                .map_err(|error| named_in(error, &format!("candidate `{}`", entry.name)))?
+                .recipe;
             recipe.train.keep = 1;
             let name = format!("{}-rung-{number}", entry.name);
             recipe.out = config.out.join("runs").join(&name);
             let file = config.out.join("recipes").join(format!("{name}.toml"));
-            let job = Job { name, recipe, file };
+            let job = Job {
+                name,
+                recipe,
+                file,
+                basis: own.basis.clone(),
+            };
             let ending = job.run(spec)?;
             if number == 1 {
-                entry.losses.push(first_loss(&job, &ending)?);
+                entry.losses.push(first_loss(&job)?);
             }
             entry.losses.push(match ending {
                 Ending::Finished(loss) => loss,
@@ -251,11 +272,12 @@ fn climb(
 }
 
 /// The validation loss of the grown model before training.
-fn first_loss(job: &Job, ending: &Ending) -> Result<f64> {
-    if let Ending::Diverged(_) = ending {
-        return Ok(f64::INFINITY);
+fn first_loss(job: &Job) -> Result<f64> {
+    #[derive(Deserialize)]
+    struct Before {
+        models: Vec<ModelScore>,
     }
-    let record = RunRecord::read(&job.recipe.out)?;
-    let grown = record.before.last().and_then(|score| score.val);
-    Ok(grown.map_or(f64::NAN, |val| val.loss))
+    let before: Option<Before> = read(&job.recipe.out.join(BEFORE_FILE))?;
+    let grown = before.and_then(|before| before.models.last()?.val);
+    Ok(grown.map_or(f64::INFINITY, |val| val.loss))
 }

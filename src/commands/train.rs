@@ -16,7 +16,7 @@ use scale_ckpt::generate::{Sampling, generate};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{LoadedRecipe, Recipe};
-use scale_ckpt::run::{ITEMS_FILE, REPORT_FILE, RUN_FILE, RunDir};
+use scale_ckpt::run::{BEFORE_FILE, ITEMS_FILE, REPORT_FILE, RUN_FILE, RunDir};
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -32,8 +32,6 @@ use super::tasks::TaskChoice;
 const SAMPLE_TOKENS: usize = 120;
 /// Hashes of what the run was started with.
 const INPUTS_FILE: &str = "inputs.json";
-/// Scores before training, kept in the run's folder so that a resumed run does not repeat them.
-const BEFORE_FILE: &str = "before.json";
 
 /// Train as a recipe says: from a checkpoint, grown or not, or from scratch.
 ///
@@ -116,6 +114,7 @@ pub fn basis(recipe: &Recipe, spec: DeviceSpec, name: &str) -> Result<Basis> {
         tokenizer_sha256: ready.start.tokenizer.sha256().to_owned(),
         data_sha256: ready.data_sha256,
         measured: ready.measures.describe(),
+        source_sha256: ready.start.source_sha256()?,
     })
 }
 

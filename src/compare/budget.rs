@@ -152,8 +152,11 @@ pub fn fit(
             ledger.unit(),
             cost(&least)?
         );
-        return Err(Error::invalid("budget", message)
-            .with_hint("raise the budget, or give the arm fit = \"scale\""));
+        let hint = match how {
+            Fit::Last => "raise the budget, or give the arm fit = \"scale\"",
+            Fit::Scale => "raise the budget",
+        };
+        return Err(Error::invalid("budget", message).with_hint(hint));
     }
     // The largest number of steps that is paid for: 2^k steps are, 2^(k+1) are not.
     let most = MAX_TOKENS / batch;
@@ -244,9 +247,15 @@ fn without_schedule(recipe: &Recipe) -> Recipe {
     if let Some(tokens) = train.tokens {
         unfrozen_at(&mut train.unfreeze_at_tokens, tokens);
     }
+    let of_train = if bare.stages.is_empty() {
+        None
+    } else {
+        train.unfreeze_at_tokens.take()
+    };
     for stage in &mut bare.stages {
         stage.warmup_tokens = None;
         stage.decay_tokens = None;
+        stage.unfreeze_at_tokens = stage.unfreeze_at_tokens.or(of_train);
         unfrozen_at(&mut stage.unfreeze_at_tokens, stage.tokens);
     }
     bare

@@ -186,7 +186,7 @@ impl CompareConfig {
             return Err("there is no [[arm]]".into());
         }
         for (i, arm) in self.arms.iter().enumerate() {
-            check_name(&arm.name)?;
+            check_name("an arm", &arm.name)?;
             if self.arms[..i].iter().any(|other| other.name == arm.name) {
                 return Err(format!("two arms are called `{}`", arm.name));
             }
@@ -234,6 +234,33 @@ impl CompareConfig {
     /// # Errors
     /// Its recipe cannot be read, or does not make one with `[base]`.
     pub fn recipe_of(&self, arm: &Arm) -> Result<Recipe> {
+        let at = format!("arm `{}`", arm.name);
+        let mut table = self.table_of(arm)?;
+        let placeholder = self.out.join(&arm.name).display().to_string();
+        table.insert("out".into(), placeholder.into());
+        let staged = table.contains_key("stage");
+        if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
+            // The budget decides.
+            if staged {
+                train.remove("tokens");
+            } else if !train.contains_key("tokens") {
+                let needed = match (&self.budget.arm, arm.fit) {
+                    (Some(name), _) if *name == arm.name => "it is the budget of all",
+                    (_, Fit::Scale) => "fit = \"scale\" keeps proportions",
+                    _ => "",
+                };
+                if !needed.is_empty() {
+                    let message = format!("it has no train.tokens and no stages, but {needed}");
+                    return Err(Error::invalid(at, message).with_hint("give it train.tokens"));
+                }
+                train.insert("tokens".into(), 1.into());
+            }
+        }
+        recipe::of_table(table, &at)
+    }
+
+    /// The tables of an arm's recipe.
+    fn table_of(&self, arm: &Arm) -> Result<toml::Table> {
         let mut table = match &arm.recipe {
             Some(path) => recipe::read_table(path)?,
             None => toml::Table::new(),
@@ -244,28 +271,16 @@ impl CompareConfig {
         }
         overlay(&mut table, &base, true);
         overlay(&mut table, &arm.set, true);
-        let placeholder = self.out.join(&arm.name).display().to_string();
-        table.insert("out".into(), placeholder.into());
-        let staged = table.contains_key("stage");
-        if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
-            // The budget decides.
-            if staged {
-                train.remove("tokens");
-            } else if !train.contains_key("tokens") {
-                train.insert("tokens".into(), 1.into());
-            }
-        }
-        let at = format!("arm `{}`", arm.name);
-        recipe::of_table(table, &at)
+        Ok(table)
     }
 }
 
 /// Names become names of files.
-pub(super) fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(what: &str, name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
     if name.is_empty() || name.len() > 60 || !name.chars().all(plain) || name.starts_with('.') {
         return Err(format!(
-            "an arm is called {name:?}: up to 60 letters, digits and - _ . + are expected"
+            "{what} is called {name:?}: up to 60 letters, digits and - _ . + are expected"
         ));
     }
     Ok(())

@@ -96,12 +96,10 @@ pub enum Crossing {
     At {
         /// Where the mean difference changes its sign for the last time.
         cost: f64,
-        /// The last cost before at which the 95 % interval of the difference is above zero;
-        /// none where there is none, or only one seed.
-        low: Option<f64>,
-        /// The first cost after at which that interval is below zero; none where there is none
-        /// within the budget, or only one seed.
-        high: Option<f64>,
+        /// The costs around it at which the 95 % interval of the difference holds zero; none
+        /// where there is one seed. An end is open where the interval holds zero as far as the
+        /// curves go.
+        interval: Option<[Option<f64>; 2]>,
     },
 }
 
@@ -143,10 +141,14 @@ pub fn crossing(differences: &[(f64, Sample)]) -> Option<Crossing> {
             _ => differences[i].0,
         })
     });
+    let has_interval = differences[before].1.interval.is_some();
+    let ends = [
+        low.map(|low| low.min(cost)),
+        high.map(|high| high.max(cost)),
+    ];
     Some(Crossing::At {
         cost,
-        low: low.map(|low| low.min(cost)),
-        high: high.map(|high| high.max(cost)),
+        interval: has_interval.then_some(ends),
     })
 }
 
@@ -183,11 +185,11 @@ mod tests {
     fn lines_cross_where_they_meet() {
         let control = line(5.0, -1.0, &[0.0, 0.7, 3.0]);
         let arm = line(6.0, -2.0, &[0.0, 0.4, 1.9, 3.0]);
-        let Crossing::At { cost, low, high } = cross(&[(control, arm)]) else {
+        let Crossing::At { cost, interval } = cross(&[(control, arm)]) else {
             panic!("they cross");
         };
         assert!((cost - 1.0).abs() < 1e-12, "{cost}");
-        assert_eq!((low, high), (None, None), "one seed has no interval");
+        assert_eq!(interval, None, "one seed has no interval");
     }
 
     #[test]
@@ -236,12 +238,16 @@ mod tests {
     fn the_interval_of_a_crossing_is_where_the_differences_interval_holds_zero() {
         let grid: Vec<f64> = (0..=8).map(|i| f64::from(i) * 0.5).collect();
         let pair = |shift: f64| (line(0.0, 0.0, &grid), line(2.0 + shift, -1.0, &grid));
-        let Crossing::At { cost, low, high } = cross(&[pair(-0.1), pair(0.0), pair(0.1)]) else {
+        let Crossing::At {
+            cost,
+            interval: Some([Some(low), Some(high)]),
+        } = cross(&[pair(-0.1), pair(0.0), pair(0.1)])
+        else {
             panic!("they cross");
         };
         assert!((cost - 2.0).abs() < 1e-12);
-        assert!((low.unwrap() - 1.7516).abs() < 1e-3, "{low:?}");
-        assert!((high.unwrap() - 2.2484).abs() < 1e-3, "{high:?}");
+        assert!((low - 1.7516).abs() < 1e-3, "{low}");
+        assert!((high - 2.2484).abs() < 1e-3, "{high}");
     }
 
     #[test]
@@ -253,8 +259,7 @@ mod tests {
             matches!(
                 crossing,
                 Crossing::At {
-                    low: Some(_),
-                    high: None,
+                    interval: Some([Some(_), None]),
                     ..
                 }
             ),

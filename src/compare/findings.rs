@@ -21,8 +21,11 @@ use crate::ledger::{LayerPasses, paper, per_token};
 use crate::recipe::{ModelSource, Recipe};
 use crate::stages::{self, Origin, PlannedStage};
 
-/// Costs that differ by less than this are equal: budgets are spent in whole steps.
-pub const EQUAL_COST: f64 = 0.02;
+/// Costs that differ by less than this part, or by two steps, are equal: budgets are spent in
+/// whole steps.
+const EQUAL_COST: f64 = 0.02;
+/// The same for times, which budgets estimate.
+const EQUAL_TIME: f64 = 0.1;
 /// Seed of bootstraps.
 const SEED: u64 = 1234;
 
@@ -53,6 +56,8 @@ pub struct Findings {
     pub crossovers: Vec<Crossover>,
     /// What incremental training costs beside full training.
     pub cost_claims: Vec<CostClaim>,
+    /// Arms of which runs diverged: how many, of how many.
+    pub diverged: Vec<(String, usize, usize)>,
     /// What all this says.
     pub verdict: Vec<String>,
     /// What to keep in mind.
@@ -184,6 +189,8 @@ pub struct Difference {
     pub over_seeds: Sample,
     /// 95 % bootstrap interval over windows or items of the mean over seeds.
     pub over_items: Option<[f64; 2]>,
+    /// The smallest true difference that as many windows or items would show.
+    pub items_detectable: Option<f64>,
     /// Windows or items.
     pub n_items: usize,
     /// How their costs compare.
@@ -335,6 +342,14 @@ impl Findings {
                     cost_claim(&arm.name, &run.recipe, &config_of(run)?)
                 })
                 .collect(),
+            diverged: arms
+                .iter()
+                .filter(|arm| !arm.diverged.is_empty())
+                .map(|arm| {
+                    let lost = arm.diverged.len();
+                    (arm.name.clone(), lost, lost + arm.runs.len())
+                })
+                .collect(),
             verdict: Vec::new(),
             notes,
             curves: curves(arms),
@@ -443,7 +458,13 @@ fn equal_costs(arms: &[ArmRuns]) -> Vec<EqualCost> {
                 return None;
             }
             let curve = |run: &RunRecord| run.curve(VAL_LOSS, ledger, total);
-            let ends = runs().map(|run| curve(run).end());
+            // With their sources, arms that have one set the cost; others may not reach it.
+            let sets_cost = |run: &&RunRecord| {
+                !total
+                    || run.source_flops > Some(0.0)
+                    || runs().all(|r| r.source_flops == Some(0.0))
+            };
+            let ends = runs().filter(sets_cost).map(|run| curve(run).end());
             let ends: Vec<f64> = ends.collect::<Option<_>>()?;
             let cost = ends.into_iter().fold(f64::INFINITY, f64::min);
             let at = |arm: &ArmRuns| -> Option<AtCost> {
@@ -457,7 +478,6 @@ fn equal_costs(arms: &[ArmRuns]) -> Vec<EqualCost> {
                     part_of_run: (cost - from) / (to - from),
                 })
             };
-            // With its source, an arm may have cost more than this before its first step.
             let mut found: Vec<AtCost> = arms.iter().filter_map(at).collect();
             found.sort_by(|a, b| a.val_loss.mean.total_cmp(&b.val_loss.mean));
             (found.len() > 1).then_some(EqualCost {
@@ -470,28 +490,21 @@ fn equal_costs(arms: &[ArmRuns]) -> Vec<EqualCost> {
         .collect()
 }
 
-/// Runs of two arms with the same seed, control first; where they share none, in order.
+/// Runs of two arms with the same seed, control first.
 fn pairs<'a>(arm: &'a ArmRuns, control: &'a ArmRuns) -> Vec<(&'a RunRecord, &'a RunRecord)> {
     let partner = |run: &'a RunRecord| {
-        let same = control
-            .runs
-            .iter()
-            .find(|c| c.recipe.seed == run.recipe.seed);
-        Some((same?, run))
+        let mut all = control.runs.iter();
+        Some((all.find(|c| c.recipe.seed == run.recipe.seed)?, run))
     };
-    let shared: Vec<_> = arm.runs.iter().filter_map(partner).collect();
-    if shared.is_empty() {
-        return control.runs.iter().zip(&arm.runs).collect();
-    }
-    shared
+    arm.runs.iter().filter_map(partner).collect()
 }
 
 fn differences_of(arm: &ArmRuns, control: &ArmRuns, ledger: Ledger) -> Vec<Difference> {
     let pairs = pairs(arm, control);
-    let Some(&(first, other)) = pairs.first() else {
+    let Some(&(first, _)) = pairs.first() else {
         return Vec::new();
     };
-    let compute = compute(first, other, ledger);
+    let compute = compute(control, arm, ledger);
     let mut metrics: Vec<&String> = first.series.keys().collect();
     metrics.sort_by_key(|name| (*name != VAL_LOSS, *name));
     let of = |metric: &String| -> Option<Difference> {
@@ -509,9 +522,8 @@ fn differences_of(arm: &ArmRuns, control: &ArmRuns, ledger: Ledger) -> Vec<Diffe
         );
         let items = control_items.zip(arm_items);
         let items = items.filter(|(c, a)| c.len() == a.len() && c.len() > 1);
-        let over_items = items
-            .as_ref()
-            .map(|(c, a)| paired::continuous(c, a, SEED).interval);
+        let paired = items.as_ref().map(|(c, a)| paired::continuous(c, a, SEED));
+        let over_items = paired.as_ref().map(|paired| paired.interval);
         let higher_is_better = higher_is_better(metric);
         Some(Difference {
             arm: arm.name.clone(),
@@ -520,6 +532,7 @@ fn differences_of(arm: &ArmRuns, control: &ArmRuns, ledger: Ledger) -> Vec<Diffe
             outcome: outcome(&over_seeds, over_items, higher_is_better),
             over_seeds,
             over_items,
+            items_detectable: paired.map(|paired| paired.detectable),
             n_items: items.map_or(0, |(c, _)| c.len()),
             compute,
         })
@@ -540,13 +553,32 @@ fn outcome(over_seeds: &Sample, over_items: Option<[f64; 2]>, higher_is_better: 
     }
 }
 
-fn compute(control: &RunRecord, arm: &RunRecord, ledger: Ledger) -> Compute {
-    let equal = |a: f64, b: f64| (a - b).abs() <= EQUAL_COST * a.max(b);
-    let spent = |run: &RunRecord| run.spent.in_ledger(ledger);
+fn compute(control: &ArmRuns, arm: &ArmRuns, ledger: Ledger) -> Compute {
+    let (c, a) = (&control.runs[0], &arm.runs[0]);
+    let mean = |arm: &ArmRuns| {
+        let spent = arm.runs.iter().map(|run| run.spent.in_ledger(ledger));
+        let spent: Option<Vec<f64>> = spent.collect();
+        spent.map(|spent| Sample::of(spent).mean)
+    };
+    let part = if ledger == Ledger::Seconds {
+        EQUAL_TIME
+    } else {
+        EQUAL_COST
+    };
+    let step = |run: &RunRecord, spent: f64| spent / run.spent.steps.max(1) as f64;
+    if let (Some(spent_c), Some(spent_a)) = (mean(control), mean(arm)) {
+        let steps = 2.0 * step(c, spent_c).max(step(a, spent_a));
+        if (spent_c - spent_a).abs() <= steps.max(part * spent_c.max(spent_a)) {
+            return Compute::EqualAdditional;
+        }
+    }
     let total = |run: &RunRecord| Some(run.source_flops? + run.spent.flops);
-    match (spent(control), spent(arm), total(control), total(arm)) {
-        (Some(c), Some(a), ..) if equal(c, a) => Compute::EqualAdditional,
-        (_, _, Some(c), Some(a)) if equal(c, a) => Compute::EqualTotal,
+    // Beside what the training spends: a large source would hide any difference of it.
+    let most = c.spent.flops.max(a.spent.flops);
+    let steps = 2.0 * step(c, c.spent.flops).max(step(a, a.spent.flops));
+    let near = |x: f64, y: f64| (x - y).abs() <= steps.max(EQUAL_COST * most);
+    match (total(c), total(a)) {
+        (Some(x), Some(y)) if c.source_flops != a.source_flops && near(x, y) => Compute::EqualTotal,
         _ => Compute::Unequal,
     }
 }
@@ -608,7 +640,8 @@ fn crossovers_of(arm: &ArmRuns, control: &ArmRuns) -> Vec<Crossover> {
 /// The cost claim of arXiv 2411.18700 for a recipe on a model like `config`; none of one that does
 /// not grow from scratch.
 pub fn cost_claim(name: &str, recipe: &Recipe, config: &Gpt2Config) -> Option<CostClaim> {
-    if !matches!(recipe.model, ModelSource::Scratch(_)) {
+    let is_continual = recipe.stages.last()?.depths.is_none();
+    if !matches!(recipe.model, ModelSource::Scratch(_)) || !is_continual {
         return None;
     }
     let origin = Origin {
@@ -699,11 +732,11 @@ fn curves(arms: &[ArmRuns]) -> Vec<MetricCurves> {
                     [
                         Some(p.step as f64),
                         Some(p.tokens as f64),
-                        Some(p.flops),
-                        run.source_flops.map(|source| source + p.flops),
+                        Some(rounded(p.flops)),
+                        run.source_flops.map(|source| rounded(source + p.flops)),
                         Some(p.layer_passes),
-                        Some(p.seconds),
-                        Some(p.value),
+                        Some(rounded(p.seconds)),
+                        Some(rounded(p.value)),
                     ]
                 });
                 Some(RunCurve {
@@ -715,4 +748,9 @@ fn curves(arms: &[ArmRuns]) -> Vec<MetricCurves> {
             .collect(),
     };
     names.into_iter().map(curve).collect()
+}
+
+/// Seven digits, which is more than any picture shows.
+fn rounded(x: f64) -> f64 {
+    format!("{x:.6e}").parse().unwrap_or(x)
 }

@@ -103,10 +103,29 @@ pub fn check(arms: &[ArmRuns]) -> Result<Vec<String>> {
     note("order of the data", &|run| {
         format!("{:?}", run.recipe.data.order).to_lowercase()
     });
+    note("source checkpoint", &|run| {
+        let source = run.source_sha256.as_deref().unwrap_or("from scratch");
+        source.chars().take(12).collect()
+    });
+    notes.retain(|note| {
+        !note.contains("source checkpoint")
+            || !note.contains("from scratch")
+            || note.matches(", ").count() > 1
+    });
     let seeds = |arm: &ArmRuns| -> Vec<u64> { arm.runs.iter().map(|r| r.recipe.seed).collect() };
     let expected = seeds(&arms[0]);
     for arm in &arms[1..] {
         let found = seeds(arm);
+        if !found.is_empty()
+            && !found.iter().any(|seed| expected.contains(seed))
+            && !expected.is_empty()
+        {
+            let message = format!(
+                "{} has seeds {found:?}, {} has {expected:?}: with none in common, their data orders differ",
+                arm.name, arms[0].name
+            );
+            return Err(Error::Failed { message });
+        }
         if found != expected {
             notes.push(format!(
                 "{} has seeds {found:?}, {} has {expected:?}: differences are of the seeds they share",
@@ -128,9 +147,19 @@ pub struct Basis {
     pub data_sha256: String,
     /// What it is measured on.
     pub measured: Measured,
+    /// Hash of the source's weights, where there is a source. Arms may differ in it, runs of an
+    /// arm may not.
+    pub source_sha256: Option<String>,
 }
 
 impl Basis {
+    /// What of a run is not as it is now, if anything.
+    pub fn changed_since(&self, run: &Self) -> Option<String> {
+        let source = self.source_sha256 != run.source_sha256;
+        let other = differing(self, run).map(|(what, ..)| what);
+        other.or(source.then(|| "the source checkpoint".to_owned()))
+    }
+
     /// Refuses what cannot be compared with this one.
     ///
     /// # Errors

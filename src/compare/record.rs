@@ -19,6 +19,9 @@ use crate::eval::score::{Measured, ModelItems, ModelScore, TaskScore};
 use crate::recipe::Recipe;
 use crate::run::{ITEMS_FILE, REPORT_FILE, RUN_FILE};
 
+/// Written by experiments where a run diverged, so that it is not tried again.
+pub const DIVERGED_FILE: &str = "diverged.json";
+
 /// The metric that comes first.
 pub const VAL_LOSS: &str = "val_loss";
 
@@ -51,17 +54,6 @@ impl Point {
     }
 }
 
-/// A stage's cost, as the record has it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StageCost {
-    /// What it is called.
-    pub name: String,
-    /// Blocks.
-    pub n_layer: usize,
-    /// What it costs.
-    pub cost: TwoCosts,
-}
-
 /// A cost in two accounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TwoCosts {
@@ -82,14 +74,14 @@ pub struct RunRecord {
     pub data_sha256: String,
     /// Hash of the tokenizer.
     pub tokenizer_sha256: String,
+    /// Hash of the source's weights, where there is a source.
+    pub source_sha256: Option<String>,
     /// What it was measured on.
     pub measured: Measured,
     /// Where it ran.
     pub device: String,
     /// What ran it.
     pub tool_version: String,
-    /// Costs by stages.
-    pub stages: Vec<StageCost>,
     /// FLOPs of its source; none where they are unknown.
     pub source_flops: Option<f64>,
     /// What it spent.
@@ -113,6 +105,7 @@ struct RunFile {
     recipe: Recipe,
     data_sha256: String,
     tokenizer_sha256: String,
+    source_sha256: Option<String>,
     measured: Measured,
     device: String,
     steps: u64,
@@ -121,7 +114,6 @@ struct RunFile {
 
 #[derive(Deserialize)]
 struct CostFile {
-    stages: Vec<StageCost>,
     additional: TwoCosts,
     source_flops: Option<f64>,
 }
@@ -137,6 +129,9 @@ impl RunRecord {
     /// # Errors
     /// It is none, the run is not finished, or its files are damaged.
     pub fn read(path: &Path) -> Result<Self> {
+        if !path.is_dir() {
+            return Err(Error::invalid(path.display(), "not a run's folder"));
+        }
         let schema = read_json::<Value>(path, RUN_FILE)?["schema"].as_u64();
         if schema != Some(2) {
             let message = format!("a record of schema {schema:?}, 2 is expected");
@@ -145,6 +140,11 @@ impl RunRecord {
         }
         let run: RunFile = read_json(path, RUN_FILE)?;
         debug_assert_eq!(run.schema, 2);
+        if !path.join(REPORT_FILE).exists() && path.join(DIVERGED_FILE).exists() {
+            return Err(
+                Error::invalid(path.display(), "the run diverged").with_hint("leave it out")
+            );
+        }
         if !path.join(REPORT_FILE).exists() {
             return Err(Error::invalid(path.display(), "the run is not finished")
                 .with_hint("the command that began it goes on with it"));
@@ -166,10 +166,10 @@ impl RunRecord {
             recipe: run.recipe,
             data_sha256: run.data_sha256,
             tokenizer_sha256: run.tokenizer_sha256,
+            source_sha256: run.source_sha256,
             measured: run.measured,
             device: run.device,
             tool_version: run.tool_version,
-            stages: run.cost.stages,
             source_flops: run.cost.source_flops,
             before: report.models,
             after,
@@ -186,10 +186,11 @@ impl RunRecord {
             ..self.recipe.clone()
         };
         format!(
-            "{} {} {:?}",
+            "{} {} {:?} {:?}",
             recipe.identity(),
             self.data_sha256,
-            self.measured
+            self.measured,
+            self.source_sha256
         )
     }
 
@@ -200,6 +201,7 @@ impl RunRecord {
             tokenizer_sha256: self.tokenizer_sha256.clone(),
             data_sha256: self.data_sha256.clone(),
             measured: self.measured.clone(),
+            source_sha256: self.source_sha256.clone(),
         }
     }
 
@@ -226,13 +228,16 @@ impl RunRecord {
     }
 }
 
-/// What the growth before the first stage did.
+/// What the first growth did.
 fn certificate(path: &Path) -> Option<Certificate> {
     #[derive(Deserialize)]
     struct Growth {
         certificate: Option<Certificate>,
     }
-    let text = fs::read(path.join("grown").join("growth.json")).ok()?;
+    // Before the first stage, or before a later one.
+    let later = (2..100).map(|stage| format!("growth-{stage:02}.json"));
+    let mut names = [String::from("grown/growth.json")].into_iter().chain(later);
+    let text = names.find_map(|name| fs::read(path.join(name)).ok())?;
     serde_json::from_slice::<Growth>(&text).ok()?.certificate
 }
 

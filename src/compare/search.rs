@@ -140,7 +140,7 @@ impl SearchConfig {
             return Err(format!("{count} candidates are more than {MAX_CANDIDATES}"));
         }
         for (i, one) in found.iter().enumerate() {
-            super::config::check_name(&one.name)?;
+            super::config::check_name("a candidate", &one.name)?;
             if found[..i].iter().any(|other| other.name == one.name) {
                 return Err(format!("two candidates are called `{}`", one.name));
             }

@@ -16,13 +16,21 @@ const T_80: [f64; 30] = [
     0.855, 0.855, 0.854, 0.854,
 ];
 
-/// t at 97.5 % for `df` degrees of freedom; that of the normal distribution beyond 30.
-pub fn t_975(df: usize) -> f64 {
-    T_975.get(df.wrapping_sub(1)).copied().unwrap_or(1.96)
+/// t at 97.5 % for `df` degrees of freedom.
+fn t_975(df: usize) -> f64 {
+    let tabled = T_975.get(df.wrapping_sub(1)).copied();
+    tabled.unwrap_or_else(|| beyond(1.959_964, df))
 }
 
 fn t_80(df: usize) -> f64 {
-    T_80.get(df.wrapping_sub(1)).copied().unwrap_or(0.8416)
+    let tabled = T_80.get(df.wrapping_sub(1)).copied();
+    tabled.unwrap_or_else(|| beyond(0.841_621, df))
+}
+
+/// t from z by the first term of its expansion (Abramowitz and Stegun, 26.7.5), beyond the table
+/// right to three digits.
+fn beyond(z: f64, df: usize) -> f64 {
+    z + (z.powi(3) + z) / (4.0 * df as f64)
 }
 
 /// A mean over seeds.
@@ -57,7 +65,7 @@ impl Sample {
     }
 
     /// The smallest true mean that as many values, as far apart as these, would tell from 0 at
-    /// 5 % in four of five cases: (t₀.₉₇₅ + t₀.₈) · s / √n.
+    /// 5 % in four of five cases, about: (t₀.₉₇₅ + t₀.₈) · s / √n.
     pub fn detectable(&self) -> Option<f64> {
         let df = self.values.len().checked_sub(1)?;
         let scale = self.deviation? / (self.values.len() as f64).sqrt();
@@ -101,6 +109,8 @@ mod tests {
         let [low, high] = sample.interval.unwrap();
         assert!((low + 0.484).abs() < 1e-3 && (high - 4.484).abs() < 1e-3);
         assert_eq!(sample.deviation, Some(1.0));
+        // scipy.stats.t.ppf(0.975, 40)
+        assert!((t_975(40) - 2.0211).abs() < 2e-3);
         let alone = Sample::of(vec![4.0]);
         assert_eq!(
             (alone.mean, alone.interval, alone.detectable()),

@@ -6,66 +6,93 @@
 
 use super::budget::Ledger;
 use super::curve::Crossing;
-use super::findings::{Compute, Difference, Findings, Kind, Outcome};
+use super::findings::{ArmFindings, Compute, Difference, Findings, Kind, Outcome};
 use super::record::VAL_LOSS;
-
-/// Fewer seeds than this leave an interval so wide that it is worth a word.
-const FEW_SEEDS: usize = 5;
 
 /// The verdict.
 pub fn of(found: &Findings) -> Vec<String> {
     let losses = || found.differences.iter().filter(|d| d.metric == VAL_LOSS);
-    let mut sentences = vec![answer(found, &losses().collect::<Vec<_>>())];
+    let mut sentences = answer(found, &losses().collect::<Vec<_>>());
     sentences.extend(best_of_kinds(found));
     sentences.extend(losses().map(|d| against_control(found, d)));
     sentences.extend(tasks(found));
-    sentences.extend(seeds(found));
+    sentences.extend(diverged(found));
+    sentences.push(caution(found));
     sentences
 }
 
-/// Which arms beat the control at equal compute.
-fn answer(found: &Findings, losses: &[&Difference]) -> String {
+/// Which arms beat the control, for as much compute and for as much with the source's.
+fn answer(found: &Findings, losses: &[&Difference]) -> Vec<String> {
     let control = &found.control;
-    let named = |outcome: Outcome| -> Vec<&str> {
-        let equal = losses.iter().filter(|d| d.compute != Compute::Unequal);
-        let arms = equal.filter(|d| d.outcome == outcome);
-        arms.map(|d| d.arm.as_str()).collect()
-    };
-    let (better, worse) = (named(Outcome::Better), named(Outcome::Worse));
-    let undecided = named(Outcome::Undecided);
+    let unit = found.ledger.unit();
+    let clauses = [
+        (Compute::EqualAdditional, format!("For as many {unit}")),
+        (
+            Compute::EqualTotal,
+            "For as many FLOPs with those of the source".to_owned(),
+        ),
+    ];
+    let mut sentences = Vec::new();
+    for (compute, beginning) in clauses {
+        let named = |outcome: Outcome| -> Vec<String> {
+            let own = losses
+                .iter()
+                .filter(|d| (d.compute, d.outcome) == (compute, outcome));
+            own.map(|d| with_seeds(d)).collect()
+        };
+        let better = named(Outcome::Better);
+        let worse = named(Outcome::Worse);
+        let undecided = named(Outcome::Undecided);
+        if better.len() + worse.len() + undecided.len() == 0 {
+            continue;
+        }
+        let mut parts = Vec::new();
+        if better.is_empty() {
+            parts.push(format!(
+                "no arm is shown to end with a lower validation loss than {control}"
+            ));
+        } else {
+            parts.push(format!(
+                "{} with a lower validation loss than {control}",
+                end(&better)
+            ));
+        }
+        if !worse.is_empty() {
+            parts.push(format!("{} with a higher one", end(&worse)));
+        }
+        if !undecided.is_empty() {
+            parts.push(format!(
+                "of {} this experiment cannot tell",
+                join(&undecided)
+            ));
+        }
+        sentences.push(format!("{beginning}, {}.", parts.join("; ")));
+    }
     let unequal = losses.iter().filter(|d| d.compute == Compute::Unequal);
-    let unequal: Vec<&str> = unequal.map(|d| d.arm.as_str()).collect();
-    let mut parts = Vec::new();
-    if better.is_empty() {
-        parts.push(format!(
-            "No arm is shown to end with a lower validation loss than {control}"
-        ));
-    } else {
-        parts.push(format!(
-            "{} with a lower validation loss than {control}",
-            end(&better)
-        ));
-    }
-    if !worse.is_empty() {
-        parts.push(format!("{} with a higher one", end(&worse)));
-    }
-    if !undecided.is_empty() {
-        let list = join(&undecided);
-        parts.push(format!("of {list} this experiment cannot tell"));
-    }
+    let unequal: Vec<String> = unequal.map(|d| d.arm.clone()).collect();
     if !unequal.is_empty() {
-        let list = join(&unequal);
-        parts.push(format!("{list} had another amount of compute"));
+        let verb = if unequal.len() == 1 {
+            "differs"
+        } else {
+            "differ"
+        };
+        sentences.push(format!(
+            "{} {verb} from {control} in compute: final losses do not say which is better, curves at equal cost may.",
+            join(&unequal)
+        ));
     }
-    let compute = if better.len() + worse.len() + undecided.len() > 0 {
-        "At equal compute: "
-    } else {
-        ""
-    };
-    format!("{compute}{}.", parts.join("; "))
+    sentences
 }
 
-fn end(arms: &[&str]) -> String {
+/// An arm's name, with a word where one pair of seeds is all there is.
+fn with_seeds(d: &Difference) -> String {
+    match d.over_seeds.values.len() {
+        1 => format!("{} (one seed)", d.arm),
+        _ => d.arm.clone(),
+    }
+}
+
+fn end(arms: &[String]) -> String {
     format!(
         "{} {}",
         join(arms),
@@ -73,73 +100,89 @@ fn end(arms: &[&str]) -> String {
     )
 }
 
-fn join(names: &[&str]) -> String {
+fn join(names: &[String]) -> String {
     match names {
         [] => String::new(),
-        [only] => (*only).to_owned(),
+        [only] => only.clone(),
         [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
     }
 }
 
-/// The lowest validation loss of every kind of arm.
+/// The lowest validation loss of every kind of arm, of those with the control's compute.
 fn best_of_kinds(found: &Findings) -> Option<String> {
+    let is_equal = |arm: &&ArmFindings| {
+        let mut own = found.differences.iter().filter(|d| d.arm == arm.name);
+        arm.name == found.control || own.any(|d| d.compute == Compute::EqualAdditional)
+    };
     let best = |kind: Kind| -> Option<String> {
-        let arms = found.arms.iter().filter(|arm| arm.kind == kind);
+        let arms = found
+            .arms
+            .iter()
+            .filter(is_equal)
+            .filter(|arm| arm.kind == kind);
         let losses = arms.filter_map(|arm| Some((arm, arm.last(VAL_LOSS)?.mean)));
         let (arm, loss) = losses.min_by(|a, b| a.1.total_cmp(&b.1))?;
         Some(format!("{} {loss:.4} ({})", kind.words(), arm.name))
     };
-    let found: Vec<String> = Kind::ALL.into_iter().filter_map(best).collect();
-    (found.len() > 1).then(|| format!("Lowest final validation loss: {}.", found.join(", ")))
+    let best: Vec<String> = Kind::ALL.into_iter().filter_map(best).collect();
+    (best.len() > 1).then(|| {
+        format!(
+            "The lowest mean of each kind for as many {}: {}.",
+            found.ledger.unit(),
+            best.join(", ")
+        )
+    })
 }
 
 fn against_control(found: &Findings, d: &Difference) -> String {
-    let Difference {
-        arm, over_seeds, ..
-    } = d;
-    let control = &found.control;
-    let mean = over_seeds.mean;
+    let (arm, control) = (&d.arm, &found.control);
+    let mean = d.over_seeds.mean;
     let compute = match d.compute {
         Compute::EqualAdditional => format!("for as many {}", found.ledger.unit()),
         Compute::EqualTotal => "for as many FLOPs with those of the source".to_owned(),
         Compute::Unequal => "for another amount of compute".to_owned(),
     };
     let side = if mean < 0.0 { "below" } else { "above" };
-    let conclusion = match (d.outcome, d.compute) {
-        (Outcome::Undecided, _) => match over_seeds.detectable() {
-            Some(least) => format!(
-                "no difference that this experiment could show, which would be about {least:.4} over seeds"
-            ),
-            None => "no difference that this experiment could show".to_owned(),
-        },
-        (outcome, Compute::Unequal) => format!("{}, but not at equal compute", word(outcome)),
-        (outcome, _) => word(outcome).to_owned(),
-    };
     let crossover = crossover(found, arm).map_or_else(String::new, |text| format!(" {text}"));
     format!(
-        "{arm} ends {:.4} nats {side} {control} {compute} ({}): {conclusion}.{crossover}",
+        "{arm} ends {:.4} nats {side} {control} {compute} ({}): {}.{crossover}",
         mean.abs(),
-        intervals(d)
+        intervals(d),
+        conclusion(d)
     )
 }
 
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
+fn conclusion(d: &Difference) -> String {
+    let word = match d.outcome {
         Outcome::Better => "better",
         Outcome::Worse => "worse",
-        Outcome::Undecided => "undecided",
+        Outcome::Undecided => return undecided(d),
+    };
+    match d.compute {
+        Compute::Unequal => format!("{word}, but not at equal compute"),
+        _ => word.to_owned(),
     }
 }
 
-/// Both intervals of a difference.
-pub fn intervals(d: &Difference) -> String {
-    let scale = if d.higher_is_better { 100.0 } else { 1.0 };
-    let shown = |[low, high]: [f64; 2]| format!("{:+.4} to {:+.4}", scale * low, scale * high);
-    let items = if d.metric == VAL_LOSS {
-        "windows"
-    } else {
-        "items"
-    };
+/// Which interval holds zero, and from where on a difference would have been seen.
+fn undecided(d: &Difference) -> String {
+    let nothing = "no difference that this experiment could show";
+    let holds_zero = |i: [f64; 2]| i[0] <= 0.0 && i[1] >= 0.0;
+    let over_seeds = d.over_seeds.interval.filter(|&i| holds_zero(i));
+    match (over_seeds, d.over_seeds.detectable(), d.items_detectable) {
+        (Some(_), Some(least), _) => {
+            format!("{nothing}; over these seeds it would take about {least:.4}")
+        }
+        (None, _, Some(least)) if d.over_items.is_some_and(holds_zero) => {
+            format!("{nothing}; over so many windows it would take about {least:.4}")
+        }
+        _ => nothing.to_owned(),
+    }
+}
+
+/// Both intervals of a difference in the validation loss.
+fn intervals(d: &Difference) -> String {
+    let shown = |[low, high]: [f64; 2]| format!("{low:+.4} to {high:+.4}");
     let over_seeds = match d.over_seeds.interval {
         Some(interval) => format!(
             "{} over {} seeds",
@@ -150,7 +193,7 @@ pub fn intervals(d: &Difference) -> String {
     };
     match d.over_items {
         Some(interval) => format!(
-            "95 %: {over_seeds}, {} over {} {items}",
+            "95 %: {over_seeds}, {} over {} windows",
             shown(interval),
             d.n_items
         ),
@@ -167,15 +210,19 @@ fn crossover(found: &Findings, arm: &str) -> Option<String> {
     // What sources cost moves the curves against each other where it differs.
     let sunk = |name: &str| found.arm(name)?.source_flops;
     let moved = found.ledger == Ledger::Flops && sunk(arm) != sunk(&found.control);
-    let told = |total: bool| match own(total)?.crossing {
-        Crossing::None => None,
-        ref crossing => {
-            let unit = if total {
-                "FLOPs with the source's"
-            } else {
-                found.ledger.unit()
-            };
-            Some(crossing_in(crossing, unit))
+    let told = |total: bool| {
+        let unit = if total {
+            "FLOPs with the source's"
+        } else {
+            found.ledger.unit()
+        };
+        match own(total)?.crossing {
+            Crossing::None => None,
+            Crossing::FromTheStart => Some(format!("ahead from the start in {unit}")),
+            Crossing::At { cost, interval } => Some(match interval {
+                None => format!("ahead from {cost:.2e} {unit} on"),
+                Some(ends) => format!("ahead from {cost:.2e} {unit} on (95 %: {})", range(ends)),
+            }),
         }
     };
     let parts = [told(false), moved.then(|| told(true)).flatten()];
@@ -183,20 +230,7 @@ fn crossover(found: &Findings, arm: &str) -> Option<String> {
     (!parts.is_empty()).then(|| format!("In the mean it is {}.", parts.join(", and ")))
 }
 
-fn crossing_in(crossing: &Crossing, unit: &str) -> String {
-    match crossing {
-        Crossing::None => "never ahead".to_owned(),
-        Crossing::FromTheStart => format!("ahead from the start in {unit}"),
-        Crossing::At { cost, low, high } => {
-            format!(
-                "ahead from {cost:.2e} {unit} on (95 %: {})",
-                range(*low, *high)
-            )
-        }
-    }
-}
-
-fn range(low: Option<f64>, high: Option<f64>) -> String {
+fn range([low, high]: [Option<f64>; 2]) -> String {
     let low = low.map_or_else(|| "the start".into(), |x| format!("{x:.2e}"));
     let high = high.map_or_else(|| "beyond the budget".into(), |x| format!("{x:.2e}"));
     format!("{low} to {high}")
@@ -204,43 +238,51 @@ fn range(low: Option<f64>, high: Option<f64>) -> String {
 
 /// A crossing in a table.
 pub fn crossing(crossing: &Crossing) -> String {
-    match crossing {
+    match *crossing {
         Crossing::None => "none".to_owned(),
         Crossing::FromTheStart => "from the start".to_owned(),
         Crossing::At {
             cost,
-            low: None,
-            high: None,
+            interval: None,
         } => format!("{cost:.2e}"),
-        Crossing::At { cost, low, high } => format!("{cost:.2e} ({})", range(*low, *high)),
+        Crossing::At {
+            cost,
+            interval: Some(ends),
+        } => format!("{cost:.2e} ({})", range(ends)),
     }
 }
 
 /// What tasks show, in one sentence each.
 fn tasks(found: &Findings) -> Vec<String> {
     let mut metrics: Vec<&str> = Vec::new();
-    for d in &found.differences {
-        if d.metric != VAL_LOSS && d.higher_is_better && !metrics.contains(&d.metric.as_str()) {
+    for d in found.differences.iter().filter(|d| d.higher_is_better) {
+        if !metrics.contains(&d.metric.as_str()) {
             metrics.push(&d.metric);
         }
     }
     let of = |metric: &str| {
-        let all = || found.differences.iter().filter(|d| d.metric == metric);
         let named = |outcome: Outcome| -> Vec<String> {
-            let arms = all().filter(|d| d.outcome == outcome);
-            arms.map(|d| format!("{} ({:+.2} points)", d.arm, 100.0 * d.over_seeds.mean))
-                .collect()
+            let all = found.differences.iter().filter(|d| d.metric == metric);
+            let arms = all.filter(|d| d.outcome == outcome);
+            let points = |d: &Difference| {
+                format!(
+                    "{} ({:+.2} points)",
+                    with_seeds(d),
+                    100.0 * d.over_seeds.mean
+                )
+            };
+            arms.map(points).collect()
         };
         let (better, worse) = (named(Outcome::Better), named(Outcome::Worse));
         if better.is_empty() && worse.is_empty() {
+            let control = &found.control;
             return format!(
-                "{metric}: no arm differs from {} by what this experiment could show.",
-                found.control
+                "{metric}: no arm differs from {control} by what this experiment could show."
             );
         }
         let part = |word: &str, arms: Vec<String>| {
-            (!arms.is_empty())
-                .then(|| format!("{word} than {}: {}", found.control, arms.join(", ")))
+            let control = &found.control;
+            (!arms.is_empty()).then(|| format!("{word} than {control}: {}", arms.join(", ")))
         };
         let parts = part("better", better)
             .into_iter()
@@ -250,23 +292,30 @@ fn tasks(found: &Findings) -> Vec<String> {
     metrics.into_iter().map(of).collect()
 }
 
-/// How far so many seeds carry.
-fn seeds(found: &Findings) -> Option<String> {
-    let most = found.arms.iter().map(|arm| arm.seeds.len()).max()?;
-    if most == 1 {
-        return Some(
-            "One seed: intervals are over windows and items alone, and what another seed would give is not known."
-                .to_owned(),
-        );
-    }
-    let count = found
-        .differences
+/// Arms whose runs did not all come to their end.
+fn diverged(found: &Findings) -> Vec<String> {
+    let of = |(name, lost, all): &(String, usize, usize)| {
+        format!("{lost} of {all} runs of {name} diverged: its figures are of the others.")
+    };
+    found.diverged.iter().map(of).collect()
+}
+
+/// How far so many seeds and comparisons carry.
+fn caution(found: &Findings) -> String {
+    let most = found
+        .arms
         .iter()
-        .filter(|d| d.metric == VAL_LOSS)
-        .count();
-    (most < FEW_SEEDS).then(|| {
-        format!(
-            "{most} seeds make intervals wide; {count} comparisons at 5 % each are not corrected for their number."
-        )
-    })
+        .map(|arm| arm.seeds.len())
+        .max()
+        .unwrap_or(0);
+    let is_told = |d: &&Difference| d.metric == VAL_LOSS || d.higher_is_better;
+    let count = found.differences.iter().filter(is_told).count();
+    let seeds = match most {
+        1 => "One seed: intervals are over windows and items alone, and what another seed would give is not known".to_owned(),
+        n => format!("{n} seeds"),
+    };
+    format!(
+        "{seeds}; {count} comparisons at 5 % each, not corrected for their number: about {:.1} of them would show a difference by chance.",
+        0.05 * count as f64
+    )
 }

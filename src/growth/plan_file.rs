@@ -19,20 +19,20 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::init::Initializer;
 use super::plan::{GrowthPlan, Slot};
 use crate::checkpoint::config::MAX_LAYERS;
 use crate::error::{Error, Result, read_text};
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlanFile {
     slice: Vec<Slice>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Slice {
     layers: [usize; 2],
@@ -67,28 +67,39 @@ pub fn load(path: &Path, n_layer: usize) -> Result<GrowthPlan> {
 /// # Errors
 /// A number of an initializer is none that TOML has.
 pub fn render(plan: &GrowthPlan) -> Result<String> {
-    let mut slices: Vec<Slice> = Vec::new();
+    let mut seen = vec![false; plan.source_n_layer];
+    let mut slices: Vec<([usize; 2], String)> = Vec::new();
     for slot in &plan.slots {
-        let (init, keep) = (
-            slot.init.clone().unwrap_or(Initializer::COPY),
-            slot.is_kept(),
-        );
+        let mut how = String::new();
+        if let Some(init) = &slot.init {
+            if !seen[slot.source] {
+                how += "keep = false\n";
+            }
+            how += &format!("init = {}\n", in_toml(init)?);
+        }
+        seen[slot.source] |= slot.is_kept();
         match slices.last_mut() {
             // A run of kept blocks, or of new ones made alike.
-            Some(last)
-                if last.layers[1] == slot.source && (last.keep, &last.init) == (keep, &init) =>
-            {
-                last.layers[1] += 1;
-            }
-            _ => slices.push(Slice {
-                layers: [slot.source, slot.source + 1],
-                init,
-                repeat: 1,
-                keep,
-            }),
+            Some((layers, same)) if layers[1] == slot.source && *same == how => layers[1] += 1,
+            _ => slices.push(([slot.source, slot.source + 1], how)),
         }
     }
-    toml::to_string(&PlanFile { slice: slices }).map_err(|e| Error::invalid("plan", e.to_string()))
+    let slices = slices
+        .into_iter()
+        .map(|([start, end], how)| format!("[[slice]]\nlayers = [{start}, {end}]\n{how}"));
+    Ok(slices.collect::<Vec<_>>().join("\n"))
+}
+
+/// An initializer as a value: its name, where it has no parameters.
+fn in_toml(init: &Initializer) -> Result<String> {
+    let bad = |e: toml::ser::Error| Error::invalid("plan", e.to_string());
+    let value = toml::Value::try_from(init).map_err(bad)?;
+    match value.as_table().and_then(|table| table.iter().next()) {
+        Some((name, toml::Value::Table(parameters))) if parameters.is_empty() => {
+            Ok(format!("\"{name}\""))
+        }
+        _ => Ok(value.to_string()),
+    }
 }
 
 fn parse(text: &str, n_layer: usize) -> Result<GrowthPlan, String> {

@@ -1,4 +1,4 @@
-//! Pictures, as data that `report.js` draws.
+//! Pictures, as data that `page.js` draws.
 
 use serde::Serialize;
 

@@ -263,7 +263,7 @@ fn at_equal_cost(found: &Findings) -> Section {
     );
     for arm in &found.arms {
         let cell = |equal: &EqualCost| match equal.arms.iter().find(|a| a.arm == arm.name) {
-            None => "not yet begun".to_owned(),
+            None => "-".to_owned(),
             Some(at) => {
                 let loss = spread(VAL_LOSS, &at.val_loss);
                 let part = 100.0 * at.part_of_run;
@@ -282,7 +282,7 @@ fn at_equal_cost(found: &Findings) -> Section {
     if all.is_empty() {
         return Section::default();
     }
-    table.note = "Validation losses at the largest cost that every arm reaches, in every ledger, on straight lines between measured points. An arm that had only a part of its own run behind it, as the percentage says, was still on its schedule's way down.".into();
+    table.note = "Validation losses at the largest cost that every arm reaches, in every ledger, on straight lines between measured points. An arm that had only a part of its own run behind it, as the percentage says, was still on its schedule's way down. With the source, arms that have one set the cost; - marks those that do not come to it.".into();
     Section::new("At equal cost").with(Block::Table(table))
 }
 
@@ -292,17 +292,20 @@ fn in_words(ledger: Ledger, total: bool) -> String {
 }
 
 fn crossovers(found: &Findings) -> Section {
-    let Some(first) = found.crossovers.first() else {
+    if found.crossovers.is_empty() {
         return Section::default();
-    };
+    }
     let of_arm = |arm: &String| -> Vec<&Crossover> {
         let own = found.crossovers.iter().filter(|c| c.arm == *arm);
         own.collect()
     };
-    let ledgers: Vec<_> = of_arm(&first.arm)
-        .iter()
-        .map(|c| (c.ledger, c.total))
-        .collect();
+    let all = Ledger::ALL.map(|ledger| (ledger, false)).into_iter();
+    let all = all.chain([(Ledger::Flops, true)]);
+    let is_there = |column: &(Ledger, bool)| {
+        let mut every = found.crossovers.iter();
+        every.any(|c| (c.ledger, c.total) == *column)
+    };
+    let ledgers: Vec<(Ledger, bool)> = all.filter(is_there).collect();
     let names: Vec<String> = ledgers
         .iter()
         .map(|&(l, total)| in_words(l, total))
@@ -322,7 +325,7 @@ fn crossovers(found: &Findings) -> Section {
             .push([arm.name.clone()].into_iter().chain(cells).collect());
     }
     table.note = format!(
-        "From which cost on the validation loss stays below that of {}: the last change of sign of the mean difference over seeds, with the costs around it at which Student's interval of the difference holds zero; none within the budget where it ends above.",
+        "From which cost on the validation loss stays below that of {}: the last change of sign of the mean difference over seeds, with the costs around it at which Student's interval of the difference holds zero. None: it ends above, within the largest cost that both reach.",
         found.control
     );
     Section::new("Crossovers").with(Block::Table(table))
@@ -361,7 +364,7 @@ fn growth(found: &Findings) -> Section {
     if table.rows.is_empty() {
         return Section::default();
     }
-    table.note = "Growth certificates, of seed one; validation losses of source and grown model before training, the highest on the way (mean over seeds), and the FLOPs after which the loss stays at or below the source's (range over seeds).".into();
+    table.note = "Growth certificates, of the first seed; validation losses of source and grown model before training, the highest on the way (mean over seeds), and the FLOPs after which the loss stays at or below the source's (range over seeds).".into();
     Section::new("Growth and recovery").with(Block::Table(table))
 }
 

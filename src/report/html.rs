@@ -38,6 +38,7 @@ pub fn render(document: &Document) -> String {
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
          <header><div><h1>{title}</h1><p>{subtitle}</p></div>\
          <button id=\"theme\" type=\"button\">Dark</button></header>\n\
+         <noscript><p>Pictures need JavaScript; tables do not.</p></noscript>\
          <nav>{links}</nav>\n<main>\n{body}</main>\n\
          <div id=\"tip\" role=\"status\" hidden></div>\n\
          <script type=\"application/json\" id=\"charts\">{}</script>\n\
@@ -71,7 +72,8 @@ fn lay_out(table: &Table) -> String {
             } else {
                 ""
             };
-            format!("<{tag}{class}>{}</{tag}>", escape(cell))
+            let scope = if tag == "th" { " scope=\"col\"" } else { "" };
+            format!("<{tag}{scope}{class}>{}</{tag}>", escape(cell))
         });
         format!("<tr>{}</tr>", cells.collect::<String>())
     };

@@ -4,14 +4,14 @@ use super::{Block, Document, Table};
 
 /// The report in GitHub's Markdown.
 pub fn render(document: &Document) -> String {
-    let mut parts = vec![format!("# {}", document.title)];
+    let mut parts = vec![format!("# {}", escape(&document.title))];
     if !document.subtitle.is_empty() {
         parts.push(escape(&document.subtitle));
     }
     for section in &document.sections {
         let blocks: Vec<String> = section.blocks.iter().filter_map(block).collect();
         if !blocks.is_empty() {
-            parts.push(format!("## {}", section.heading));
+            parts.push(format!("## {}", escape(&section.heading)));
             parts.extend(blocks);
         }
     }

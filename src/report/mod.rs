@@ -44,7 +44,7 @@ pub enum Block {
     List(Vec<String>),
     /// A table.
     Table(Table),
-    /// A picture, in HTML alone: its figures stand in tables too.
+    /// A picture, in HTML alone.
     Chart(Chart),
 }
 

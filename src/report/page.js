@@ -83,7 +83,7 @@
       return logX ? Math.exp(v) : v;
     };
     const toY = y && ((v) => height - bottom - ((v - y[0]) / (y[1] - y[0] || 1)) * (height - top - bottom));
-    const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": `${yLabel || ""} against ${xLabel || ""}` });
+    const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": yLabel ? `${yLabel} against ${xLabel}` : xLabel });
     if (y && yGrid)
       for (const v of ticks(y[0], y[1], 6)) {
         root.append(
@@ -168,6 +168,7 @@
     );
 
     const interpolate = (line, x) => {
+      if (line.length === 1 && line[0][0] === x) return line[0][1];
       for (let i = 1; i < line.length; i++) {
         const [[xa, ya], [xb, yb]] = [line[i - 1], line[i]];
         if (x >= xa && x <= xb) return xb === xa ? yb : ya + ((yb - ya) * (x - xa)) / (xb - xa);
@@ -180,10 +181,12 @@
           .filter((run) => run.arm === arm)
           .map((run) => run.points.filter((p) => p[state.axis] !== null && p[VALUE] !== null).map((p) => [p[state.axis], p[VALUE]]))
           .filter((line) => line.length);
-        const length = Math.min(...seeds.map((line) => line.length));
-        const mean = [];
-        for (let i = 0; seeds.length && i < length; i++)
-          mean.push([0, 1].map((k) => seeds.reduce((sum, line) => sum + line[i][k], 0) / seeds.length));
+        // At every cost that a seed was measured at and all reach.
+        const costs = [...new Set(seeds.flatMap((line) => line.map((p) => p[0])))].sort((a, b) => a - b);
+        const mean = costs
+          .map((cost) => [cost, seeds.map((line) => interpolate(line, cost))])
+          .filter(([, values]) => values.every((value) => value !== null))
+          .map(([cost, values]) => [cost, values.reduce((sum, value) => sum + value, 0) / values.length]);
         return { arm, index, seeds, mean };
       });
 
@@ -244,6 +247,7 @@
         showTip(event, `${exact(state.at)} ${AXES[state.axis]}`, rows.map(([line, value]) => [color(line.index), line.arm, (scale * value).toFixed(scale === 100 ? 2 : 4)]));
       };
       frame.root.setAttribute("tabindex", "0");
+      frame.root.setAttribute("role", "application");
       frame.root.addEventListener("pointermove", (event) => {
         const box = frame.root.getBoundingClientRect();
         point(frame.fromX(((event.clientX - box.left) * WIDTH) / box.width), event);
@@ -429,7 +433,7 @@
   // Paper is white.
   let before = null;
   window.addEventListener("beforeprint", () => { before = document.documentElement.dataset.theme; setTheme("light"); });
-  window.addEventListener("afterprint", () => setTheme(before));
+  window.addEventListener("afterprint", () => { if (before) setTheme(before); });
 
   const draw = { curves: drawCurves, intervals: drawIntervals, points: drawPoints, bars: drawBars, heat: drawHeat };
   for (const figure of document.querySelectorAll("figure[data-chart]")) {
