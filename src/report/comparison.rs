@@ -346,7 +346,8 @@ fn growth(found: &Findings) -> Section {
         ],
     );
     for arm in &found.arms {
-        let Some(certificate) = &arm.certificate else {
+        // What grows from scratch has no source to come back to.
+        let (Some(certificate), Some(_)) = (&arm.certificate, arm.source_loss) else {
             continue;
         };
         let loss = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| format!("{x:.4}"));
