@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use scale_ckpt::Result;
 
 use crate::commands::{
-    analyze, compare, completions, data, diff, doctor, eval, generate, grow, inspect, logits, man,
-    merge, methods, plan, search, train,
+    analyze, bench, compare, completions, data, diff, doctor, eval, generate, grow, inspect,
+    logits, man, merge, methods, plan, search, train,
 };
 
 const AFTER_HELP: &str = "\
@@ -39,6 +39,7 @@ enum Command {
     Diff(diff::Args),
     Logits(logits::Args),
     Methods(methods::Args),
+    Bench(bench::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -62,6 +63,7 @@ impl Cli {
             Command::Diff(args) => args.execute(),
             Command::Logits(args) => args.execute(),
             Command::Methods(args) => args.execute(),
+            Command::Bench(args) => args.execute(),
             Command::Doctor(args) => args.execute(),
             Command::Completions(args) => args.execute(),
             Command::Man(args) => args.execute(),

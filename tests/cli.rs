@@ -467,3 +467,42 @@ fn doctor_tells_what_there_is_and_no_secrets() {
         "{shown}"
     );
 }
+
+#[test]
+fn benchmarks_say_what_they_measured() {
+    let sandbox = Sandbox::new();
+    let run = |args: &str| -> serde_json::Value {
+        let outcome = sandbox.run(args).expect(0, &[]);
+        serde_json::from_str(&outcome.stdout).unwrap()
+    };
+    let found = run(
+        "bench train --shape prose-4l --context 32 --micro-batch 2 --steps 2 --peak-flops 1e12 --json",
+    );
+    let number = |key: &str| found[key].as_f64().unwrap();
+    assert_eq!(found["parameters"], 3_822_240);
+    let (step, rate) = (number("step_s"), number("tokens_per_s"));
+    assert!((rate * step - 64.0).abs() < 1e-6 && number("first_step_s") > 0.0);
+    assert!((number("mfu") - number("flops_per_s") / 1e12).abs() < 1e-12);
+    let parts = found["parts"].as_object().unwrap();
+    assert!(parts.len() == 5 && parts["backward"].as_f64().unwrap() > 0.0);
+    let scored = run("bench eval --shape prose-4l --items 3 --json");
+    assert_eq!(
+        (&scored["items"], &scored["shared_context"]),
+        (&3.into(), &true.into())
+    );
+    for (args, words) in [
+        ("bench train --shape gpt3", "did you mean gpt2"),
+        ("bench train --context 4096", "reads up to 1024"),
+        ("bench train --micro-batch 0", "at least 1"),
+        ("bench train --peak-flops 0", "above 0"),
+        ("bench eval --items 0", "at least 1"),
+    ] {
+        sandbox.refuses(args, 2, &[words]);
+    }
+    // This build has no CUDA, and says what to do.
+    sandbox.refuses(
+        "bench train --device cuda",
+        6,
+        &["no CUDA", "--features cuda"],
+    );
+}

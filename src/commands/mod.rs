@@ -1,6 +1,7 @@
 //! One file per subcommand: its arguments and what it does with them.
 
 pub mod analyze;
+pub mod bench;
 pub mod compare;
 pub mod completions;
 mod conductor;

@@ -143,6 +143,17 @@ pub(crate) fn check_rate(key: &str, value: f64) -> Result<(), String> {
 }
 
 impl TrainConfig {
+    /// Steps of one micro-batch, with everything else as where nothing is given.
+    pub fn for_batch(micro_batch: usize, context: usize) -> Self {
+        let tokens = micro_batch.saturating_mul(context) as u64;
+        let text = format!("tokens = 1\nbatch_tokens = {tokens}\ncontext = {context}\nlr = 1e-4");
+        let config: Self = toml::from_str(&text).expect("a sound table");
+        Self {
+            micro_batch: Some(micro_batch),
+            ..config
+        }
+    }
+
     /// Checks the numbers against each other and the model.
     ///
     /// # Errors
