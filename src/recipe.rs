@@ -182,15 +182,26 @@ pub struct FamilyRecipe {
 /// # Errors
 /// Names the line, and suggests the nearest key for an unknown one.
 pub fn load_family(path: &Path) -> Result<FamilyRecipe> {
-    parse(&read_text(path)?, path)
+    Ok(load_any(path, &[])?.0)
 }
 
-/// Reads any kind of recipe from the text of a file.
+/// Reads any kind of recipe, with its text; `overrides` are applied to both.
 ///
 /// # Errors
 /// Names the line, and suggests the nearest key for an unknown one.
-pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
-    toml::from_str(text).map_err(|e| unreadable(&e, path.display(), e.to_string()))
+pub fn load_any<T: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<(T, String)> {
+    let original = read_text(path)?;
+    let text = with_overrides(&original, overrides, path)?;
+    let value = toml::from_str(&text).map_err(|e| {
+        // Lines are those of the file; what --set brought has none.
+        let of_file = toml::from_str::<T>(&original).err();
+        let message = match of_file.filter(|of_file| of_file.message() == e.message()) {
+            Some(of_file) => of_file.to_string(),
+            None => format!("with --set: {}", e.message()),
+        };
+        unreadable(&e, path.display(), message)
+    })?;
+    Ok((value, text))
 }
 
 /// The error of a recipe that does not say what it should, with the nearest known key.
@@ -291,17 +302,7 @@ impl Recipe {
 /// # Errors
 /// Names the line, and suggests the nearest key for an unknown one.
 pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
-    let original = read_text(path)?;
-    let text = with_overrides(&original, overrides, path)?;
-    let recipe: Recipe = toml::from_str(&text).map_err(|e| {
-        // Lines are those of the file; what --set brought has none.
-        let of_file = toml::from_str::<Recipe>(&original).err();
-        let message = match of_file.filter(|of_file| of_file.message() == e.message()) {
-            Some(of_file) => of_file.to_string(),
-            None => format!("with --set: {}", e.message()),
-        };
-        unreadable(&e, path.display(), message)
-    })?;
+    let (recipe, text): (Recipe, String) = load_any(path, overrides)?;
     check_values(&recipe).map_err(|message| Error::invalid(path.display(), message))?;
     let sha256 = hex(&Sha256::digest(text.as_bytes()));
     Ok(LoadedRecipe {
@@ -354,10 +355,7 @@ fn suggestion(message: &str) -> Option<String> {
 }
 
 /// The text of a recipe with `overrides` applied.
-///
-/// # Errors
-/// An override is none, or reaches nothing.
-pub fn with_overrides(text: &str, overrides: &[String], path: &Path) -> Result<String> {
+fn with_overrides(text: &str, overrides: &[String], path: &Path) -> Result<String> {
     if overrides.is_empty() {
         return Ok(text.to_owned());
     }

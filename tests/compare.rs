@@ -420,10 +420,20 @@ fn recipes_that_cannot_be_meant_are_refused() {
     let sandbox = world();
     for (set, code, words) in [
         ("budget.flops=-1", 3, &["above 0"][..]),
+        ("budget.flops=1e300", 3, &["arm `continued`", "tokens cost"]),
+        (
+            "budget.flop=1",
+            3,
+            &["with --set: unknown field `flop`", "did you mean `flops`"],
+        ),
         (
             "budget.flops=1e6",
             3,
-            &["arm `continued`", "does not pay", "raise the budget"],
+            &[
+                "arm `continued`",
+                "does not pay for one step",
+                "raise the budget",
+            ],
         ),
         ("control=z", 3, &["no such arm"]),
         ("seeds=[]", 3, &["seeds"]),

@@ -147,15 +147,19 @@ pub fn fit(
     if !within(1)? {
         let mut least = recipe.clone();
         *last_tokens(&mut least) = batch;
+        let (what, hint) = match (recipe.stages.as_slice(), how) {
+            ([], _) => ("one step", "raise the budget"),
+            (_, Fit::Scale) => ("one step of each stage", "raise the budget"),
+            (_, Fit::Last) => (
+                "its first stages and one step of the last",
+                "raise the budget, or give the arm fit = \"scale\"",
+            ),
+        };
         let message = format!(
-            "a budget of {amount:.4e} {} does not pay for its first stages and one step of the last, {:.4e}",
+            "a budget of {amount:.4e} {} does not pay for {what}, {:.4e}",
             ledger.unit(),
             cost(&least)?
         );
-        let hint = match how {
-            Fit::Last => "raise the budget, or give the arm fit = \"scale\"",
-            Fit::Scale => "raise the budget",
-        };
         return Err(Error::invalid("budget", message).with_hint(hint));
     }
     // The largest number of steps that is paid for: 2^k steps are, 2^(k+1) are not.
@@ -163,6 +167,13 @@ pub fn fit(
     let mut paid = 1;
     while paid * 2 <= most && within(paid * 2)? {
         paid *= 2;
+    }
+    if paid == most || (paid * 2 > most && within(most)?) {
+        let message = format!(
+            "a budget of {amount:.4e} {} is more than {MAX_TOKENS} tokens cost",
+            ledger.unit()
+        );
+        return Err(Error::invalid("budget", message));
     }
     let mut not_paid = (paid * 2).min(most + 1);
     while not_paid - paid > 1 {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::{Fit, Ledger, scale};
 use crate::device::DeviceSpec;
-use crate::error::{Error, Result, read_text};
+use crate::error::{Error, Result};
 use crate::recipe::{self, LoadedRecipe, Recipe};
 
 /// Tables that are replaced as a whole, since their keys exclude each other.
@@ -174,8 +174,7 @@ impl CompareConfig {
     /// # Errors
     /// Names the line, and suggests the nearest key for an unknown one.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = recipe::with_overrides(&read_text(path)?, overrides, path)?;
-        let config: Self = recipe::parse(&text, path)?;
+        let (config, _): (Self, String) = recipe::load_any(path, overrides)?;
         let checked = config.check();
         checked.map_err(|message| Error::invalid(path.display(), message))?;
         Ok(config)

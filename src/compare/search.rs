@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::config::overlay;
 use super::stats::rank_correlation;
 use crate::device::DeviceSpec;
-use crate::error::{Error, Result, read_text};
-use crate::growth::{GrowConfig, Initializer, Placement};
+use crate::error::{Error, Result};
+use crate::growth::{GrowConfig, Initializer, Method, Placement};
 use crate::recipe::{self, Recipe};
 
 /// More candidates than anybody trains.
@@ -104,8 +104,7 @@ impl SearchConfig {
     /// # Errors
     /// Names the line, and suggests the nearest key for an unknown one.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = recipe::with_overrides(&read_text(path)?, overrides, path)?;
-        let config: Self = recipe::parse(&text, path)?;
+        let (config, _): (Self, String) = recipe::load_any(path, overrides)?;
         let checked = config.check();
         checked.map_err(|message| Error::invalid(path.display(), message))?;
         Ok(config)
@@ -127,6 +126,12 @@ impl SearchConfig {
         } = &self.candidates;
         if to.is_empty() && !(methods.is_empty() && placements.is_empty()) {
             return Err("candidates.to names no depth".into());
+        }
+        for method in methods {
+            Method::by_name(method).map_err(|error| match error.hint() {
+                Some(hint) => format!("candidates.methods: {error}; {hint}"),
+                None => format!("candidates.methods: {error}"),
+            })?;
         }
         if placements.is_empty() && !inits.is_empty() {
             return Err("candidates.inits needs candidates.placements".into());
@@ -373,6 +378,7 @@ mod tests {
             ("[candidates]\nmethods = [\"g-stack\"]", "no depth"),
             ("[candidates]\nto = [6]\ninits = [\"copy\"]", "placements"),
             ("eta = 1", "eta"),
+            ("[candidates]\nto = [6]\nmethods = [\"gstack\"]", "g-stack"),
         ] {
             let error = config(text).unwrap_err();
             assert!(error.contains(wanted), "{text}: {error}");
