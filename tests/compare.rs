@@ -185,6 +185,7 @@ fn a_recipe_becomes_a_report() {
         .iter()
         .find(of_source)
         .unwrap();
+    assert_eq!(equal["arms"][0]["scores"][0][0], "hellaswag_completion/acc");
     assert!(
         equal["cost"].as_f64().unwrap() > 8.8e9,
         "arms with a source set the cost: {equal}"

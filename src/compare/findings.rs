@@ -172,6 +172,8 @@ pub struct AtCost {
     pub arm: String,
     /// Its validation loss.
     pub val_loss: Sample,
+    /// Its accuracies, where they were measured before and after.
+    pub scores: Vec<(String, Sample)>,
     /// Which part of its own run it had behind it: below 1, its schedule had not come to its end.
     pub part_of_run: f64,
 }
@@ -467,14 +469,22 @@ fn equal_costs(arms: &[ArmRuns]) -> Vec<EqualCost> {
             let ends = runs().filter(sets_cost).map(|run| curve(run).end());
             let ends: Vec<f64> = ends.collect::<Option<_>>()?;
             let cost = ends.into_iter().fold(f64::INFINITY, f64::min);
-            let at = |arm: &ArmRuns| -> Option<AtCost> {
-                let values = arm.runs.iter().map(|run| curve(run).at(cost));
+            let at_cost = |arm: &ArmRuns, metric: &str| -> Option<Sample> {
+                let values = arm.runs.iter();
+                let values = values.map(|run| run.curve(metric, ledger, total).at(cost));
                 let values: Vec<f64> = values.collect::<Option<_>>()?;
+                (!values.is_empty()).then(|| Sample::of(values))
+            };
+            let at = |arm: &ArmRuns| -> Option<AtCost> {
+                let names = arm.runs.first()?.series.keys();
+                let names = names.filter(|name| higher_is_better(name));
+                let scores = names.filter_map(|name| Some((name.clone(), at_cost(arm, name)?)));
                 let run = curve(arm.runs.first()?);
                 let (from, to) = (run.points().first()?.0, run.end()?);
                 Some(AtCost {
                     arm: arm.name.clone(),
-                    val_loss: Sample::of(values),
+                    val_loss: at_cost(arm, VAL_LOSS)?,
+                    scores: scores.collect(),
                     part_of_run: (cost - from) / (to - from),
                 })
             };

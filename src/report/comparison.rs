@@ -283,7 +283,53 @@ fn at_equal_cost(found: &Findings) -> Section {
         return Section::default();
     }
     table.note = "Validation losses at the largest cost that every arm reaches, in every ledger, on straight lines between measured points. An arm that had only a part of its own run behind it, as the percentage says, was still on its schedule's way down. With the source, arms that have one set the cost; - marks those that do not come to it.".into();
-    Section::new("At equal cost").with(Block::Table(table))
+    let section = Section::new("At equal cost").with(Block::Table(table));
+    match scores_at_equal_cost(found) {
+        Some(table) => section.with(Block::Table(table)),
+        None => section,
+    }
+}
+
+/// Accuracies in the comparison's own ledger.
+fn scores_at_equal_cost(found: &Findings) -> Option<Table> {
+    let mut all = found.at_equal_cost.iter();
+    let own = all.find(|equal| equal.ledger == found.ledger && !equal.total)?;
+    let metrics: Vec<&String> = own
+        .arms
+        .first()?
+        .scores
+        .iter()
+        .map(|(name, _)| name)
+        .collect();
+    if metrics.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = metrics
+        .iter()
+        .map(|name| format!("{} %", name.replace('/', " ")))
+        .collect();
+    let mut header = vec!["arm"];
+    header.extend(names.iter().map(String::as_str));
+    let mut table = Table::new(1, &header);
+    for arm in &found.arms {
+        let Some(at) = own.arms.iter().find(|at| at.arm == arm.name) else {
+            continue;
+        };
+        let cell = |metric: &&String| {
+            let score = at.scores.iter().find(|(name, _)| name == *metric);
+            score.map_or_else(|| "-".into(), |(name, sample)| spread(name, sample))
+        };
+        let cells = metrics.iter().map(cell);
+        table
+            .rows
+            .push([arm.name.clone()].into_iter().chain(cells).collect());
+    }
+    table.note = format!(
+        "The same for accuracies, at {:.3e} {}.",
+        own.cost,
+        own.ledger.unit()
+    );
+    Some(table)
 }
 
 fn in_words(ledger: Ledger, total: bool) -> String {
