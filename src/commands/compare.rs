@@ -14,6 +14,7 @@ use scale_ckpt::error::Error;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{ModelSource, Recipe};
 use scale_ckpt::report::{comparison, html, markdown, table, text};
+use scale_ckpt::run::RUN_FILE;
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -101,7 +102,9 @@ impl Args {
         let config = CompareConfig::load(path, &self.set)?;
         let known = |name: &&String| config.arms.iter().any(|arm| arm.name == **name);
         if let Some(name) = self.only.iter().find(|name| !known(name)) {
-            return Err(Error::usage(format!("--only {name}: there is no such arm")));
+            let names: Vec<&str> = config.arms.iter().map(|arm| arm.name.as_str()).collect();
+            let error = Error::usage(format!("--only {name}: there is no such arm"));
+            return Err(error.with_hint(format!("there are {}", names.join(", "))));
         }
         let spec = self.device.unwrap_or(config.device);
         let mut experiment = Experiment::plan(config, spec, !self.no_probe)?;
@@ -183,7 +186,8 @@ struct Comparison {
 
 impl Comparison {
     fn report(mut self, as_json: bool) -> Result<()> {
-        self.notes.extend(matching::check(&self.arms)?);
+        self.notes
+            .extend(matching::check(&self.arms, &self.control)?);
         let Self {
             arms,
             control,
@@ -194,6 +198,13 @@ impl Comparison {
         } = self;
         let found = Findings::of(&arms, &control, ledger, &title, notes)?;
         if let Some(out) = &out {
+            if out.join(RUN_FILE).exists() {
+                let message = format!(
+                    "{} is a run's folder: a report would replace its own",
+                    out.display()
+                );
+                return Err(Error::usage(message).with_hint("choose another --out"));
+            }
             std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
             let document = comparison::document(&found);
             durable::write_json(&out.join("report.json"), &found)?;
@@ -607,12 +618,20 @@ impl Experiment {
                 job.run(self.spec)?;
             }
         }
+        let mut jobs = Vec::new();
         for &seed in &self.config.seeds {
             for arm in self.arms.iter().filter(wanted) {
                 if let Tuned::By(factor) = self.tuned(arm)? {
-                    self.job(arm, factor, seed).run(self.spec)?;
+                    jobs.push(self.job(arm, factor, seed));
                 }
             }
+        }
+        // First of all the recipes, for whoever runs some elsewhere.
+        for job in jobs.iter().filter(|job| !job.file.exists()) {
+            job.write()?;
+        }
+        for job in jobs {
+            job.run(self.spec)?;
         }
         let left = self.left()?;
         if left > 0 {

@@ -168,6 +168,7 @@ impl Job {
             data_sha256: String,
             tokenizer_sha256: String,
             source_sha256: Option<String>,
+            growth_sha256: Option<String>,
             measured: Measured,
         }
         #[derive(Deserialize)]
@@ -194,6 +195,7 @@ impl Job {
             data_sha256: run.data_sha256,
             measured: run.measured,
             source_sha256: run.source_sha256,
+            growth_sha256: run.growth_sha256,
         };
         if let Some(what) = self.basis.changed_since(&was) {
             let message = format!("{}: since it was begun, {what} has changed", out.display());

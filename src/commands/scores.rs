@@ -71,7 +71,12 @@ impl Measures {
         config: &Gpt2Config,
     ) -> Result<(ModelScore, ModelItems)> {
         let text = text_loss(model, &self.val, self.windows, None, &self.device)?;
-        let tasks = self.task_items(model)?;
+        // A model that is not finite has no likeliest choice: its loss says enough.
+        let tasks = if text.loss.loss.is_finite() {
+            self.task_items(model)?
+        } else {
+            Vec::new()
+        };
         let score = ModelScore {
             model: name,
             n_layer: config.n_layer,

@@ -10,15 +10,14 @@ use scale_ckpt::compare::search::{
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
-use scale_ckpt::eval::score::ModelScore;
 use scale_ckpt::growth::{GrowthPlan, plan_file};
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
 use scale_ckpt::report::{html, markdown, search, text};
 use scale_ckpt::run::BEFORE_FILE;
 use scale_ckpt::{Result, VERSION};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::experiment::{Allowance, Ending, Job, fit, named_in, read};
 use super::shared::{print, print_json};
@@ -273,11 +272,11 @@ fn climb(
 
 /// The validation loss of the grown model before training.
 fn first_loss(job: &Job) -> Result<f64> {
-    #[derive(Deserialize)]
-    struct Before {
-        models: Vec<ModelScore>,
-    }
-    let before: Option<Before> = read(&job.recipe.out.join(BEFORE_FILE))?;
-    let grown = before.and_then(|before| before.models.last()?.val);
-    Ok(grown.map_or(f64::INFINITY, |val| val.loss))
+    let before: Option<Value> = read(&job.recipe.out.join(BEFORE_FILE))?;
+    let grown = before
+        .as_ref()
+        .and_then(|before| before["models"].as_array()?.last());
+    // A loss that is not finite has no number in JSON.
+    let loss = grown.and_then(|grown| grown["val"]["loss"].as_f64());
+    Ok(loss.unwrap_or(f64::INFINITY))
 }

@@ -115,6 +115,7 @@ pub fn basis(recipe: &Recipe, spec: DeviceSpec, name: &str) -> Result<Basis> {
         data_sha256: ready.data_sha256,
         measured: ready.measures.describe(),
         source_sha256: ready.start.source_sha256()?,
+        growth_sha256: Some(ready.start.growth_sha256()),
     })
 }
 
@@ -144,6 +145,7 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
         "data_sha256": data_sha256,
         "source_sha256": source_sha256,
         "tokenizer_sha256": start.tokenizer.sha256(),
+        "growth_sha256": start.growth_sha256(),
         "measured": measures.describe(),
         "device": spec.to_string(),
         "steps": account.steps(),

@@ -133,13 +133,15 @@ pub fn crossing(differences: &[(f64, Sample)]) -> Option<Crossing> {
             },
         )
     });
-    let high = (from..=last).find_map(|i| {
-        let here = bound(i, 1).filter(|&high| high < 0.0)?;
-        let previous = i.checked_sub(1).and_then(|j| Some((j, bound(j, 1)?)));
-        Some(match previous {
-            Some((j, before)) if before >= 0.0 => root(point(j, before), point(i, here)),
-            _ => differences[i].0,
-        })
+    // The last cost at which the interval still holds zero, or lies above; after it, if there is
+    // an after.
+    let undecided = (before..=last)
+        .rev()
+        .find(|&i| bound(i, 1).is_none_or(|high| high >= 0.0));
+    let high = undecided.and_then(|i| {
+        let here = bound(i, 1)?;
+        let next = (i < last).then(|| bound(i + 1, 1))??;
+        Some(root(point(i, here), point(i + 1, next)))
     });
     let has_interval = differences[before].1.interval.is_some();
     let ends = [
@@ -248,6 +250,29 @@ mod tests {
         assert!((cost - 2.0).abs() < 1e-12);
         assert!((low - 1.7516).abs() < 1e-3, "{low}");
         assert!((high - 2.2484).abs() < 1e-3, "{high}");
+    }
+
+    /// An interval that left zero and came back is open.
+    #[test]
+    fn an_interval_ends_where_it_holds_zero_for_the_last_time() {
+        let sample = |mean: f64| Sample {
+            values: vec![mean; 3],
+            mean,
+            deviation: Some(0.1),
+            interval: Some([mean - 0.5, mean + 0.5]),
+        };
+        let found = [(0.0, sample(1.0)), (1.0, sample(-1.0)), (2.0, sample(-0.1))];
+        let found = crossing(&found).unwrap();
+        assert!(
+            matches!(
+                found,
+                Crossing::At {
+                    interval: Some([Some(_), None]),
+                    ..
+                }
+            ),
+            "{found:?}"
+        );
     }
 
     #[test]

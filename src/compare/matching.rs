@@ -77,7 +77,7 @@ fn arm_name(run: &RunRecord) -> String {
 ///
 /// # Errors
 /// Names the first two runs that do not match, what of them differs, and how.
-pub fn check(arms: &[ArmRuns]) -> Result<Vec<String>> {
+pub fn check(arms: &[ArmRuns], control: &str) -> Result<Vec<String>> {
     let runs = || arms.iter().flat_map(|arm| &arm.runs);
     let Some(first) = runs().next() else {
         return Err(Error::usage("no finished run to compare"));
@@ -113,23 +113,28 @@ pub fn check(arms: &[ArmRuns]) -> Result<Vec<String>> {
             || note.matches(", ").count() > 1
     });
     let seeds = |arm: &ArmRuns| -> Vec<u64> { arm.runs.iter().map(|r| r.recipe.seed).collect() };
-    let expected = seeds(&arms[0]);
-    for arm in &arms[1..] {
+    let Some(reference) = arms.iter().find(|arm| arm.name == control) else {
+        return Ok(notes);
+    };
+    let expected = seeds(reference);
+    for arm in arms
+        .iter()
+        .filter(|arm| arm.name != control && !arm.runs.is_empty())
+    {
         let found = seeds(arm);
-        if !found.is_empty()
-            && !found.iter().any(|seed| expected.contains(seed))
-            && !expected.is_empty()
-        {
+        let shared = found.iter().any(|seed| expected.contains(seed));
+        if !shared && arm.diverged.is_empty() && reference.diverged.is_empty() {
             let message = format!(
-                "{} has seeds {found:?}, {} has {expected:?}: with none in common, their data orders differ",
-                arm.name, arms[0].name
+                "{} has seeds {found:?}, {control} has {expected:?}: with none in common, their data orders differ",
+                arm.name
             );
             return Err(Error::Failed { message });
         }
         if found != expected {
             notes.push(format!(
-                "{} has seeds {found:?}, {} has {expected:?}: differences are of the seeds they share",
-                arm.name, arms[0].name
+                "{} has seeds {found:?}, {control} has {expected:?}: differences are of the seeds they share{}",
+                arm.name,
+                if shared { "" } else { ", which are none" }
             ));
         }
     }
@@ -150,14 +155,19 @@ pub struct Basis {
     /// Hash of the source's weights, where there is a source. Arms may differ in it, runs of an
     /// arm may not.
     pub source_sha256: Option<String>,
+    /// Hash of how it grows; recipes name plan files, which can change.
+    pub growth_sha256: Option<String>,
 }
 
 impl Basis {
     /// What of a run is not as it is now, if anything.
     pub fn changed_since(&self, run: &Self) -> Option<String> {
         let source = self.source_sha256 != run.source_sha256;
+        let known = self.growth_sha256.is_some() && run.growth_sha256.is_some();
+        let growth = known && self.growth_sha256 != run.growth_sha256;
         let other = differing(self, run).map(|(what, ..)| what);
-        other.or(source.then(|| "the source checkpoint".to_owned()))
+        let other = other.or(source.then(|| "the source checkpoint".to_owned()));
+        other.or(growth.then(|| "the growth plan".to_owned()))
     }
 
     /// Refuses what cannot be compared with this one.

@@ -15,7 +15,7 @@ use super::matching::Basis;
 use crate::certify::Certificate;
 use crate::error::{Error, Result};
 use crate::eval::report;
-use crate::eval::score::{Measured, ModelItems, ModelScore, TaskScore};
+use crate::eval::score::{ItemScore, Measured, ModelItems, ModelScore, TaskScore};
 use crate::recipe::Recipe;
 use crate::run::{ITEMS_FILE, REPORT_FILE, RUN_FILE};
 
@@ -76,6 +76,8 @@ pub struct RunRecord {
     pub tokenizer_sha256: String,
     /// Hash of the source's weights, where there is a source.
     pub source_sha256: Option<String>,
+    /// Hash of how it grows, where the record has it.
+    pub growth_sha256: Option<String>,
     /// What it was measured on.
     pub measured: Measured,
     /// Where it ran.
@@ -106,6 +108,7 @@ struct RunFile {
     data_sha256: String,
     tokenizer_sha256: String,
     source_sha256: Option<String>,
+    growth_sha256: Option<String>,
     measured: Measured,
     device: String,
     steps: u64,
@@ -149,6 +152,19 @@ impl RunRecord {
             return Err(Error::invalid(path.display(), "the run is not finished")
                 .with_hint("the command that began it goes on with it"));
         }
+        // Whatever else the record says, nothing is divided by zero or beyond 64 bits.
+        let fits = run.recipe.train.check(usize::MAX);
+        fits.map_err(|message| Error::invalid(path.join(RUN_FILE).display(), message))?;
+        let items: ModelItems = read_json(path, ITEMS_FILE)?;
+        if !items
+            .tasks
+            .iter()
+            .flat_map(|(_, items)| items)
+            .all(ItemScore::is_sound)
+        {
+            let message = "a score that cannot be";
+            return Err(Error::invalid(path.join(ITEMS_FILE).display(), message));
+        }
         let mut report: ReportFile = read_json(path, REPORT_FILE)?;
         let unfinished = || Error::invalid(path.join(REPORT_FILE).display(), "no scores in it");
         let after = report.models.pop().ok_or_else(unfinished)?;
@@ -167,13 +183,14 @@ impl RunRecord {
             data_sha256: run.data_sha256,
             tokenizer_sha256: run.tokenizer_sha256,
             source_sha256: run.source_sha256,
+            growth_sha256: run.growth_sha256,
             measured: run.measured,
             device: run.device,
             tool_version: run.tool_version,
             source_flops: run.cost.source_flops,
             before: report.models,
             after,
-            items: read_json(path, ITEMS_FILE)?,
+            items,
             series: series.by_name,
             certificate: certificate(path),
         })
@@ -186,11 +203,12 @@ impl RunRecord {
             ..self.recipe.clone()
         };
         format!(
-            "{} {} {:?} {:?}",
+            "{} {} {:?} {:?} {:?}",
             recipe.identity(),
             self.data_sha256,
             self.measured,
-            self.source_sha256
+            self.source_sha256,
+            self.growth_sha256
         )
     }
 
@@ -202,6 +220,7 @@ impl RunRecord {
             data_sha256: self.data_sha256.clone(),
             measured: self.measured.clone(),
             source_sha256: self.source_sha256.clone(),
+            growth_sha256: self.growth_sha256.clone(),
         }
     }
 
@@ -246,7 +265,12 @@ fn read_json<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<T> {
     let text = match fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let message = format!("no run, or one that is not finished: {name} is missing");
-            return Err(Error::invalid(dir.display(), message));
+            let error = Error::invalid(dir.display(), message);
+            return Err(if dir.join("runs").is_dir() {
+                error.with_hint(format!("name the runs in it: {}/runs/*", dir.display()))
+            } else {
+                error
+            });
         }
         read => read.map_err(Error::io("read", &path))?,
     };

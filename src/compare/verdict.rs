@@ -14,6 +14,7 @@ pub fn of(found: &Findings) -> Vec<String> {
     let losses = || found.differences.iter().filter(|d| d.metric == VAL_LOSS);
     let mut sentences = answer(found, &losses().collect::<Vec<_>>());
     sentences.extend(best_of_kinds(found));
+    sentences.extend(above_the_source(found));
     sentences.extend(losses().map(|d| against_control(found, d)));
     sentences.extend(tasks(found));
     sentences.extend(diverged(found));
@@ -130,6 +131,19 @@ fn best_of_kinds(found: &Findings) -> Option<String> {
             "The lowest mean of each kind for as many {}: {}.",
             found.ledger.unit(),
             best.join(", ")
+        )
+    })
+}
+
+/// Says so where training made nothing better than the source was.
+fn above_the_source(found: &Findings) -> Option<String> {
+    let losses = |arm: &ArmFindings| Some((arm.last(VAL_LOSS)?.mean, arm.source_loss?));
+    let of_source: Vec<(f64, f64)> = found.arms.iter().filter_map(losses).collect();
+    let all_above = of_source.iter().all(|(last, source)| last > source);
+    let (_, source) = of_source.first()?;
+    all_above.then(|| {
+        format!(
+            "No arm ends below the source's validation loss, {source:.4}: the budget is too small, or the rates are too high, for training to pay."
         )
     })
 }
@@ -265,11 +279,13 @@ fn tasks(found: &Findings) -> Vec<String> {
             let all = found.differences.iter().filter(|d| d.metric == metric);
             let arms = all.filter(|d| d.outcome == outcome);
             let points = |d: &Difference| {
-                format!(
-                    "{} ({:+.2} points)",
-                    with_seeds(d),
-                    100.0 * d.over_seeds.mean
-                )
+                let compute = match d.compute {
+                    Compute::EqualAdditional => "",
+                    Compute::EqualTotal => ", FLOPs equal with the source's",
+                    Compute::Unequal => ", at another amount of compute",
+                };
+                let points = 100.0 * d.over_seeds.mean;
+                format!("{} ({points:+.2} points{compute})", with_seeds(d))
             };
             arms.map(points).collect()
         };
@@ -295,7 +311,11 @@ fn tasks(found: &Findings) -> Vec<String> {
 /// Arms whose runs did not all come to their end.
 fn diverged(found: &Findings) -> Vec<String> {
     let of = |(name, lost, all): &(String, usize, usize)| {
-        format!("{lost} of {all} runs of {name} diverged: its figures are of the others.")
+        if lost == all {
+            format!("Every run of {name} diverged: it has no figures.")
+        } else {
+            format!("{lost} of {all} runs of {name} diverged: its figures are of the others.")
+        }
     };
     found.diverged.iter().map(of).collect()
 }
@@ -314,8 +334,13 @@ fn caution(found: &Findings) -> String {
         1 => "One seed: intervals are over windows and items alone, and what another seed would give is not known".to_owned(),
         n => format!("{n} seeds"),
     };
+    let comparisons = if count == 1 {
+        "comparison"
+    } else {
+        "comparisons"
+    };
     format!(
-        "{seeds}; {count} comparisons at 5 % each, not corrected for their number: about {:.1} of them would show a difference by chance.",
+        "{seeds}; {count} {comparisons} at 5 % each, not corrected for their number: at most about {:.2} of them would show a difference by chance.",
         0.05 * count as f64
     )
 }

@@ -42,6 +42,8 @@ pub struct Interval {
     pub mean: f64,
     /// Single values, as of seeds.
     pub values: Vec<f64>,
+    /// Whether it is decided.
+    pub decided: bool,
     /// Its interval over seeds.
     pub over_seeds: Option<[f64; 2]>,
     /// Its interval over items.

@@ -186,6 +186,7 @@ fn differences(found: &Findings) -> Section {
         label: d.arm.clone(),
         mean: d.over_seeds.mean,
         values: d.over_seeds.values.clone(),
+        decided: d.outcome != Outcome::Undecided,
         over_seeds: d.over_seeds.interval,
         over_items: d.over_items,
     });
@@ -476,7 +477,7 @@ pub fn claims_table(claims: &[crate::compare::findings::CostClaim]) -> Option<Ta
             ]
         })
         .collect();
-    table.note = "C_inc / C_full: cost of the incremental stages beside training the whole model on as many tokens T. T_cont / T: continual training that equal compute leaves. The formulas are the paper's, (3S + 5) / (8S) and 5/8 (1 − 1/S), of stages of n_layer / S layers; where S does not divide n_layer, the stages that can be run differ from them. FLOPs count the head, attention, and a backward pass of twice the forward pass where weights train.".into();
+    table.note = "C_inc / C_full: cost of the incremental stages beside training the whole model on as many tokens T. T_cont / T: continual training that equal compute leaves. The formulas are the paper's, (3S + 5) / (8S) and 5/8 (1 − 1/S), of stages of n_layer / S layers that freeze the others for half their tokens; where S does not divide n_layer, the stages that can be run differ from them. FLOPs count the head, attention, and a backward pass of twice the forward pass where weights train.".into();
     Some(table)
 }
 

@@ -292,7 +292,7 @@
         const inside = (v) => Math.max(-most, Math.min(most, v));
         const group = svg("g", {}, svg("text", { class: "label", x: left - 12, y: at + 5, "text-anchor": "end" }, row.label));
         group.append(svg("rect", { x: 0, y: at - 17, width: WIDTH, height: 34, fill: "transparent" }));
-        const shade = row.mean < 0 ? "var(--good)" : "var(--bad)";
+        const shade = !row.decided ? "var(--soft)" : row.mean < 0 ? "var(--good)" : "var(--bad)";
         if (Math.abs(row.mean) > most) {
           const edge = frame.toX(Math.sign(row.mean) * most);
           const away = row.mean > 0 ? "end" : "start";
@@ -321,7 +321,7 @@
       figure.append(
         html("div", { class: "controls" }, html("label", {}, html("input", { type: "checkbox", checked: "", onchange: (event) => draw(event.target.checked) }), "only as far as the nearer arms")),
       );
-    figure.append(canvas, html("p", { class: "note" }, "Large dots are means, small ones runs; thin lines 95 % intervals over seeds, broad ones over windows."));
+    figure.append(canvas, html("p", { class: "note" }, "Large dots are means, small ones runs; thin lines 95 % intervals over seeds, broad ones over windows. Grey: undecided."));
     draw(far.length > 0);
   };
 
