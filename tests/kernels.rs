@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use scale_ckpt::kernels::{self, plain};
@@ -14,6 +14,15 @@ use scale_ckpt::model::weights::to_host;
 use support::assert_close;
 
 const RELATIVE: f64 = 4e-6;
+
+/// Seeds the device's one source of random numbers, and keeps it from the other tests until what
+/// is returned is dropped: drawn from in turns by chance, it would give other inputs every time.
+fn seeded(device: &Device, seed: u64) -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    device.seed(seed);
+    turn
+}
 
 fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.5), device).require_grad()
@@ -62,7 +71,7 @@ fn compare<const D: usize>(
 #[test]
 fn gelu() {
     let device = Device::flex().autodiff();
-    device.seed(1);
+    let _turn = seeded(&device, 1);
     for n in [1, 17, 40_000] {
         let x = random([n], &device);
         compare(
@@ -77,7 +86,7 @@ fn gelu() {
 #[test]
 fn linear() {
     let device = Device::flex().autodiff();
-    device.seed(6);
+    let _turn = seeded(&device, 6);
     for (b, t, d, f) in [(1, 1, 1, 1), (2, 5, 7, 3), (3, 70, 96, 130)] {
         let inputs = [
             random([b * t * d], &device),
@@ -103,7 +112,7 @@ fn linear() {
 #[test]
 fn causal_attention() {
     let device = Device::flex().autodiff();
-    device.seed(7);
+    let _turn = seeded(&device, 7);
     // Groups of 64 queries: one, exactly one, and several with a short last one.
     for (b, t, h, s) in [
         (1, 1, 1, 1),
@@ -126,7 +135,7 @@ fn causal_attention() {
 #[test]
 fn embed() {
     let device = Device::flex().autodiff();
-    device.seed(8);
+    let _turn = seeded(&device, 8);
     let (v, p, d, b, t, start) = (11, 9, 6, 3, 5, 2);
     let inputs = [random([v * d], &device), random([p * d], &device)];
     let ids: Vec<i64> = (0..b * t).map(|i| ((i * i + 3) % v) as i64).collect();
@@ -161,7 +170,7 @@ fn embed() {
 #[test]
 fn frozen_inputs_change_no_other_gradient() {
     let device = Device::flex().autodiff();
-    device.seed(9);
+    let _turn = seeded(&device, 9);
     let (n, d, f) = (37, 12, 20);
     let values: Vec<Tensor<1>> = [n * d, d * f, f, d, f * d]
         .map(|n| random([n], &device).detach())
@@ -196,7 +205,7 @@ fn frozen_inputs_change_no_other_gradient() {
 #[test]
 fn updates() {
     let device = Device::flex();
-    device.seed(10);
+    let _turn = seeded(&device, 10);
     for n in [1, 1000, 40_001] {
         let random = || Tensor::<1>::random([n], Distribution::Normal(0.0, 1.0), &device);
         let (p, m, v, grad) = (random(), random(), random().powi_scalar(2), random());
@@ -231,7 +240,7 @@ fn updates() {
 #[test]
 fn layer_norm() {
     let device = Device::flex().autodiff();
-    device.seed(2);
+    let _turn = seeded(&device, 2);
     for (b, t, d) in [(1, 1, 3), (2, 7, 32), (3, 50, 240), (1, 9, 1601)] {
         let inputs = [
             random([b * t * d], &device),
@@ -257,7 +266,7 @@ fn layer_norm() {
 #[test]
 fn causal_softmax() {
     let device = Device::flex().autodiff();
-    device.seed(3);
+    let _turn = seeded(&device, 3);
     // U > T is a cache of U - T tokens.
     for (b, h, t, u) in [
         (1, 1, 1, 1),
@@ -279,7 +288,7 @@ fn causal_softmax() {
 #[test]
 fn linear_cross_entropy() {
     let device = Device::flex().autodiff();
-    device.seed(4);
+    let _turn = seeded(&device, 4);
     // The last two are longer than one chunk of logits.
     for (n, d, v) in [
         (1, 4, 5),
@@ -319,7 +328,7 @@ fn linear_cross_entropy() {
 #[test]
 fn chunked_linear_cross_entropy() {
     let device = Device::flex().autodiff();
-    device.seed(5);
+    let _turn = seeded(&device, 5);
     let (n, d, v) = (5000, 6, 40);
     let inputs = [random([n * d], &device), random([v * d], &device)];
     let targets: Vec<i64> = (0..n).map(|i| ((i * 31) % v) as i64).collect();
@@ -371,7 +380,7 @@ fn assert_near<const D: usize>(what: &str, found: Tensor<D>, wanted: Tensor<D>) 
 #[test]
 fn packed_attention() {
     let device = Device::flex();
-    device.seed(8);
+    let _turn = seeded(&device, 8);
     let piece = |prefix: std::ops::Range<usize>, own| kernels::Piece { prefix, own };
     // A document of its own; two continuations of one, the second longer than a group of
     // queries; a single token.
@@ -395,7 +404,7 @@ fn packed_attention() {
 #[test]
 fn scores_of_targets() {
     let device = Device::flex();
-    device.seed(9);
+    let _turn = seeded(&device, 9);
     // More columns than are taken at a time, and fewer.
     for (v, d) in [(9001, 16), (50, 16)] {
         let normal = Distribution::Normal(0.0, 1.5);
