@@ -1,6 +1,6 @@
 //! What a run has cost after any of its steps, in both accounts: a pure function of its stages.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Gpt2Config;
 use crate::ledger::{self, LayerPasses};
@@ -8,7 +8,7 @@ use crate::stages::PlannedStage;
 use crate::train::TrainConfig;
 
 /// A cost in two accounts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// Floating-point operations of forward and backward pass: see [`ledger`].
     pub flops: f64,

@@ -13,13 +13,15 @@ use scale_ckpt::durable;
 use scale_ckpt::error::Error;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{ModelSource, Recipe};
-use scale_ckpt::report::{comparison, html, markdown, table, text};
+use scale_ckpt::report::{comparison, table, text};
 use scale_ckpt::run::RUN_FILE;
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, read, settled};
+use super::experiment::{
+    Allowance, Budgeted, Ending, Job, fit, named_in, read, settled, write_report,
+};
 use super::plan::{duration, missing_data};
 use super::shared::{bytes, print, print_json, thousands};
 use super::start::Start;
@@ -206,15 +208,7 @@ impl Comparison {
                 return Err(Error::usage(message).with_hint("choose another --out"));
             }
             std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
-            let document = comparison::document(&found);
-            durable::write_json(&out.join("report.json"), &found)?;
-            let texts = [
-                ("report.md", markdown::render(&document)),
-                ("report.html", html::render(&document)),
-            ];
-            for (name, text) in texts {
-                durable::write_file(&out.join(name), text.as_bytes())?;
-            }
+            write_report(out, &found, &comparison::document(&found))?;
         }
         if as_json {
             return print_json(&found);
@@ -670,13 +664,8 @@ impl Experiment {
         scale_lr(&mut recipe, factor);
         recipe.seed = seed;
         let name = format!("{}-seed-{seed}", arm.name);
-        recipe.out = self.config.out.join("runs").join(&name);
-        Job {
-            file: self.config.out.join("recipes").join(format!("{name}.toml")),
-            name,
-            recipe,
-            basis: self.bases[&arm.name].clone(),
-        }
+        let basis = self.bases[&arm.name].clone();
+        Job::new(&self.config.out, "runs", name, recipe, basis)
     }
 
     /// The short runs that decide an arm's learning rate, by factor.
@@ -688,16 +677,10 @@ impl Experiment {
             let mut recipe = trial(&arm.budgeted.recipe, sweep.share, factor);
             recipe.seed = self.config.seeds[0];
             let name = format!("{}-lr-x{factor}", arm.name);
-            recipe.out = self.config.out.join("sweep").join(&name);
             // Trials are scored on the text alone.
             let mut basis = self.bases[&arm.name].clone();
             basis.measured.tasks.clear();
-            let job = Job {
-                file: self.config.out.join("recipes").join(format!("{name}.toml")),
-                name,
-                recipe,
-                basis,
-            };
+            let job = Job::new(&self.config.out, "sweep", name, recipe, basis);
             (factor, job)
         };
         sweep.lr_factors.iter().map(trial).collect()

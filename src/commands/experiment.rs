@@ -4,20 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
+use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::Gpt2Config;
 use scale_ckpt::compare::budget::{self, Fit, Ledger, Spent};
 use scale_ckpt::compare::config::loaded;
 use scale_ckpt::compare::matching::Basis;
-use scale_ckpt::compare::record::DIVERGED_FILE;
+use scale_ckpt::compare::record::{DIVERGED_FILE, ReportFile, RunFile};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
-use scale_ckpt::eval::score::{Measured, ModelScore};
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
+use scale_ckpt::report::{Document, html, markdown};
 use scale_ckpt::run::{REPORT_FILE, RUN_FILE};
 use scale_ckpt::stages::Origin;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::plan::{Needs, needs};
@@ -91,23 +92,21 @@ pub fn fit(
 
 /// A recipe with the tokens that it has.
 pub fn settled(recipe: Recipe, spec: DeviceSpec, probe: bool) -> Result<Budgeted> {
-    let (unplanned, new_layers) = Start::unplanned(&recipe)?;
-    let config = unplanned.config.clone();
-    let fits = recipe.train.check(config.n_positions);
-    fits.map_err(|message| Error::invalid("recipe", message))?;
     let start = Start::prepare(&recipe)?;
     let needs = needs(&recipe, &start, spec, probe)?;
     let timed = needs.timed.as_ref().ok();
     let seconds_per_flop = timed.map(|timed| 1.0 / timed.flops_per_s);
-    let origin = Origin {
-        config: &config,
-        new_layers,
-    };
+    let account = Account::new(&start.stages, &start.config, &recipe.train);
+    let first = &start.stages[0];
+    let depth = first
+        .growth
+        .as_ref()
+        .map_or(first.n_layer, |plan| plan.source_n_layer);
     Ok(Budgeted {
-        spent: budget::spent(&recipe, &origin, seconds_per_flop)?,
+        spent: Spent::of(&account, &recipe.train, seconds_per_flop),
         source_flops: start.source_cost(&recipe).0,
         n_layer: start.stages.last().map_or(0, |stage| stage.n_layer),
-        config,
+        config: start.config.with_n_layer(depth),
         needs,
         seconds_per_flop,
         recipe,
@@ -157,52 +156,43 @@ pub enum Ending {
 }
 
 impl Job {
+    /// The run `name` of an experiment in `out`, in its folder `kind`.
+    pub fn new(out: &Path, kind: &str, name: String, mut recipe: Recipe, basis: Basis) -> Self {
+        recipe.out = out.join(kind).join(&name);
+        Self {
+            file: out.join("recipes").join(format!("{name}.toml")),
+            name,
+            recipe,
+            basis,
+        }
+    }
+
     /// What became of it, if it is over.
     ///
     /// # Errors
     /// Its folder holds a run of another recipe.
     pub fn ending(&self) -> Result<Option<Ending>> {
         #[derive(Deserialize)]
-        struct Run {
-            recipe: Recipe,
-            data_sha256: String,
-            tokenizer_sha256: String,
-            source_sha256: Option<String>,
-            growth_sha256: Option<String>,
-            measured: Measured,
-        }
-        #[derive(Deserialize)]
-        struct Report {
-            models: Vec<ModelScore>,
-        }
-        #[derive(Deserialize)]
         struct Diverged {
             message: String,
         }
         let out = &self.recipe.out;
-        let Some(run) = read::<Run>(&out.join(RUN_FILE))? else {
+        if !out.join(RUN_FILE).exists() {
             return Ok(None);
-        };
+        }
+        let run = RunFile::read(out)?;
         if run.recipe.identity() != self.recipe.identity() {
             let message = format!("{} holds a run of another recipe", out.display());
             return Err(Error::usage(message).with_hint(
                 "the comparison or the program has changed since: choose another `out`, or remove that folder",
             ));
         }
-        let was = Basis {
-            name: self.name.clone(),
-            tokenizer_sha256: run.tokenizer_sha256,
-            data_sha256: run.data_sha256,
-            measured: run.measured,
-            source_sha256: run.source_sha256,
-            growth_sha256: run.growth_sha256,
-        };
-        if let Some(what) = self.basis.changed_since(&was) {
+        if let Some(what) = self.basis.changed_since(&run.basis(self.name.clone())) {
             let message = format!("{}: since it was begun, {what} has changed", out.display());
             return Err(Error::usage(message)
                 .with_hint("change it back, choose another `out`, or remove that folder"));
         }
-        if let Some(report) = read::<Report>(&out.join(REPORT_FILE))? {
+        if let Some(report) = read::<ReportFile>(&out.join(REPORT_FILE))? {
             let loss = report.models.last().and_then(|model| Some(model.val?.loss));
             return Ok(loss.map(Ending::Finished));
         }
@@ -288,4 +278,20 @@ pub fn named_in(error: Error, what: &str) -> Error {
         },
         error => error,
     }
+}
+
+/// Writes a report as JSON, Markdown and a page into an experiment's folder.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_report(out: &Path, found: &impl Serialize, document: &Document) -> Result<()> {
+    durable::write_json(&out.join(REPORT_FILE), found)?;
+    let texts = [
+        ("report.md", markdown::render(document)),
+        ("report.html", html::render(document)),
+    ];
+    for (name, text) in texts {
+        durable::write_file(&out.join(name), text.as_bytes())?;
+    }
+    Ok(())
 }

@@ -13,13 +13,13 @@ use scale_ckpt::error::Error;
 use scale_ckpt::growth::{GrowthPlan, plan_file};
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
-use scale_ckpt::report::{html, markdown, search, text};
+use scale_ckpt::report::{search, text};
 use scale_ckpt::run::BEFORE_FILE;
 use scale_ckpt::{Result, VERSION};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::experiment::{Allowance, Ending, Job, fit, named_in, read};
+use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, read, write_report};
 use super::shared::{print, print_json};
 use super::start::Start;
 use super::train;
@@ -116,21 +116,14 @@ impl Args {
         };
         let document = search::document(&rungs, &ranked, &told, &config);
         let out = &config.out;
-        durable::write_json(&out.join("report.json"), &found)?;
+        write_report(out, &found, &document)?;
         let winner = format!(
             "# {}, the winner of a search over {} candidates by scale-ckpt {VERSION}.\n{}",
             ranked[0].name,
             ranked.len(),
             plan_file::render(&plan)?
         );
-        let files = [
-            ("report.md", markdown::render(&document)),
-            ("report.html", html::render(&document)),
-            (WINNER, winner),
-        ];
-        for (name, text) in files {
-            durable::write_file(&out.join(name), text.as_bytes())?;
-        }
+        durable::write_file(&out.join(WINNER), winner.as_bytes())?;
         if self.json {
             return print_json(&found);
         }
@@ -178,6 +171,18 @@ fn same<'a>(planned: &'a [(Named, GrowthPlan)], plan: &GrowthPlan) -> Option<&'a
     Some(&named.name)
 }
 
+/// A candidate's recipe with as many steps as are paid for.
+fn paid(recipe: Recipe, flops: f64, spec: DeviceSpec, name: &str) -> Result<Budgeted> {
+    let allowance = Allowance {
+        ledger: Ledger::Flops,
+        amount: flops,
+        fit: Fit::Last,
+        seconds_per_flop: None,
+    };
+    fit(recipe, allowance, spec, false)
+        .map_err(|error| named_in(error, &format!("candidate `{name}`")))
+}
+
 fn candidate(
     config: &SearchConfig,
     named: Named,
@@ -186,14 +191,7 @@ fn candidate(
     spec: DeviceSpec,
 ) -> Result<Candidate> {
     let recipe = config.recipe_of(&named)?;
-    let allowance = Allowance {
-        ledger: Ledger::Flops,
-        amount: flops,
-        fit: Fit::Last,
-        seconds_per_flop: None,
-    };
-    let budgeted = fit(recipe, allowance, spec, false)
-        .map_err(|error| named_in(error, &format!("candidate `{}`", named.name)))?;
+    let budgeted = paid(recipe, flops, spec, &named.name)?;
     let what = format!("candidate `{}`", named.name);
     Ok(Candidate {
         basis: train::basis(&budgeted.recipe, spec, &what)?,
@@ -229,25 +227,10 @@ fn climb(
             let mut recipe = own.recipe.clone();
             // Warm-up in proportion, and then as many steps as are paid for.
             budget::scale(&mut recipe, rung.flops / last);
-            let allowance = Allowance {
-                ledger: Ledger::Flops,
-                amount: rung.flops,
-                fit: Fit::Last,
-                seconds_per_flop: None,
-            };
-            let mut recipe = fit(recipe, allowance, spec, false)
-                .map_err(|error| named_in(error, &format!("candidate `{}`", entry.name)))?
-                .recipe;
+            let mut recipe = paid(recipe, rung.flops, spec, &entry.name)?.recipe;
             recipe.train.keep = 1;
             let name = format!("{}-rung-{number}", entry.name);
-            recipe.out = config.out.join("runs").join(&name);
-            let file = config.out.join("recipes").join(format!("{name}.toml"));
-            let job = Job {
-                name,
-                recipe,
-                file,
-                basis: own.basis.clone(),
-            };
+            let job = Job::new(&config.out, "runs", name, recipe, own.basis.clone());
             let ending = job.run(spec)?;
             if number == 1 {
                 entry.losses.push(first_loss(&job)?);

@@ -15,6 +15,7 @@ use scale_ckpt::growth::GrowthPlan;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::progress::{DownloadMeter, eprint_line};
 use scale_ckpt::recipe::{self, LoadedRecipe};
+pub use scale_ckpt::report::thousands;
 use serde::Serialize;
 
 /// A recipe, with what the command line changes of it.
@@ -120,34 +121,7 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&serde_json::to_string_pretty(value).expect("a report serializes"))
 }
 
-/// A count with thousands separated.
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let first = digits.len() % 3;
-    let mut out = digits[..first].to_owned();
-    for (i, digit) in digits[first..].chars().enumerate() {
-        if i % 3 == 0 && !out.is_empty() {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// Bytes in a readable unit.
 pub fn bytes(n: u64) -> String {
     indicatif::HumanBytes(n).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_are_separated() {
-        assert_eq!(
-            [0, 12, 999, 1000, 124_439_808].map(thousands),
-            ["0", "12", "999", "1,000", "124,439,808"]
-        );
-    }
 }

@@ -8,7 +8,7 @@ use crate::account::Account;
 use crate::error::{Error, Result, printable};
 use crate::recipe::Recipe;
 use crate::stages::{self, Origin, StageConfig};
-use crate::train::MAX_TOKENS;
+use crate::train::{MAX_TOKENS, TrainConfig};
 
 /// What compute is counted in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +89,18 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// What an account comes to in the end.
+    pub fn of(account: &Account, train: &TrainConfig, seconds_per_flop: Option<f64>) -> Self {
+        let total = account.total();
+        Self {
+            steps: account.steps(),
+            tokens: account.steps() * train.batch_tokens,
+            flops: total.flops,
+            layer_passes: total.layer_passes,
+            seconds: seconds_per_flop.map(|rate| rate * total.flops),
+        }
+    }
+
     /// In a ledger; none where the time is not known.
     pub fn in_ledger(&self, ledger: Ledger) -> Option<f64> {
         match ledger {
@@ -100,21 +112,11 @@ impl Spent {
     }
 }
 
-/// What a recipe spends on a model like that of `origin`; `seconds_per_flop` where it is known.
-///
-/// # Errors
-/// The recipe cannot be run.
-pub fn spent(recipe: &Recipe, origin: &Origin<'_>, seconds_per_flop: Option<f64>) -> Result<Spent> {
+/// What a recipe spends on a model like that of `origin`.
+fn spent(recipe: &Recipe, origin: &Origin<'_>, seconds_per_flop: Option<f64>) -> Result<Spent> {
     let stages = stages::plan(&recipe.train, &recipe.stages, recipe.grow.as_ref(), origin)?;
     let account = Account::new(&stages, origin.config, &recipe.train);
-    let total = account.total();
-    Ok(Spent {
-        steps: account.steps(),
-        tokens: account.steps() * recipe.train.batch_tokens,
-        flops: total.flops,
-        layer_passes: total.layer_passes,
-        seconds: seconds_per_flop.map(|rate| rate * total.flops),
-    })
+    Ok(Spent::of(&account, &recipe.train, seconds_per_flop))
 }
 
 /// Gives a recipe as many whole steps as `amount` pays for.
@@ -128,7 +130,7 @@ pub fn fit(
     ledger: Ledger,
     amount: f64,
     seconds_per_flop: Option<f64>,
-) -> Result<Spent> {
+) -> Result<()> {
     let cost = |recipe: &Recipe| -> Result<f64> {
         let spent = spent(&without_schedule(recipe), origin, seconds_per_flop)?;
         let unknown = || Error::usage("a budget in seconds needs passes that are timed");
@@ -185,7 +187,7 @@ pub fn fit(
         }
     }
     *last_tokens(recipe) = paid * batch;
-    spent(recipe, origin, seconds_per_flop)
+    Ok(())
 }
 
 /// Multiplies every number of tokens by `factor`, rounded to whole steps.

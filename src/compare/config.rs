@@ -184,12 +184,8 @@ impl CompareConfig {
         if self.arms.is_empty() {
             return Err("there is no [[arm]]".into());
         }
-        for (i, arm) in self.arms.iter().enumerate() {
-            check_name("an arm", &arm.name)?;
-            if self.arms[..i].iter().any(|other| other.name == arm.name) {
-                return Err(format!("two arms are called `{}`", arm.name));
-            }
-        }
+        let names: Vec<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
+        check_names("arm", &names)?;
         let known = |name: &String| self.arms.iter().any(|arm| arm.name == *name);
         for (key, name) in [("control", &self.control), ("budget.arm", &self.budget.arm)] {
             if let Some(name) = name.as_ref().filter(|name| !known(name)) {
@@ -244,11 +240,11 @@ impl CompareConfig {
                 train.remove("tokens");
             } else if !train.contains_key("tokens") {
                 let needed = match (&self.budget.arm, arm.fit) {
-                    (Some(name), _) if *name == arm.name => "it is the budget of all",
-                    (_, Fit::Scale) => "fit = \"scale\" keeps proportions",
-                    _ => "",
+                    (Some(name), _) if *name == arm.name => Some("it is the budget of all"),
+                    (_, Fit::Scale) => Some("fit = \"scale\" keeps proportions"),
+                    _ => None,
                 };
-                if !needed.is_empty() {
+                if let Some(needed) = needed {
                     let message = format!("it has no train.tokens and no stages, but {needed}");
                     return Err(Error::invalid(at, message).with_hint("give it train.tokens"));
                 }
@@ -274,12 +270,23 @@ impl CompareConfig {
     }
 }
 
-/// Names become names of files.
-pub(super) fn check_name(what: &str, name: &str) -> Result<(), String> {
+/// Refuses names that stand twice, or cannot become names of files.
+pub(super) fn check_names(what: &str, names: &[&str]) -> Result<(), String> {
+    for (i, name) in names.iter().enumerate() {
+        check_name(what, name)?;
+        if names[..i].contains(name) {
+            return Err(format!("two {what}s are called `{name}`"));
+        }
+    }
+    Ok(())
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
     if name.is_empty() || name.len() > 60 || !name.chars().all(plain) || name.starts_with('.') {
+        let article = if what == "arm" { "an" } else { "a" };
         return Err(format!(
-            "{what} is called {name:?}: up to 60 letters, digits and - _ . + are expected"
+            "{article} {what} is called {name:?}: up to 60 letters, digits and - _ . + are expected"
         ));
     }
     Ok(())

@@ -126,12 +126,10 @@ pub fn crossing(differences: &[(f64, Sample)]) -> Option<Crossing> {
     // Walking away from the crossing, where the interval's bound leaves zero.
     let low = (0..=before).rev().find_map(|i| {
         let here = bound(i, 0).filter(|&low| low > 0.0)?;
-        Some(
-            match (i + 1..=last).next().and_then(|j| Some((j, bound(j, 0)?))) {
-                Some((j, next)) if next <= 0.0 => root(point(i, here), point(j, next)),
-                _ => differences[i].0,
-            },
-        )
+        Some(match bound(i + 1, 0) {
+            Some(next) if next <= 0.0 => root(point(i, here), point(i + 1, next)),
+            _ => differences[i].0,
+        })
     });
     // The last cost at which the interval still holds zero, or lies above; after it, if there is
     // an after.

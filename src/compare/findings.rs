@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::budget::{Ledger, Spent};
 use super::curve::{Crossing, Curve, crossing, differences};
 use super::matching::ArmRuns;
-use super::record::{RunRecord, VAL_LOSS, higher_is_better};
+use super::record::{RunRecord, VAL_LOSS};
 use super::stats::Sample;
 use super::verdict;
 use crate::account::Account;
@@ -16,7 +16,7 @@ use crate::checkpoint::Gpt2Config;
 use crate::error::{Error, Result};
 use crate::eval::paired;
 use crate::eval::report::{Unit, units};
-use crate::eval::score::{ItemScore, ModelItems};
+use crate::eval::score::{ItemScore, ModelItems, higher_is_better};
 use crate::ledger::{LayerPasses, paper, per_token};
 use crate::recipe::{ModelSource, Recipe};
 use crate::stages::{self, Origin, PlannedStage};
@@ -600,12 +600,7 @@ fn mean_items(metric: &str, runs: &[&ModelItems]) -> Option<Vec<f64>> {
             return Some(items.windows.clone());
         }
         let (task, name) = metric.split_once('/')?;
-        // A perplexity is no mean; its logarithm is.
-        let name = if name == "perplexity" {
-            return None;
-        } else {
-            name
-        };
+        // A perplexity is no mean over items, and so none of their metrics.
         let records: Vec<_> = items.tasks.iter().map(|(record, _)| record).collect();
         let unit: Unit = units(&records).into_iter().find(|unit| unit.name == task)?;
         let scores: Vec<&ItemScore> = unit.tasks.iter().flat_map(|&i| &items.tasks[i].1).collect();

@@ -1,5 +1,7 @@
 //! Which runs can be compared.
 
+use std::collections::BTreeSet;
+
 use super::record::RunRecord;
 use crate::error::{Error, Result};
 use crate::eval::score::Measured;
@@ -82,35 +84,31 @@ pub fn check(arms: &[ArmRuns], control: &str) -> Result<Vec<String>> {
     let Some(first) = runs().next() else {
         return Err(Error::usage("no finished run to compare"));
     };
-    let basis = first.basis();
     for run in runs() {
-        basis.check(&run.basis())?;
+        first.basis.check(&run.basis)?;
     }
     let mut notes = Vec::new();
-    let mut note = |what: &str, of: &dyn Fn(&RunRecord) -> String| {
-        let mut values: Vec<String> = runs().map(of).collect();
-        values.sort();
-        values.dedup();
+    let mut note = |what: &str, of: &dyn Fn(&RunRecord) -> Option<String>| {
+        let values: BTreeSet<String> = runs().filter_map(of).collect();
         if values.len() > 1 {
+            let values: Vec<String> = values.into_iter().collect();
             notes.push(format!("runs differ in {what}: {}", values.join(", ")));
         }
     };
-    note("device", &|run| run.device.clone());
-    note("version of the program", &|run| run.tool_version.clone());
+    note("device", &|run| Some(run.device.clone()));
+    note("version of the program", &|run| {
+        Some(run.tool_version.clone())
+    });
     note("tokens per step", &|run| {
-        run.recipe.train.batch_tokens.to_string()
+        Some(run.recipe.train.batch_tokens.to_string())
     });
     note("order of the data", &|run| {
-        format!("{:?}", run.recipe.data.order).to_lowercase()
+        Some(format!("{:?}", run.recipe.data.order).to_lowercase())
     });
+    // Runs from scratch have none to differ in.
     note("source checkpoint", &|run| {
-        let source = run.source_sha256.as_deref().unwrap_or("from scratch");
-        source.chars().take(12).collect()
-    });
-    notes.retain(|note| {
-        !note.contains("source checkpoint")
-            || !note.contains("from scratch")
-            || note.matches(", ").count() > 1
+        let source = run.basis.source_sha256.as_ref()?;
+        Some(source.chars().take(12).collect())
     });
     let seeds = |arm: &ArmRuns| -> Vec<u64> { arm.runs.iter().map(|r| r.recipe.seed).collect() };
     let Some(reference) = arms.iter().find(|arm| arm.name == control) else {

@@ -12,11 +12,12 @@ use serde_json::Value;
 use super::budget::{Ledger, Spent};
 use super::curve::Curve;
 use super::matching::Basis;
+use crate::account::Cost;
 use crate::certify::Certificate;
 use crate::error::{Error, Result};
 use crate::eval::report;
 use crate::eval::score::{ItemScore, Measured, ModelItems, ModelScore, TaskScore};
-use crate::recipe::Recipe;
+use crate::recipe::{ModelSource, Recipe};
 use crate::run::{ITEMS_FILE, REPORT_FILE, RUN_FILE};
 
 /// Written by experiments where a run diverged, so that it is not tried again.
@@ -54,15 +55,6 @@ impl Point {
     }
 }
 
-/// A cost in two accounts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TwoCosts {
-    /// Floating-point operations.
-    pub flops: f64,
-    /// Layer passes.
-    pub layer_passes: f64,
-}
-
 /// The record of a finished run.
 #[derive(Clone, Debug)]
 pub struct RunRecord {
@@ -70,16 +62,8 @@ pub struct RunRecord {
     pub path: PathBuf,
     /// Its recipe.
     pub recipe: Recipe,
-    /// Hash of the training text.
-    pub data_sha256: String,
-    /// Hash of the tokenizer.
-    pub tokenizer_sha256: String,
-    /// Hash of the source's weights, where there is a source.
-    pub source_sha256: Option<String>,
-    /// Hash of how it grows, where the record has it.
-    pub growth_sha256: Option<String>,
-    /// What it was measured on.
-    pub measured: Measured,
+    /// What it must have in common with others.
+    pub basis: Basis,
     /// Where it ran.
     pub device: String,
     /// What ran it.
@@ -100,11 +84,12 @@ pub struct RunRecord {
     pub certificate: Option<Certificate>,
 }
 
+/// The part of a run's own record that others go by.
 #[derive(Deserialize)]
-struct RunFile {
-    schema: u32,
+pub struct RunFile {
     tool_version: String,
-    recipe: Recipe,
+    /// The recipe.
+    pub recipe: Recipe,
     data_sha256: String,
     tokenizer_sha256: String,
     source_sha256: Option<String>,
@@ -117,13 +102,46 @@ struct RunFile {
 
 #[derive(Deserialize)]
 struct CostFile {
-    additional: TwoCosts,
+    additional: Cost,
     source_flops: Option<f64>,
 }
 
+/// The scores that a run ends with.
 #[derive(Deserialize)]
-struct ReportFile {
-    models: Vec<ModelScore>,
+pub struct ReportFile {
+    /// Of the source, the grown model and the trained one.
+    pub models: Vec<ModelScore>,
+}
+
+impl RunFile {
+    /// Reads it from a run's folder.
+    ///
+    /// # Errors
+    /// There is none, or one of another version.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let value: Value = read_json(dir, RUN_FILE)?;
+        let at = || dir.join(RUN_FILE).display().to_string();
+        let schema = value["schema"].as_u64();
+        if schema != Some(2) {
+            let message = format!("a record of schema {schema:?}, 2 is expected");
+            return Err(Error::invalid(at(), message)
+                .with_hint("run it again with this version of the program"));
+        }
+        serde_json::from_value(value)
+            .map_err(|e| Error::invalid(at(), format!("not a run's record: {e}")))
+    }
+
+    /// What the run must have in common with others; `name` is what it is called.
+    pub fn basis(&self, name: String) -> Basis {
+        Basis {
+            name,
+            tokenizer_sha256: self.tokenizer_sha256.clone(),
+            data_sha256: self.data_sha256.clone(),
+            measured: self.measured.clone(),
+            source_sha256: self.source_sha256.clone(),
+            growth_sha256: self.growth_sha256.clone(),
+        }
+    }
 }
 
 impl RunRecord {
@@ -135,14 +153,7 @@ impl RunRecord {
         if !path.is_dir() {
             return Err(Error::invalid(path.display(), "not a run's folder"));
         }
-        let schema = read_json::<Value>(path, RUN_FILE)?["schema"].as_u64();
-        if schema != Some(2) {
-            let message = format!("a record of schema {schema:?}, 2 is expected");
-            return Err(Error::invalid(path.join(RUN_FILE).display(), message)
-                .with_hint("run it again with this version of the program"));
-        }
-        let run: RunFile = read_json(path, RUN_FILE)?;
-        debug_assert_eq!(run.schema, 2);
+        let run = RunFile::read(path)?;
         if !path.join(REPORT_FILE).exists() && path.join(DIVERGED_FILE).exists() {
             return Err(
                 Error::invalid(path.display(), "the run diverged").with_hint("leave it out")
@@ -178,13 +189,9 @@ impl RunRecord {
                 layer_passes: run.cost.additional.layer_passes,
                 seconds: Some(series.seconds),
             },
+            basis: run.basis(path.display().to_string()),
             path: path.to_owned(),
             recipe: run.recipe,
-            data_sha256: run.data_sha256,
-            tokenizer_sha256: run.tokenizer_sha256,
-            source_sha256: run.source_sha256,
-            growth_sha256: run.growth_sha256,
-            measured: run.measured,
             device: run.device,
             tool_version: run.tool_version,
             source_flops: run.cost.source_flops,
@@ -202,26 +209,15 @@ impl RunRecord {
             seed: 0,
             ..self.recipe.clone()
         };
+        let basis = &self.basis;
         format!(
             "{} {} {:?} {:?} {:?}",
             recipe.identity(),
-            self.data_sha256,
-            self.measured,
-            self.source_sha256,
-            self.growth_sha256
+            basis.data_sha256,
+            basis.measured,
+            basis.source_sha256,
+            basis.growth_sha256
         )
-    }
-
-    /// What it must have in common with others.
-    pub fn basis(&self) -> Basis {
-        Basis {
-            name: self.path.display().to_string(),
-            tokenizer_sha256: self.tokenizer_sha256.clone(),
-            data_sha256: self.data_sha256.clone(),
-            measured: self.measured.clone(),
-            source_sha256: self.source_sha256.clone(),
-            growth_sha256: self.growth_sha256.clone(),
-        }
     }
 
     /// A metric against what was spent, with what the source cost where `total` says so.
@@ -241,9 +237,10 @@ impl RunRecord {
 
     /// The validation loss of the source, where there is one.
     pub fn source_loss(&self) -> Option<f64> {
-        let recipe = &self.recipe.model;
-        matches!(recipe, crate::recipe::ModelSource::From(_))
-            .then(|| Some(self.before.first()?.val?.loss))?
+        match self.recipe.model {
+            ModelSource::From(_) => Some(self.before.first()?.val?.loss),
+            ModelSource::Scratch(_) => None,
+        }
     }
 }
 
@@ -373,13 +370,4 @@ fn figures(score: &ModelScore) -> Vec<(String, f64)> {
         metrics.map(|metric| (format!("{}/{}", line.name, metric.name), metric.value))
     });
     loss.into_iter().chain(tasks).collect()
-}
-
-/// Whether more of a metric is better.
-pub fn higher_is_better(metric: &str) -> bool {
-    metric
-        .rsplit('/')
-        .next()
-        .unwrap_or(metric)
-        .starts_with("acc")
 }

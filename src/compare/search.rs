@@ -144,12 +144,8 @@ impl SearchConfig {
             let count = found.len();
             return Err(format!("{count} candidates are more than {MAX_CANDIDATES}"));
         }
-        for (i, one) in found.iter().enumerate() {
-            super::config::check_name("a candidate", &one.name)?;
-            if found[..i].iter().any(|other| other.name == one.name) {
-                return Err(format!("two candidates are called `{}`", one.name));
-            }
-        }
+        let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
+        super::config::check_names("candidate", &names)?;
         Ok(())
     }
 

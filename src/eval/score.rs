@@ -114,7 +114,7 @@ pub struct Metric {
 impl Metric {
     /// Whether more is better.
     pub fn higher_is_better(&self) -> bool {
-        self.name.starts_with("acc")
+        higher_is_better(&self.name)
     }
 
     fn mean(name: &str, values: &[f64]) -> Self {
@@ -125,6 +125,12 @@ impl Metric {
             stderr,
         }
     }
+}
+
+/// Whether more is better of a metric, which may stand behind a task's name, as in `piqa/acc`.
+pub fn higher_is_better(metric: &str) -> bool {
+    let name = metric.rsplit('/').next().unwrap_or(metric);
+    name.starts_with("acc")
 }
 
 /// Mean, and s / √n.

@@ -1,7 +1,7 @@
 //! The report of a comparison.
 
 use super::chart::{Chart, Curves, Interval, Intervals};
-use super::{Block, Document, Section, Table};
+use super::{Block, Document, Section, Table, thousands};
 use crate::compare::Ledger;
 use crate::compare::findings::{
     ArmFindings, Compute, Crossover, Difference, EqualCost, Findings, Outcome,
@@ -9,6 +9,7 @@ use crate::compare::findings::{
 use crate::compare::record::VAL_LOSS;
 use crate::compare::stats::Sample;
 use crate::compare::verdict;
+use crate::eval::score::higher_is_better;
 
 /// The report.
 pub fn document(found: &Findings) -> Document {
@@ -83,8 +84,7 @@ fn headline_metrics(found: &Findings) -> Vec<String> {
     let Some(first) = found.arms.first() else {
         return Vec::new();
     };
-    let wanted =
-        |name: &&String| *name == VAL_LOSS || crate::compare::record::higher_is_better(name);
+    let wanted = |name: &&String| *name == VAL_LOSS || higher_is_better(name);
     first
         .finals
         .iter()
@@ -96,7 +96,7 @@ fn headline_metrics(found: &Findings) -> Vec<String> {
 
 /// A value of a metric for people, without a unit.
 fn shown(metric: &str, value: f64) -> String {
-    if crate::compare::record::higher_is_better(metric) {
+    if higher_is_better(metric) {
         format!("{:.2}", 100.0 * value)
     } else {
         format!("{value:.4}")
@@ -139,9 +139,9 @@ fn arms(found: &Findings) -> Section {
             let mut cells = vec![
                 arm.name.clone(),
                 depth(arm),
-                grouped(arm.parameters),
+                thousands(arm.parameters),
                 format!("{:.1e}", arm.lr),
-                grouped(arm.spent.tokens),
+                thousands(arm.spent.tokens),
                 format!("{:.3e}", arm.spent.flops),
                 total.map_or_else(|| "unknown".into(), |total| format!("{total:.3e}")),
                 arm.spent
@@ -245,7 +245,7 @@ fn difference_row(d: &Difference) -> Vec<String> {
         figure(d.over_seeds.mean),
         interval(d.over_seeds.interval),
         interval(d.over_items),
-        grouped(d.n_items as u64),
+        thousands(d.n_items as u64),
     ]
 }
 
@@ -486,17 +486,4 @@ fn about(found: &Findings) -> Section {
     items.push("Curves between points are straight lines; nothing is extrapolated. A run's schedule ends at its own budget, so that points on the way are not what a shorter run would have reached.".into());
     items.extend(found.notes.iter().cloned());
     Section::new("How it was measured").with(Block::List(items))
-}
-
-/// A count with its thousands apart.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
