@@ -6,18 +6,22 @@
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 
-use crate::error::{Error, Result};
+#[cfg(not(all(feature = "cuda", not(feature = "wgpu"))))]
+use crate::error::Error;
+use crate::error::Result;
 
-/// What the user asked for: `cpu`, `cuda` or `cuda:N`.
+/// What the user asked for: `cpu`, `cuda`, `wgpu`, `cuda:N` or `wgpu:N`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceSpec {
     /// The embedded CPU backend.
     #[default]
     Cpu,
-    /// An NVIDIA GPU by index.
+    /// An NVIDIA GPU by index, through CUDA.
     Cuda(usize),
+    /// A GPU of any make by index, or the software that stands in for one, through Vulkan.
+    Wgpu(usize),
 }
 
 impl DeviceSpec {
@@ -26,19 +30,53 @@ impl DeviceSpec {
         self == Self::Cpu
     }
 
-    /// `cpu` or `cuda`.
+    /// `cpu`, `cuda` or `wgpu`.
     pub fn kind(self) -> &'static str {
-        if self.is_cpu() { "cpu" } else { "cuda" }
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda(_) => "cuda",
+            Self::Wgpu(_) => "wgpu",
+        }
+    }
+
+    /// What is trained in where nobody says: bf16 where the processor multiplies it fast.
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::Cuda(_) => Precision::Bf16,
+            Self::Cpu | Self::Wgpu(_) => Precision::F32,
+        }
     }
 
     /// Opens the device.
     ///
     /// # Errors
-    /// The build has no CUDA, or no driver is found.
+    /// The build has not what the device needs, or no driver or no such GPU is found.
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::flex()),
             Self::Cuda(index) => open_cuda(index),
+            Self::Wgpu(index) => open_wgpu(index),
+        }
+    }
+}
+
+/// What matrix products and attention compute in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// f32 throughout; on an NVIDIA GPU products round their factors to TF32.
+    #[default]
+    F32,
+    /// bf16, with sums in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// The type of elements.
+    pub fn dtype(self) -> FloatDType {
+        match self {
+            Self::F32 => FloatDType::F32,
+            Self::Bf16 => FloatDType::BF16,
         }
     }
 }
@@ -74,21 +112,48 @@ fn open_cuda(index: usize) -> Result<Device> {
     Ok(Device::cuda(index))
 }
 
+#[cfg(not(feature = "wgpu"))]
+fn open_wgpu(_index: usize) -> Result<Device> {
+    Err(Error::Device {
+        message: "this build has no wgpu".into(),
+        hint: Some(
+            "rebuild with `cargo build --release --features wgpu`, or use --device cpu".into(),
+        ),
+    })
+}
+
+#[cfg(feature = "wgpu")]
+fn open_wgpu(index: usize) -> Result<Device> {
+    let found = Device::enumerate(burn::tensor::DeviceType::Wgpu);
+    let count = found.len();
+    found.into_iter().nth(index).ok_or_else(|| Error::Device {
+        message: format!("wgpu:{index}: {count} GPUs that speak Vulkan were found"),
+        hint: Some(match count {
+            0 => "install the GPU's Vulkan driver (for a software one: mesa-vulkan-drivers), or use --device cpu".into(),
+            _ => format!("write wgpu:0 to wgpu:{}, or use --device cpu", count - 1),
+        }),
+    })
+}
+
 impl FromStr for DeviceSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", index)) => index
-                .parse()
-                .map(Self::Cuda)
-                .map_err(|_| format!("`{index}` is not a GPU index; write cuda:0")),
-            _ => Err(format!(
-                "`{text}` is not a device; write cpu, cuda or cuda:N"
-            )),
-        }
+        let (kind, index) = text.split_once(':').unwrap_or((text, "0"));
+        let of: fn(usize) -> Self = match kind {
+            "cpu" if kind == text => return Ok(Self::Cpu),
+            "cuda" => Self::Cuda,
+            "wgpu" => Self::Wgpu,
+            _ => {
+                return Err(format!(
+                    "`{text}` is not a device; write cpu, cuda, wgpu, cuda:N or wgpu:N"
+                ));
+            }
+        };
+        index
+            .parse()
+            .map(of)
+            .map_err(|_| format!("`{index}` is not a GPU index; write {kind}:0"))
     }
 }
 
@@ -97,6 +162,7 @@ impl fmt::Display for DeviceSpec {
         match self {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Wgpu(index) => write!(f, "wgpu:{index}"),
         }
     }
 }
@@ -123,14 +189,20 @@ mod tests {
     fn specs_are_parsed() {
         assert_eq!("cpu".parse(), Ok(DeviceSpec::Cpu));
         assert_eq!("cuda:3".parse(), Ok(DeviceSpec::Cuda(3)));
-        assert!("cuda:x".parse::<DeviceSpec>().is_err() && "tpu".parse::<DeviceSpec>().is_err());
+        assert_eq!("wgpu".parse(), Ok(DeviceSpec::Wgpu(0)));
+        for wrong in ["cuda:x", "tpu", "cpu:1", "cuda:", ""] {
+            assert!(wrong.parse::<DeviceSpec>().is_err(), "{wrong}");
+        }
     }
 
-    #[cfg(not(feature = "cuda"))]
+    #[cfg(not(feature = "gpu"))]
     #[test]
-    fn cuda_of_a_cpu_build_says_how_to_get_it() {
-        let error = DeviceSpec::Cuda(0).open().unwrap_err();
-        assert_eq!(error.exit_code(), 6);
-        assert!(error.hint().unwrap().contains("--features cuda"));
+    fn a_gpu_of_a_cpu_build_says_how_to_get_it() {
+        for spec in [DeviceSpec::Cuda(0), DeviceSpec::Wgpu(0)] {
+            let error = spec.open().unwrap_err();
+            assert_eq!(error.exit_code(), 6);
+            let feature = format!("--features {}", spec.kind());
+            assert!(error.hint().unwrap().contains(&feature));
+        }
     }
 }

@@ -7,6 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend};
+use burn::tensor::FloatDType;
 
 use super::FusedOps;
 
@@ -56,28 +57,14 @@ pub trait FusedGrads: Backend {
         n_head: usize,
     ) -> FloatTensor<Self>;
 
-    /// Gradient of LayerNorm's input.
-    fn layer_norm_x_grad(
+    /// Of LayerNorm's gradients, if wanted: that of its input, and those of weight and bias.
+    fn layer_norm_grads(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         epsilon: f64,
-    ) -> FloatTensor<Self>;
-
-    /// Gradients of LayerNorm's weight and bias.
-    fn layer_norm_weight_grad(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> [FloatTensor<Self>; 2];
-
-    /// Gradient of the unscaled scores, from the softmax's output.
-    fn causal_softmax_grad(
-        weights: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        scale: f64,
-    ) -> FloatTensor<Self>;
+        wanted: [bool; 2],
+    ) -> (Option<FloatTensor<Self>>, Option<[FloatTensor<Self>; 2]>);
 
     /// The loss, and those of its gradients in hidden states and head that are wanted. Made in
     /// one pass, since the logits that the gradients need are gone afterwards.
@@ -211,38 +198,40 @@ impl<B: FusedGrads> Backward<B, 3> for LayerNorm {
         let grad = grads.consume::<B>(&ops.node);
         let (x, weight, epsilon) = ops.state;
         let [node_x, node_weight, node_bias] = ops.parents;
-        if node_weight.is_some() || node_bias.is_some() {
-            let (x, weight, grad) = (x.clone(), weight.clone(), grad.clone());
-            let made = B::layer_norm_weight_grad(x, weight, grad, epsilon);
-            for (node, grad) in [node_weight, node_bias].into_iter().zip(made) {
-                if let Some(node) = node {
-                    grads.register::<B>(node.id, grad);
-                }
-            }
+        let wanted = [node_x.is_some(), node_weight.is_some() || node_bias.is_some()];
+        let (dx, others) = B::layer_norm_grads(x, weight, grad, epsilon, wanted);
+        if let (Some(node), Some(dx)) = (node_x, dx) {
+            grads.register::<B>(node.id, dx);
         }
-        if let Some(node) = node_x {
-            grads.register::<B>(node.id, B::layer_norm_x_grad(x, weight, grad, epsilon));
+        for (node, grad) in [node_weight, node_bias].into_iter().zip(others.into_iter().flatten()) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, grad);
+            }
         }
     }
 }
 
 #[derive(Debug)]
-struct CausalSoftmax;
+struct Residual;
 
-impl<B: FusedGrads> Backward<B, 1> for CausalSoftmax {
-    /// Output and scale.
-    type State = (FloatTensor<B>, f64);
+impl<B: FusedGrads> Backward<B, 2> for Residual {
+    /// The type of what is added.
+    type State = FloatDType;
 
     fn backward(
         self,
-        ops: Ops<Self::State, 1>,
+        ops: Ops<Self::State, 2>,
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let (weights, scale) = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
-            B::causal_softmax_grad(weights, grad, scale)
-        });
+        let grad = grads.consume::<B>(&ops.node);
+        let [node_x, node_y] = ops.parents;
+        if let Some(node) = node_y {
+            grads.register::<B>(node.id, B::float_cast(grad.clone(), ops.state));
+        }
+        if let Some(node) = node_x {
+            grads.register::<B>(node.id, grad);
+        }
     }
 }
 
@@ -350,6 +339,7 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         epsilon: f64,
+        dtype: FloatDType,
     ) -> FloatTensor<Self> {
         let ops = LayerNorm
             .prepare::<C>([x.node(), weight.node(), bias.node()])
@@ -363,21 +353,23 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         match ops {
             OpsKind::Tracked(prep) => {
                 let state = (x.clone(), weight.clone(), epsilon);
-                prep.finish(state, B::fused_layer_norm(x, weight, bias, epsilon))
+                prep.finish(state, B::fused_layer_norm(x, weight, bias, epsilon, dtype))
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::fused_layer_norm(x, weight, bias, epsilon)),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_layer_norm(x, weight, bias, epsilon, dtype)),
         }
     }
 
-    fn fused_causal_softmax(scores: FloatTensor<Self>, scale: f64) -> FloatTensor<Self> {
-        let ops = CausalSoftmax
-            .prepare::<C>([scores.node()])
+    fn fused_residual(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ops = Residual
+            .prepare::<C>([x.node(), y.node()])
             .compute_bound()
             .stateful();
-        let weights = B::fused_causal_softmax(scores.into_primitive(), scale);
+        let (x, y) = (x.into_primitive(), y.into_primitive());
+        let dtype = y.dtype().into();
+        let sum = B::fused_residual(x, y);
         match ops {
-            OpsKind::Tracked(prep) => prep.finish((weights.clone(), scale), weights),
-            OpsKind::UnTracked(prep) => prep.finish(weights),
+            OpsKind::Tracked(prep) => prep.finish(dtype, sum),
+            OpsKind::UnTracked(prep) => prep.finish(sum),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
-use burn::tensor::{Shape, TensorData};
+use burn::tensor::{FloatDType, Shape, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -66,6 +66,7 @@ impl FusedOps for Flex {
         weight: FlexTensor,
         bias: FlexTensor,
         epsilon: f64,
+        _dtype: FloatDType,
     ) -> FlexTensor {
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
         let d = values(&weight).len();
@@ -91,25 +92,8 @@ impl FusedOps for Flex {
         like(&x, out)
     }
 
-    fn fused_causal_softmax(scores: FlexTensor, scale: f64) -> FlexTensor {
-        let mut scores = contiguous(scores);
-        let [t, u] = last_two(&scores);
-        let scale = scale as f32;
-        // One task per (sequence, head): its rows share a causal triangle.
-        owned(&mut scores).par_chunks_mut(t * u).for_each(|matrix| {
-            vectorized(|| {
-                for (row, weights) in matrix.chunks_exact_mut(u).enumerate() {
-                    let (seen, future) = weights.split_at_mut(u - t + row + 1);
-                    let max = math::max(seen);
-                    seen.iter_mut()
-                        .for_each(|s| *s = math::exp((*s - max) * scale));
-                    let total = 1.0 / math::sum(seen, |e| e);
-                    seen.iter_mut().for_each(|s| *s *= total);
-                    future.fill(0.0);
-                }
-            });
-        });
-        scores
+    fn fused_residual(x: FlexTensor, y: FlexTensor) -> FlexTensor {
+        Flex::float_add(x, y)
     }
 
     fn fused_linear_cross_entropy(
@@ -220,83 +204,18 @@ impl FusedGrads for Flex {
         )
     }
 
-    fn layer_norm_x_grad(
+    fn layer_norm_grads(
         x: FlexTensor,
         weight: FlexTensor,
         grad: FlexTensor,
         epsilon: f64,
-    ) -> FlexTensor {
+        wanted: [bool; 2],
+    ) -> (Option<FlexTensor>, Option<[FlexTensor; 2]>) {
         let [x, weight, grad] = [x, weight, grad].map(contiguous);
-        let d = values(&weight).len();
-        let rows = task_rows(d) * d;
-        let mut dx = vec![0.0; values(&x).len()];
-        dx.par_chunks_mut(rows)
-            .zip(values(&x).par_chunks(rows))
-            .zip(values(&grad).par_chunks(rows))
-            .for_each(|((dx, x), grad)| {
-                vectorized(|| {
-                    let rows = x.chunks_exact(d).zip(grad.chunks_exact(d));
-                    for (dx, (x, grad)) in dx.chunks_exact_mut(d).zip(rows) {
-                        layer_norm_row_grad(dx, x, grad, values(&weight), epsilon as f32);
-                    }
-                });
-            });
-        like(&x, dx)
-    }
-
-    fn layer_norm_weight_grad(
-        x: FlexTensor,
-        weight: FlexTensor,
-        grad: FlexTensor,
-        epsilon: f64,
-    ) -> [FlexTensor; 2] {
-        let [x, weight, grad] = [x, weight, grad].map(contiguous);
-        let d = values(&weight).len();
-        let rows = task_rows(d) * d;
-        // Partial sums per task, added in order: the same for any number of threads.
-        let partial: Vec<Vec<f32>> = values(&x)
-            .par_chunks(rows)
-            .zip(values(&grad).par_chunks(rows))
-            .map(|(x, grad)| {
-                let mut sums = vec![0.0; 2 * d];
-                vectorized(|| {
-                    for (x, grad) in x.chunks_exact(d).zip(grad.chunks_exact(d)) {
-                        layer_norm_row_weight_grad(x, grad, epsilon as f32, &mut sums);
-                    }
-                });
-                sums
-            })
-            .collect();
-        let mut sums = vec![0.0; 2 * d];
-        partial.iter().for_each(|part| add_to(&mut sums, part));
-        let bias = sums.split_off(d);
-        [like(&weight, sums), like(&weight, bias)]
-    }
-
-    fn causal_softmax_grad(weights: FlexTensor, grad: FlexTensor, scale: f64) -> FlexTensor {
-        let (weights, mut grad) = (contiguous(weights), contiguous(grad));
-        let [t, u] = last_two(&weights);
-        let scale = scale as f32;
-        owned(&mut grad)
-            .par_chunks_mut(t * u)
-            .zip(values(&weights).par_chunks(t * u))
-            .for_each(|(grad, weights)| {
-                vectorized(|| {
-                    for (row, (grad, weights)) in grad
-                        .chunks_exact_mut(u)
-                        .zip(weights.chunks_exact(u))
-                        .enumerate()
-                    {
-                        let (seen, future) = grad.split_at_mut(u - t + row + 1);
-                        let dot = math::sum2(seen, &weights[..seen.len()], |g, w| g * w);
-                        seen.iter_mut()
-                            .zip(weights)
-                            .for_each(|(g, &w)| *g = scale * w * (*g - dot));
-                        future.fill(0.0);
-                    }
-                });
-            });
-        grad
+        (
+            wanted[0].then(|| layer_norm_x_grad(&x, &weight, &grad, epsilon as f32)),
+            wanted[1].then(|| layer_norm_weight_grads(&x, &weight, &grad, epsilon as f32)),
+        )
     }
 
     fn linear_cross_entropy_with_grad(
@@ -341,6 +260,57 @@ impl FusedGrads for Flex {
         }
         x
     }
+}
+
+fn layer_norm_x_grad(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    grad: &FlexTensor,
+    epsilon: f32,
+) -> FlexTensor {
+    let d = values(weight).len();
+    let rows = task_rows(d) * d;
+    let mut dx = vec![0.0; values(x).len()];
+    dx.par_chunks_mut(rows)
+        .zip(values(x).par_chunks(rows))
+        .zip(values(grad).par_chunks(rows))
+        .for_each(|((dx, x), grad)| {
+            vectorized(|| {
+                let rows = x.chunks_exact(d).zip(grad.chunks_exact(d));
+                for (dx, (x, grad)) in dx.chunks_exact_mut(d).zip(rows) {
+                    layer_norm_row_grad(dx, x, grad, values(weight), epsilon);
+                }
+            });
+        });
+    like(x, dx)
+}
+
+fn layer_norm_weight_grads(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    grad: &FlexTensor,
+    epsilon: f32,
+) -> [FlexTensor; 2] {
+    let d = values(weight).len();
+    let rows = task_rows(d) * d;
+    // Partial sums per task, added in order: the same for any number of threads.
+    let partial: Vec<Vec<f32>> = values(x)
+        .par_chunks(rows)
+        .zip(values(grad).par_chunks(rows))
+        .map(|(x, grad)| {
+            let mut sums = vec![0.0; 2 * d];
+            vectorized(|| {
+                for (x, grad) in x.chunks_exact(d).zip(grad.chunks_exact(d)) {
+                    layer_norm_row_weight_grad(x, grad, epsilon, &mut sums);
+                }
+            });
+            sums
+        })
+        .collect();
+    let mut sums = vec![0.0; 2 * d];
+    partial.iter().for_each(|part| add_to(&mut sums, part));
+    let bias = sums.split_off(d);
+    [like(weight, sums), like(weight, bias)]
 }
 
 fn attention_dims(qkv: &FlexTensor, n_head: usize) -> Dims {

@@ -1,15 +1,20 @@
 //! The model's costly operations.
 //!
 //! Each operation has its plain-tensor version in [`plain`], which runs on every backend and
-//! is the oracle of the tests. On the CPU backend, whose element-wise operations run on one
-//! core and with scalar `exp` and `tanh`, fused versions take its place through burn's backend
-//! extension: one threaded, vectorised pass forward and one backward. The model calls the
-//! functions here and knows no backend.
+//! is the oracle of the tests. Fused versions take its place through burn's backend extension:
+//! on the CPU backend, whose element-wise operations run on one core and with scalar `exp` and
+//! `tanh`, one threaded, vectorised pass forward and one backward; on GPUs, CubeCL kernels. The
+//! model calls the functions here and knows no backend.
+//!
+//! Where the type of elements is 16 bits wide, products read and write it and sum in f32;
+//! everything between is computed in f32.
 
 mod attention;
 mod autodiff;
 mod cpu;
 mod gemm;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod math;
 mod packed;
 pub mod plain;
@@ -17,16 +22,16 @@ mod update;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
 
 pub use packed::{PackedOps, Piece, packed_attention, target_nll};
-pub use update::{AdamWStep, UpdateOps, accumulate, adamw, square_sum};
+pub use update::{AdamWStep, Slot, UpdateOps, accumulate, adamw, square_sum, square_sums};
 
 /// Rows of logits held at a time by the cross-entropy: bounds memory at rows · V.
 pub const LOGIT_ROWS: usize = 512;
 
 /// Fused operations, forward. Their gradients are in `autodiff`.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "gpu"), Autodiff)]
 pub trait FusedOps: Backend {
     /// x `[.., in]` · weight `[in, out]` + bias `[out]`.
     fn fused_linear(
@@ -49,17 +54,17 @@ pub trait FusedOps: Backend {
     /// tanh-GELU of any shape.
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// LayerNorm over the last axis: x `[.., D]`, weight and bias `[D]`.
+    /// LayerNorm over the last axis: x `[.., D]`, weight and bias `[D]`; in `dtype`.
     fn fused_layer_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         epsilon: f64,
+        dtype: FloatDType,
     ) -> FloatTensor<Self>;
 
-    /// Softmax over the last axis of `scale` · scores `[B, H, T, U]`, causal: row t sees the
-    /// first U − T + t + 1 columns.
-    fn fused_causal_softmax(scores: FloatTensor<Self>, scale: f64) -> FloatTensor<Self>;
+    /// x + y in f32, y of any type.
+    fn fused_residual(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Mean cross-entropy of hidden `[N, D]` · headᵀ `[D, V]` against targets `[N]`; `[1]`.
     fn fused_linear_cross_entropy(
@@ -72,7 +77,7 @@ pub trait FusedOps: Backend {
 /// Rows of `wte` `[V, D]` plus those of `wpe` `[P, D]` from `start`, for ids `[B, T]`:
 /// `[B, T, D]`.
 pub fn embed(wte: Tensor<2>, wpe: Tensor<2>, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
-    if !on_cpu(&wte) {
+    if !is_fused(&wte) {
         return plain::embed(wte, wpe, ids, start);
     }
     Tensor::from_dispatch(Dispatch::fused_embed(
@@ -83,9 +88,9 @@ pub fn embed(wte: Tensor<2>, wpe: Tensor<2>, ids: Tensor<2, Int>, start: usize) 
     ))
 }
 
-/// x `[B, T, in]` · weight `[in, out]` + bias `[out]`.
+/// x `[B, T, in]` · weight `[in, out]` + bias `[out]`, in the type of x.
 pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
-    if !on_cpu(&x) {
+    if !is_fused(&x) {
         return plain::linear(x, weight, bias);
     }
     Tensor::from_dispatch(Dispatch::fused_linear(
@@ -97,7 +102,7 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
 
 /// Causal attention of Q, K and V side by side. `[B, T, 3D] -> [B, T, D]`
 pub fn causal_attention(qkv: Tensor<3>, n_head: usize) -> Tensor<3> {
-    if !on_cpu(&qkv) {
+    if !attention_is_fused(&qkv, n_head) {
         return plain::causal_attention(qkv, n_head);
     }
     Tensor::from_dispatch(Dispatch::fused_causal_attention(
@@ -109,38 +114,48 @@ pub fn causal_attention(qkv: Tensor<3>, n_head: usize) -> Tensor<3> {
 /// GELU by the error function, x · Φ(x). Composed, since burn's own has an approximate
 /// gradient.
 pub fn gelu_erf(x: Tensor<3>) -> Tensor<3> {
-    plain::gelu_erf(x)
+    plain::in_f32(x, plain::gelu_erf)
 }
 
 /// tanh approximation of GELU.
 pub fn gelu_new(x: Tensor<3>) -> Tensor<3> {
-    if !on_cpu(&x) {
-        return plain::gelu_new(x);
+    if !is_fused(&x) {
+        return plain::in_f32(x, plain::gelu_new);
     }
     Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
 }
 
-/// LayerNorm over the last axis.
-pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> Tensor<3> {
-    if !on_cpu(&x) {
-        return plain::layer_norm(x, weight, bias, epsilon);
+/// LayerNorm over the last axis, computed in f32 and given in `dtype`.
+pub fn layer_norm(
+    x: Tensor<3>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    epsilon: f64,
+    dtype: FloatDType,
+) -> Tensor<3> {
+    if !is_fused(&x) || is_cpu(&x) && dtype != FloatDType::F32 {
+        return plain::layer_norm(x, weight, bias, epsilon).cast(dtype);
     }
     Tensor::from_dispatch(Dispatch::fused_layer_norm(
         x.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
         epsilon,
+        dtype,
     ))
 }
 
-/// Causal softmax of scaled scores `[B, H, T, U]`, U ≥ T.
-pub fn causal_softmax(scores: Tensor<4>, scale: f64) -> Tensor<4> {
-    if !on_cpu(&scores) {
-        return plain::causal_softmax(scores, scale);
+/// The residual stream x, in f32, plus what a layer writes to it.
+pub fn residual(x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
+    if y.dtype() == DType::F32 {
+        return x + y;
     }
-    Tensor::from_dispatch(Dispatch::fused_causal_softmax(
-        scores.into_dispatch(),
-        scale,
+    if !is_fused(&y) {
+        return x + y.cast(FloatDType::F32);
+    }
+    Tensor::from_dispatch(Dispatch::fused_residual(
+        x.into_dispatch(),
+        y.into_dispatch(),
     ))
 }
 
@@ -150,7 +165,7 @@ pub fn linear_cross_entropy(
     head: Tensor<2>,
     targets: Tensor<1, Int>,
 ) -> Tensor<1> {
-    if !on_cpu(&hidden) {
+    if !is_fused(&hidden) {
         return plain::chunked_linear_cross_entropy(hidden, head, targets);
     }
     Tensor::from_dispatch(Dispatch::fused_linear_cross_entropy(
@@ -160,10 +175,15 @@ pub fn linear_cross_entropy(
     ))
 }
 
-/// Negative log-likelihood `[N]` of every target, [`LOGIT_ROWS`] rows at a time; no gradient.
+/// Negative log-likelihood `[N]` of every target, a piece of the rows at a time; no gradient.
 pub fn token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let n = hidden.dims()[0];
-    let head = head.transpose(); // [D, V]
+    if is_fused(&hidden) && !is_cpu(&hidden) {
+        let rows = Tensor::arange(0..n as i64, &hidden.device());
+        let scores = packed::fused_target_nll(hidden, head, rows, targets); // [N, 2]
+        return scores.slice([0..n, 0..1]).reshape([n]);
+    }
+    let head = head.cast(hidden.dtype()).transpose(); // [D, V]
     let pieces = (0..n)
         .step_by(LOGIT_ROWS)
         .map(|start| {
@@ -178,8 +198,13 @@ pub fn token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) ->
     Tensor::cat(pieces, 0)
 }
 
-/// Whether the operations are fused there, and how many rows of logits exist at a time.
+/// Whether the operations are fused on the processor, and how many rows of logits exist there
+/// at a time.
 pub fn fused_on(cpu: bool) -> (bool, usize) {
+    #[cfg(feature = "gpu")]
+    if !cpu {
+        return (true, gpu::LOGIT_ROWS);
+    }
     if cpu {
         (true, LOGIT_ROWS)
     } else {
@@ -187,7 +212,26 @@ pub fn fused_on(cpu: bool) -> (bool, usize) {
     }
 }
 
-/// Whether the fused CPU versions apply.
-fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
+fn is_cpu<const D: usize>(x: &Tensor<D>) -> bool {
     crate::device::is_cpu(&x.device())
+}
+
+/// Whether a fused version of the operations takes `x`.
+fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+    if is_cpu(x) {
+        x.dtype() == DType::F32
+    } else {
+        cfg!(feature = "gpu")
+    }
+}
+
+/// [`is_fused`], for attention of Q, K and V side by side: tiles of heads have to fit.
+fn attention_is_fused<const D: usize>(qkv: &Tensor<D>, n_head: usize) -> bool {
+    #[cfg(feature = "gpu")]
+    if !is_cpu(qkv) {
+        let width = qkv.dims()[D - 1];
+        return gpu::attention_fits(&qkv.device(), qkv.dtype(), width / 3 / n_head);
+    }
+    let _ = n_head;
+    is_fused(qkv)
 }

@@ -19,7 +19,7 @@ use super::attention::softmax;
 use super::cpu::{contiguous, indices, last_two, values};
 use super::gemm::{self, Matrix, Start};
 use super::math::{self, vectorized};
-use super::{on_cpu, plain};
+use super::{attention_is_fused, is_fused, plain};
 
 /// Columns of logits at a time: a row's softmax is summed up piece by piece, so that the head is
 /// read once for all rows and no row of logits exists whole.
@@ -37,7 +37,7 @@ pub struct Piece {
 }
 
 /// Operations on packs.
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Cube: cfg(feature = "gpu"))]
 pub trait PackedOps: Backend {
     /// Causal attention within every piece and to all of its prefix. `[N, 3D] -> [N, D]`
     fn fused_packed_attention(
@@ -59,7 +59,7 @@ pub trait PackedOps: Backend {
 /// Causal attention of Q, K and V side by side within every piece of a pack, and to all of its
 /// prefix. The pieces cover the pack in order. `[N, 3D] -> [N, D]`
 pub fn packed_attention(qkv: Tensor<2>, n_head: usize, pieces: &Arc<[Piece]>) -> Tensor<2> {
-    if !on_cpu(&qkv) {
+    if !attention_is_fused(&qkv, n_head) {
         return plain::packed_attention(qkv, n_head, pieces);
     }
     Tensor::from_dispatch(Dispatch::fused_packed_attention(
@@ -83,13 +83,8 @@ pub fn target_nll(hidden: Tensor<2>, head: Tensor<2>, picks: &[(usize, u32)]) ->
     };
     let rows = ints(picks.iter().map(|&(row, _)| row as i64).collect());
     let targets = ints(picks.iter().map(|&(_, id)| i64::from(id)).collect());
-    let scores: Tensor<2> = if on_cpu(&hidden) {
-        Tensor::from_dispatch(Dispatch::fused_target_nll(
-            hidden.into_dispatch(),
-            head.into_dispatch(),
-            rows.into_dispatch(),
-            targets.into_dispatch(),
-        ))
+    let scores = if is_fused(&hidden) {
+        fused_target_nll(hidden, head, rows, targets)
     } else {
         plain::target_nll(hidden, head, rows, targets)
     };
@@ -98,6 +93,21 @@ pub fn target_nll(hidden: Tensor<2>, head: Tensor<2>, picks: &[(usize, u32)]) ->
         .chunks_exact(2)
         .map(|s| (s[0], s[1] == 1.0))
         .collect()
+}
+
+/// The fused version of [`plain::target_nll`], where there is one.
+pub(super) fn fused_target_nll(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    rows: Tensor<1, Int>,
+    targets: Tensor<1, Int>,
+) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::fused_target_nll(
+        hidden.into_dispatch(),
+        head.into_dispatch(),
+        rows.into_dispatch(),
+        targets.into_dispatch(),
+    ))
 }
 
 impl PackedOps for Flex {

@@ -1,12 +1,20 @@
 //! Plain-tensor versions: what runs on GPUs, and what the fused versions are tested against.
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Bool, DType, FloatDType, Int, Tensor};
 
 use super::{AdamWStep, Piece};
 
 /// √(2/π).
 const ROOT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
+
+/// `f` of x in f32, in the type of x.
+pub fn in_f32<const D: usize>(x: Tensor<D>, f: impl Fn(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
+    match x.dtype() {
+        DType::F32 => f(x),
+        dtype => f(x.cast(FloatDType::F32)).cast(dtype),
+    }
+}
 
 /// ½x(1 + tanh(√(2/π)(x + 0.044715x³))), `NewGELUActivation` of `transformers`.
 pub fn gelu_new<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -27,8 +35,9 @@ pub fn layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64
     centred / (variance + epsilon).sqrt() * weight.unsqueeze() + bias.unsqueeze()
 }
 
-/// x `[.., in]` · weight `[in, out]` + bias.
+/// x `[.., in]` · weight `[in, out]` + bias, in the type of x.
 pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    let (weight, bias) = (weight.cast(x.dtype()), bias.cast(x.dtype()));
     burn::tensor::module::linear(x, weight, Some(bias))
 }
 
@@ -59,10 +68,15 @@ pub fn causal_attention(qkv: Tensor<3>, n_head: usize) -> Tensor<3> {
 /// Softmax over the first U − T + t + 1 columns of row t of `scale` · scores `[B, H, T, U]`.
 pub fn causal_softmax(scores: Tensor<4>, scale: f64) -> Tensor<4> {
     let [_, _, t, u] = scores.dims();
+    let lowest = match scores.dtype() {
+        DType::F16 => f32::from(half::f16::MIN),
+        DType::BF16 => f32::from(half::bf16::MIN),
+        _ => f32::MIN,
+    };
     // True above the diagonal that ends at the last column of the last row.
     let future: Tensor<2, Bool> = Tensor::tril_mask([t, u], (u - t) as i64, &scores.device());
-    let masked = (scores * scale).mask_fill(future.unsqueeze(), f32::MIN);
-    burn::tensor::activation::softmax(masked, 3)
+    let masked = (scores * scale).mask_fill(future.unsqueeze(), lowest);
+    in_f32(masked, |masked| burn::tensor::activation::softmax(masked, 3))
 }
 
 /// Rows of logits in one piece of [`chunked_linear_cross_entropy`]: enough to fill a GPU.
@@ -97,7 +111,7 @@ pub fn chunked_linear_cross_entropy(
             leaf(hidden.clone().slice_dim(0, rows.clone())),
             leaf(head.clone()),
         );
-        let logits = h.clone().matmul(w.clone().transpose());
+        let logits = h.clone().matmul(w.clone().cast(h.dtype()).transpose());
         let piece = nll(logits, targets.clone().slice_dim(0, rows)).sum() / n as f64;
         if tracked {
             let grads = piece.backward();
@@ -113,6 +127,7 @@ pub fn chunked_linear_cross_entropy(
     let Some(d_head) = d_head else { return loss };
     let constant = |grad: Tensor<2>| grad.autodiff();
     let d_hidden = constant(Tensor::cat(d_hidden, 0));
+    let [hidden, d_hidden] = [hidden, d_hidden].map(|x| x.cast(FloatDType::F32));
     let linear = (hidden * d_hidden).sum() + (head * constant(d_head)).sum();
     linear.clone() + (loss - linear.detach())
 }
@@ -123,13 +138,14 @@ pub fn linear_cross_entropy(
     head: Tensor<2>,
     targets: Tensor<1, Int>,
 ) -> Tensor<1> {
+    let head = head.cast(hidden.dtype());
     nll(hidden.matmul(head.transpose()), targets).mean()
 }
 
-/// −log softmax(logits) at its target, for every row. `[N, V], [N] -> [N]`
+/// −log softmax(logits) at its target, for every row, in f32. `[N, V], [N] -> [N]`
 pub fn nll(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let n = logits.dims()[0];
-    -log_softmax(logits, 1)
+    -log_softmax(logits.cast(FloatDType::F32), 1)
         .gather(1, targets.reshape([n, 1]))
         .reshape([n])
 }
@@ -170,6 +186,7 @@ pub fn target_nll(
     targets: Tensor<1, Int>,
 ) -> Tensor<2> {
     let n = targets.dims()[0];
+    let head = head.cast(hidden.dtype());
     let logits = hidden.matmul(head.transpose()).select(0, rows); // [P, V]
     let greedy = logits.clone().argmax(1).reshape([n]).equal(targets.clone());
     let nll = nll(logits, targets);

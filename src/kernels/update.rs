@@ -1,5 +1,6 @@
-//! What the optimizer does to whole parameters, one threaded pass each, in place where nobody
-//! else holds the buffer. No gradients: these take tensors of the inner backend.
+//! What the optimizer does to whole parameters, in place where nobody else holds the buffer: one
+//! threaded pass each on the CPU, many in one launch on GPUs. No gradients: these take tensors of
+//! the inner backend.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
@@ -9,10 +10,12 @@ use rayon::prelude::*;
 
 use super::cpu::{add_assign, contiguous, owned, scalar, values};
 use super::math::{self, TASK, vectorized};
-use super::{on_cpu, plain};
+#[cfg(feature = "gpu")]
+use super::gpu;
+use super::{is_cpu, is_fused, plain};
 
 /// The scalars of one update by AdamW.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
     /// Learning rate.
     pub lr: f64,
@@ -38,7 +41,7 @@ impl AdamWStep {
     }
 }
 
-/// Fused operations on tensors without gradients.
+/// Fused operations of the CPU on tensors without gradients.
 #[backend_extension(Flex)]
 pub trait UpdateOps: Backend {
     /// New parameter and moments.
@@ -57,38 +60,94 @@ pub trait UpdateOps: Backend {
     fn fused_accumulate(sum: FloatTensor<Self>, part: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// One update by AdamW of a flattened parameter: new values, first and second moment.
-pub fn adamw(
-    p: Tensor<1>,
-    m: Tensor<1>,
-    v: Tensor<1>,
-    grad: Tensor<1>,
-    step: AdamWStep,
-) -> [Tensor<1>; 3] {
-    if !on_cpu(&p) {
-        return plain::adamw(p, m, v, grad, step);
-    }
-    let (p, m, v) = Dispatch::fused_adamw(
-        p.into_dispatch(),
-        m.into_dispatch(),
-        v.into_dispatch(),
-        grad.into_dispatch(),
-        step,
-    );
-    [p, m, v].map(Tensor::from_dispatch)
+/// One flattened parameter, its moments and its gradient, and the update that is due.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Values.
+    pub p: Tensor<1>,
+    /// First moment.
+    pub m: Tensor<1>,
+    /// Second moment.
+    pub v: Tensor<1>,
+    /// Gradient.
+    pub grad: Tensor<1>,
+    /// Scalars of the update.
+    pub step: AdamWStep,
 }
 
-/// Σ x² of any shape; `[1]`.
-pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
-    if !on_cpu(&x) {
-        return plain::square_sum(x);
+/// One update by AdamW of every parameter: new values, first and second moment.
+pub fn adamw(slots: Vec<Slot>) -> Vec<[Tensor<1>; 3]> {
+    #[cfg(feature = "gpu")]
+    if slots.first().is_some_and(|slot| !is_cpu(&slot.p)) {
+        return adamw_on_gpu(slots);
     }
-    Tensor::from_dispatch(Dispatch::fused_square_sum(x.into_dispatch()))
+    let update = |Slot { p, m, v, grad, step }: Slot| {
+        if !is_fused(&p) {
+            return plain::adamw(p, m, v, grad, step);
+        }
+        let (p, m, v) = Dispatch::fused_adamw(
+            p.into_dispatch(),
+            m.into_dispatch(),
+            v.into_dispatch(),
+            grad.into_dispatch(),
+            step,
+        );
+        [p, m, v].map(Tensor::from_dispatch)
+    };
+    slots.into_iter().map(update).collect()
+}
+
+/// Parameters of which the same update is due go together.
+#[cfg(feature = "gpu")]
+fn adamw_on_gpu(slots: Vec<Slot>) -> Vec<[Tensor<1>; 3]> {
+    let mut groups: Vec<(AdamWStep, Vec<(usize, gpu::Slot)>)> = Vec::new();
+    for (i, Slot { p, m, v, grad, step }) in slots.into_iter().enumerate() {
+        let [p, m, v, grad] = [p, m, v, grad].map(gpu::lowered);
+        let slot = (i, gpu::Slot { p, m, v, grad });
+        match groups.iter_mut().find(|(of, _)| *of == step) {
+            Some((_, group)) => group.push(slot),
+            None => groups.push((step, vec![slot])),
+        }
+    }
+    let mut done: Vec<_> = groups
+        .into_iter()
+        .flat_map(|(step, group)| {
+            let (places, slots): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+            places.into_iter().zip(gpu::adamw(slots, step))
+        })
+        .collect();
+    done.sort_by_key(|&(place, _)| place);
+    done.into_iter()
+        .map(|(_, slot)| [slot.p, slot.m, slot.v].map(gpu::raised))
+        .collect()
+}
+
+/// Σ x²; `[1]`.
+pub fn square_sum(x: Tensor<1>) -> Tensor<1> {
+    square_sums(vec![x]).expect("one tensor")
+}
+
+/// Σ x² over all tensors; `[1]`, or nothing of none.
+pub fn square_sums(tensors: Vec<Tensor<1>>) -> Option<Tensor<1>> {
+    #[cfg(feature = "gpu")]
+    if tensors.first().is_some_and(|x| !is_cpu(x)) {
+        let tensors = tensors.into_iter().map(gpu::lowered).collect();
+        return gpu::square_sums(tensors).map(|sums| gpu::raised::<1>(sums).sum());
+    }
+    let square_sum = |x: Tensor<1>| {
+        if is_fused(&x) {
+            Tensor::from_dispatch(Dispatch::fused_square_sum(x.into_dispatch()))
+        } else {
+            plain::square_sum(x)
+        }
+    };
+    let parts: Vec<_> = tensors.into_iter().map(square_sum).collect();
+    (!parts.is_empty()).then(|| Tensor::cat(parts, 0).sum())
 }
 
 /// sum + part, in the buffer of `sum`: for the gradients of micro-batches.
 pub fn accumulate<const D: usize>(sum: Tensor<D>, part: Tensor<D>) -> Tensor<D> {
-    if !on_cpu(&sum) {
+    if !is_cpu(&sum) {
         return sum + part;
     }
     let (sum, part) = (sum.into_dispatch(), part.into_dispatch());

@@ -69,7 +69,7 @@ impl Attention {
     fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
         let [b, h, t, s] = q.dims();
         let scores = q.matmul(k.swap_dims(2, 3)); // [B, H, T, U]
-        let weights = kernels::causal_softmax(scores, 1.0 / (s as f64).sqrt()); // [B, H, T, U]
+        let weights = kernels::plain::causal_softmax(scores, 1.0 / (s as f64).sqrt()); // [B, H, T, U]
         let mixed = weights.matmul(v); // [B, H, T, S]
         self.c_proj
             .forward(mixed.swap_dims(1, 2).reshape([b, t, h * s]))

@@ -38,8 +38,8 @@ impl Block {
 
     /// `[B, T, D] -> [B, T, D]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(self.ln_1.forward(x));
-        x.clone() + self.mlp.forward(self.ln_2.forward(x))
+        let x = kernels::residual(x.clone(), self.attn.forward(self.ln_1.forward(x)));
+        self.feed_forward(x)
     }
 
     /// For a pack of sequences; where `rows` are given, only they go on after attention.
@@ -56,14 +56,18 @@ impl Block {
             mixed = mixed.select(0, rows.clone());
             x = x.select(1, rows);
         }
-        let x = x + self.attn.c_proj.forward(mixed.unsqueeze());
-        x.clone() + self.mlp.forward(self.ln_2.forward(x))
+        self.feed_forward(kernels::residual(x, self.attn.c_proj.forward(mixed.unsqueeze())))
     }
 
     /// For tokens that follow those in `cache`.
     pub fn forward_cached(&self, x: Tensor<3>, cache: &mut LayerCache) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward_cached(self.ln_1.forward(x), cache);
-        x.clone() + self.mlp.forward(self.ln_2.forward(x))
+        let mixed = self.attn.forward_cached(self.ln_1.forward(x.clone()), cache);
+        self.feed_forward(kernels::residual(x, mixed))
+    }
+
+    /// The block's second half.
+    fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
+        kernels::residual(x.clone(), self.mlp.forward(self.ln_2.forward(x)))
     }
 }
 

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::zero_param;
 use crate::checkpoint::Gpt2Config;
+use crate::device::Precision;
 use crate::kernels;
 
 /// A bare matrix, as in `wte.weight`.
@@ -31,6 +32,9 @@ pub struct LayerNorm {
     pub bias: Param<Tensor<1>>,
     /// ε under the root.
     pub epsilon: f64,
+    /// What the layers that read this one compute in; the norm itself is made in f32.
+    #[module(skip)]
+    pub precision: Precision,
 }
 
 impl LayerNorm {
@@ -40,12 +44,14 @@ impl LayerNorm {
             weight: zero_param([d], device),
             bias: zero_param([d], device),
             epsilon: config.layer_norm_epsilon,
+            precision: Precision::F32,
         }
     }
 
-    /// `[B, T, D] -> [B, T, D]`
+    /// `[B, T, D]` in f32 -> `[B, T, D]` in the layer's precision
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        kernels::layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon)
+        let dtype = self.precision.dtype();
+        kernels::layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon, dtype)
     }
 }
 
@@ -66,7 +72,7 @@ impl Conv1d {
         }
     }
 
-    /// `[B, T, in] -> [B, T, out]`
+    /// `[B, T, in] -> [B, T, out]`, in the type of x.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         kernels::linear(x, self.weight.val(), self.bias.val())
     }

@@ -14,7 +14,7 @@ pub mod weights;
 use std::sync::Arc;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 pub use attention::Attention;
 pub use block::{Block, Mlp};
@@ -22,6 +22,7 @@ pub use cache::{KvCache, LayerCache};
 pub use layers::{Conv1d, LayerNorm, Weight};
 
 use crate::checkpoint::Gpt2Config;
+use crate::device::Precision;
 use crate::kernels::{self, Piece};
 
 /// The language model.
@@ -56,6 +57,17 @@ impl Gpt2 {
             lm_head: (!config.tie_word_embeddings)
                 .then(|| Weight::zeros([config.vocab_size, d], device)),
         }
+    }
+
+    /// What matrix products and attention compute in. Weights, the residual stream, LayerNorm,
+    /// softmax and losses stay in f32.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        for block in &mut self.h {
+            block.ln_1.precision = precision;
+            block.ln_2.precision = precision;
+        }
+        self.ln_f.precision = precision;
+        self
     }
 
     /// Final hidden states of `ids`.
@@ -136,11 +148,12 @@ impl Gpt2 {
     /// Logits of hidden states. `[B, T, D] -> [B, T, V]`
     pub fn head_logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [b, t, d] = hidden.dims();
-        let head = self.head();
+        let (head, dtype) = (self.head(), hidden.dtype());
         let v = head.dims()[0];
         hidden
             .reshape([b * t, d])
-            .matmul(head.transpose())
+            .matmul(head.cast(dtype).transpose())
+            .cast(FloatDType::F32)
             .reshape([b, t, v])
     }
 

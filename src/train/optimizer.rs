@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{HostTensor, layout};
-use crate::kernels::{self, AdamWStep};
+use crate::kernels::{self, AdamWStep, Slot};
 use crate::model::weights::{Path, from_host, to_host};
 
 /// The constants of AdamW.
@@ -112,12 +112,33 @@ impl Optimizer {
         scale: f64,
         factors: &BTreeMap<String, f64>,
     ) -> M {
-        module.map(&mut Update {
+        let mut taken = Take {
             optimizer: self,
             grads,
             lr,
             scale,
             factors,
+            path: Path::default(),
+            names: Vec::new(),
+            slots: Vec::new(),
+        };
+        let module = module.map(&mut taken);
+        let Take { names, slots, .. } = taken;
+        let steps: Vec<_> = slots.iter().map(|slot| slot.step.step).collect();
+        let mut updated = HashMap::new();
+        for ((name, step), [p, exp_avg, exp_avg_sq]) in
+            names.into_iter().zip(steps).zip(kernels::adamw(slots))
+        {
+            let moments = Moments {
+                exp_avg,
+                exp_avg_sq,
+                step,
+            };
+            self.state.insert(name.clone(), moments);
+            updated.insert(name, p);
+        }
+        module.map(&mut Put {
+            updated,
             path: Path::default(),
         })
     }
@@ -183,60 +204,56 @@ impl Optimizer {
     }
 }
 
-struct Update<'a> {
+/// Takes every parameter that has a gradient out of the module, for one update of them all.
+struct Take<'a> {
     optimizer: &'a mut Optimizer,
     grads: GradientsParams,
     lr: f64,
     scale: f64,
     factors: &'a BTreeMap<String, f64>,
     path: Path,
+    names: Vec<String>,
+    slots: Vec<Slot>,
 }
 
-impl Update<'_> {
-    /// New values of one flattened parameter.
-    fn apply(&mut self, name: String, p: Tensor<1>, grad: Tensor<1>, decays: bool) -> Tensor<1> {
+impl Take<'_> {
+    fn slot(&mut self, name: &str, p: Tensor<1>, grad: Tensor<1>, decays: bool) -> Slot {
         let AdamW {
             beta1,
             beta2,
             epsilon,
             weight_decay,
         } = self.optimizer.constants;
-        let lr = self.lr * self.factors.get(&name).copied().unwrap_or(1.0);
         let zeros = || Tensor::zeros(grad.dims(), &grad.device());
         let old = self
             .optimizer
             .state
-            .remove(&name)
+            .remove(name)
             .unwrap_or_else(|| Moments {
                 exp_avg: zeros(),
                 exp_avg_sq: zeros(),
                 step: 0,
             });
-        let step = old.step + 1;
-        let constants = AdamWStep {
-            lr,
+        let step = AdamWStep {
+            lr: self.lr * self.factors.get(name).copied().unwrap_or(1.0),
             beta1,
             beta2,
             epsilon,
             weight_decay: if decays { weight_decay } else { 0.0 },
             grad_scale: self.scale,
-            step,
+            step: old.step + 1,
         };
-        let [new, exp_avg, exp_avg_sq] =
-            kernels::adamw(p, old.exp_avg, old.exp_avg_sq, grad, constants);
-        self.optimizer.state.insert(
-            name,
-            Moments {
-                exp_avg,
-                exp_avg_sq,
-                step,
-            },
-        );
-        new
+        Slot {
+            p,
+            m: old.exp_avg,
+            v: old.exp_avg_sq,
+            grad,
+            step,
+        }
     }
 }
 
-impl ModuleMapper for Update<'_> {
+impl ModuleMapper for Take<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
     }
@@ -251,12 +268,39 @@ impl ModuleMapper for Update<'_> {
         };
         let name = self.path.name();
         param.map(|tensor| {
-            let shape = tensor.dims();
-            let n = shape.iter().product::<usize>();
-            let device = tensor.device();
-            let new = self.apply(name, tensor.inner().reshape([n]), grad.reshape([n]), D >= 2);
-            attach(new.reshape(shape), &device)
+            let n = tensor.dims().iter().product::<usize>();
+            // What stays keeps shape and device without the values: those are to have one
+            // holder, who may write them in place.
+            let one = Tensor::<D>::zeros([1; D], &tensor.device());
+            let placeholder = one.expand(tensor.dims());
+            let slot = self.slot(&name, tensor.inner().reshape([n]), grad.reshape([n]), D >= 2);
+            self.names.push(name);
+            self.slots.push(slot);
+            placeholder
         })
+    }
+}
+
+/// Puts updated parameters in their places.
+struct Put {
+    updated: HashMap<String, Tensor<1>>,
+    path: Path,
+}
+
+impl ModuleMapper for Put {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(new) = self.updated.remove(&self.path.name()) else {
+            return param;
+        };
+        param.map(|old| attach(new.reshape(old.dims()), &old.device()))
     }
 }
 
@@ -270,30 +314,27 @@ fn attach<const D: usize>(values: Tensor<D>, device: &burn::tensor::Device) -> T
     values.require_grad()
 }
 
-/// Euclidean norm over all gradients.
+/// Euclidean norm over all gradients: one number read from the device.
 pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
-    let mut visitor = SquareSum {
+    let mut visitor = Flatten {
         grads,
-        parts: Vec::new(),
+        flat: Vec::new(),
     };
     module.visit(&mut visitor);
-    if visitor.parts.is_empty() {
-        return 0.0;
-    }
-    // One read from the device for all of them.
-    let total: f32 = Tensor::cat(visitor.parts, 0).sum().into_scalar();
-    f64::from(total).sqrt()
+    let total = kernels::square_sums(visitor.flat);
+    total.map_or(0.0, |total| f64::from(total.into_scalar::<f32>()).sqrt())
 }
 
-struct SquareSum<'a> {
+struct Flatten<'a> {
     grads: &'a GradientsParams,
-    parts: Vec<Tensor<1>>,
+    flat: Vec<Tensor<1>>,
 }
 
-impl ModuleVisitor for SquareSum<'_> {
+impl ModuleVisitor for Flatten<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.parts.push(kernels::square_sum(grad));
+            let n = grad.dims().iter().product::<usize>();
+            self.flat.push(grad.reshape([n]));
         }
     }
 }

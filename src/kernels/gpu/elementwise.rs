@@ -1,0 +1,143 @@
+//! One value in, one value out.
+
+use burn::tensor::DType;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+use super::launch::{contiguous, elem, empty, f32s, grid, len, owned, rows, vector};
+
+/// √(2/π).
+const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+/// The cubic term's weight in the tanh-GELU.
+const CUBIC: f32 = 0.044_715;
+
+#[cube]
+fn gelu_tanh<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
+    ((x + x * x * x * Vector::new(CUBIC)) * Vector::new(ROOT_2_OVER_PI)).tanh()
+}
+
+#[cube(launch)]
+fn gelu_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    out: &mut [Vector<E, N>],
+    #[define(E)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < out.len() {
+        let x = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS]);
+        let one = Vector::new(1.0f32);
+        let y = x * Vector::new(0.5f32) * (one + gelu_tanh::<N>(x));
+        out[ABSOLUTE_POS] = Vector::cast_from(y);
+    }
+}
+
+#[cube(launch)]
+fn gelu_grad_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    grad: &[Vector<E, N>],
+    out: &mut [Vector<E, N>],
+    #[define(E)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < out.len() {
+        let x = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS]);
+        let grad = Vector::<f32, N>::cast_from(grad[ABSOLUTE_POS]);
+        let (one, half) = (Vector::new(1.0f32), Vector::new(0.5f32));
+        let t = gelu_tanh::<N>(x);
+        let inner = (one + x * x * Vector::new(3.0f32 * CUBIC)) * Vector::new(ROOT_2_OVER_PI);
+        let slope = half * (one + t) + half * x * (one - t * t) * inner;
+        out[ABSOLUTE_POS] = Vector::cast_from(grad * slope);
+    }
+}
+
+/// x + row, for every row of x.
+#[cube(launch)]
+fn add_row_kernel<E: Float, N: Size>(
+    x: &mut [Vector<E, N>],
+    row: &[Vector<f32, N>],
+    #[define(E)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < x.len() {
+        let sum = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS]) + row[ABSOLUTE_POS % row.len()];
+        x[ABSOLUTE_POS] = Vector::cast_from(sum);
+    }
+}
+
+/// x in f32 plus y in a type of its own.
+#[cube(launch)]
+fn residual_kernel<E: Float, N: Size>(
+    x: &[Vector<f32, N>],
+    y: &[Vector<E, N>],
+    out: &mut [Vector<f32, N>],
+    #[define(E)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < out.len() {
+        out[ABSOLUTE_POS] = x[ABSOLUTE_POS] + Vector::cast_from(y[ABSOLUTE_POS]);
+    }
+}
+
+#[cube(launch)]
+fn scaled_kernel<E: Float, N: Size>(
+    x: &mut [Vector<E, N>],
+    factor: &[f32],
+    #[define(E)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < x.len() {
+        let scaled = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS]) * Vector::new(factor[0]);
+        x[ABSOLUTE_POS] = Vector::cast_from(scaled);
+    }
+}
+
+pub(super) fn gelu(x: CubeTensor) -> CubeTensor {
+    let x = contiguous(x);
+    let out = empty(&x, x.meta.shape().clone(), x.dtype);
+    let n = vector(len(&x));
+    let (count, dim) = grid(&x.client, len(&x) / n);
+    let (client, elem) = (x.client.clone(), elem(&x));
+    let (x, result) = (x.into_buffer_arg(), out.clone().into_buffer_arg());
+    gelu_kernel::launch(&client, count, dim, n, x, result, elem);
+    out
+}
+
+pub(super) fn gelu_grad(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
+    let [x, grad] = [x, grad].map(contiguous);
+    let out = empty(&x, x.meta.shape().clone(), x.dtype);
+    let n = vector(len(&x));
+    let (count, dim) = grid(&x.client, len(&x) / n);
+    let (client, elem) = (x.client.clone(), elem(&x));
+    let [x, grad, result] = [x, grad, out.clone()].map(CubeTensor::into_buffer_arg);
+    gelu_grad_kernel::launch(&client, count, dim, n, x, grad, result, elem);
+    out
+}
+
+/// Adds `row` `[D]` to every row of x `[.., D]`, in place.
+pub(super) fn add_row(x: CubeTensor, row: CubeTensor) -> CubeTensor {
+    let (x, row) = (owned(x), f32s(row));
+    let n = vector(rows(&x)[1]);
+    let (count, dim) = grid(&x.client, len(&x) / n);
+    let (client, elem) = (x.client.clone(), elem(&x));
+    let (sums, row) = (x.clone().into_buffer_arg(), row.into_buffer_arg());
+    add_row_kernel::launch(&client, count, dim, n, sums, row, elem);
+    x
+}
+
+pub(super) fn residual(x: CubeTensor, y: CubeTensor) -> CubeTensor {
+    let (x, y) = (f32s(x), contiguous(y));
+    let out = empty(&x, x.meta.shape().clone(), DType::F32);
+    let n = vector(len(&x));
+    let (count, dim) = grid(&x.client, len(&x) / n);
+    let (client, elem) = (x.client.clone(), elem(&y));
+    let [x, y, result] = [x, y, out.clone()].map(CubeTensor::into_buffer_arg);
+    residual_kernel::launch(&client, count, dim, n, x, y, result, elem);
+    out
+}
+
+/// x · factor, factor `[1]`, in place.
+pub(super) fn scaled(x: CubeTensor, factor: CubeTensor) -> CubeTensor {
+    let (x, factor) = (owned(x), f32s(factor));
+    let n = vector(len(&x));
+    let (count, dim) = grid(&x.client, len(&x) / n);
+    let (client, elem) = (x.client.clone(), elem(&x));
+    let (product, factor) = (x.clone().into_buffer_arg(), factor.into_buffer_arg());
+    scaled_kernel::launch(&client, count, dim, n, product, factor, elem);
+    x
+}

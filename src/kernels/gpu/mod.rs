@@ -1,0 +1,218 @@
+//! The fused operations on GPUs, through CubeCL: one source for CUDA and Vulkan.
+//!
+//! Products of large matrices are burn's, tuned on the device; what stands between them is
+//! here. No kernel adds atomically, so that each gives the same bits every time.
+
+mod attention;
+mod elementwise;
+mod embed;
+mod launch;
+mod loss;
+mod norm;
+mod reduce;
+mod update;
+
+use std::sync::Arc;
+
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{DispatchDevice, TensorMetadata};
+use burn::tensor::{DType, Device, FloatDType, Shape, Tensor};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::cast;
+use burn_cubecl::kernel::matmul::{self as products, MatmulStrategy};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::bytes::Bytes;
+
+use super::autodiff::FusedGrads;
+use super::{FusedOps, PackedOps, Piece};
+
+pub(super) use loss::LOGIT_ROWS;
+pub(super) use update::{Slot, adamw, square_sums};
+
+/// Whether attention's kernels can hold tiles of heads of width `s`.
+pub(super) fn attention_fits(device: &Device, dtype: DType, s: usize) -> bool {
+    match device.clone().inner().as_dispatch() {
+        DispatchDevice::Cube(device) => attention::fits(&device.client(), dtype, s),
+        _ => false,
+    }
+}
+
+/// The tensor as CubeCL holds it.
+pub(super) fn lowered<const D: usize>(x: Tensor<D>) -> CubeTensor {
+    x.try_into_primitive::<CubeBackend>()
+        .expect("a tensor without gradients on a GPU")
+}
+
+/// The tensor as the model holds it.
+pub(super) fn raised<const D: usize>(x: CubeTensor) -> Tensor<D> {
+    Tensor::from_primitive::<CubeBackend>(x)
+}
+
+/// lhs · rhs in `dtype`, summed in f32.
+fn matmul(lhs: CubeTensor, rhs: CubeTensor, dtype: DType) -> CubeTensor {
+    products::matmul(lhs, rhs, None, MatmulStrategy::default(), dtype)
+        .expect("one of burn's kernels fits every product")
+}
+
+fn transposed(x: CubeTensor) -> CubeTensor {
+    CubeBackend::float_transpose(x)
+}
+
+fn reshaped(x: CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
+    CubeBackend::float_reshape(x, shape.into())
+}
+
+/// `[.., D] -> [N, D]`
+fn flat_rows(x: CubeTensor) -> CubeTensor {
+    let x = launch::contiguous(x);
+    let [n, d] = launch::rows(&x);
+    reshaped(x, [n, d])
+}
+
+/// Numbers beside `like`.
+fn uploaded(like: &CubeTensor, values: &[u32]) -> CubeTensor {
+    let bytes = Bytes::from_elems(values.to_vec());
+    let handle = like.client.create(bytes);
+    let (client, device) = (like.client.clone(), like.device.clone());
+    CubeTensor::new_contiguous(client, device, [values.len()].into(), handle, DType::U32)
+}
+
+impl FusedOps for CubeBackend {
+    fn fused_linear(x: CubeTensor, weight: CubeTensor, bias: CubeTensor) -> CubeTensor {
+        let dtype = x.dtype;
+        let mut shape = x.shape();
+        let axis = shape.num_dims() - 1;
+        shape[axis] = weight.shape()[1];
+        let product = matmul(flat_rows(x), cast(weight, dtype), dtype);
+        reshaped(elementwise::add_row(product, bias), shape)
+    }
+
+    fn fused_embed(wte: CubeTensor, wpe: CubeTensor, ids: CubeTensor, start: usize) -> CubeTensor {
+        embed::embed(wte, wpe, ids, start)
+    }
+
+    fn fused_causal_attention(qkv: CubeTensor, n_head: usize) -> CubeTensor {
+        let [mixed, _] = Self::causal_attention_with_log_sums(qkv, n_head);
+        mixed
+    }
+
+    fn fused_gelu(x: CubeTensor) -> CubeTensor {
+        elementwise::gelu(x)
+    }
+
+    fn fused_layer_norm(
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+        epsilon: f64,
+        dtype: FloatDType,
+    ) -> CubeTensor {
+        norm::layer_norm(x, weight, bias, epsilon, dtype.into())
+    }
+
+    fn fused_residual(x: CubeTensor, y: CubeTensor) -> CubeTensor {
+        elementwise::residual(x, y)
+    }
+
+    fn fused_linear_cross_entropy(
+        hidden: CubeTensor,
+        head: CubeTensor,
+        targets: CubeTensor,
+    ) -> CubeTensor {
+        let (loss, _) = loss::linear_cross_entropy(hidden, head, targets, [false; 2]);
+        loss
+    }
+}
+
+impl FusedGrads for CubeBackend {
+    fn linear_x_grad(weight: CubeTensor, grad: CubeTensor) -> CubeTensor {
+        let dtype = grad.dtype;
+        let mut shape = grad.shape();
+        let axis = shape.num_dims() - 1;
+        shape[axis] = weight.shape()[0];
+        let dx = matmul(flat_rows(grad), transposed(cast(weight, dtype)), dtype);
+        reshaped(dx, shape)
+    }
+
+    fn linear_weight_grad(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
+        matmul(transposed(flat_rows(x)), flat_rows(grad), DType::F32)
+    }
+
+    fn row_sum(grad: CubeTensor) -> CubeTensor {
+        norm::row_sum(grad)
+    }
+
+    fn add_token_grads(sum: CubeTensor, ids: CubeTensor, grad: CubeTensor) -> CubeTensor {
+        embed::add_token_grads(sum, ids, grad)
+    }
+
+    fn add_position_grads(sum: CubeTensor, grad: CubeTensor, start: usize) -> CubeTensor {
+        embed::add_position_grads(sum, grad, start)
+    }
+
+    fn causal_attention_with_log_sums(qkv: CubeTensor, n_head: usize) -> [CubeTensor; 2] {
+        let [b, t, width] = qkv.shape().dims();
+        let pieces: Vec<_> = (0..b)
+            .map(|i| Piece {
+                prefix: 0..0,
+                own: i * t..(i + 1) * t,
+            })
+            .collect();
+        let [mixed, log_sums] = attention::forward(qkv, n_head, &pieces);
+        [reshaped(mixed, [b, t, width / 3]), log_sums]
+    }
+
+    fn causal_attention_grad(
+        qkv: CubeTensor,
+        mixed: CubeTensor,
+        log_sums: CubeTensor,
+        grad: CubeTensor,
+        n_head: usize,
+    ) -> CubeTensor {
+        attention::backward(qkv, mixed, log_sums, grad, n_head)
+    }
+
+    fn gelu_grad(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
+        elementwise::gelu_grad(x, grad)
+    }
+
+    fn layer_norm_grads(
+        x: CubeTensor,
+        weight: CubeTensor,
+        grad: CubeTensor,
+        epsilon: f64,
+        _wanted: [bool; 2],
+    ) -> (Option<CubeTensor>, Option<[CubeTensor; 2]>) {
+        let [dx, d_weight, d_bias] = norm::layer_norm_grads(x, weight, grad, epsilon);
+        (Some(dx), Some([d_weight, d_bias]))
+    }
+
+    fn linear_cross_entropy_with_grad(
+        hidden: CubeTensor,
+        head: CubeTensor,
+        targets: CubeTensor,
+        wanted: [bool; 2],
+    ) -> (CubeTensor, [Option<CubeTensor>; 2]) {
+        loss::linear_cross_entropy(hidden, head, targets, wanted)
+    }
+
+    fn scaled(x: CubeTensor, factor: CubeTensor) -> CubeTensor {
+        elementwise::scaled(x, factor)
+    }
+}
+
+impl PackedOps for CubeBackend {
+    fn fused_packed_attention(qkv: CubeTensor, n_head: usize, pieces: Arc<[Piece]>) -> CubeTensor {
+        let [mixed, _] = attention::forward(qkv, n_head, &pieces);
+        mixed
+    }
+
+    fn fused_target_nll(
+        hidden: CubeTensor,
+        head: CubeTensor,
+        rows: CubeTensor,
+        targets: CubeTensor,
+    ) -> CubeTensor {
+        loss::target_scores(Self::float_select(hidden, 0, rows), head, targets)
+    }
+}
