@@ -69,11 +69,17 @@ struct Input {
 }
 
 fn wide(shape: &[usize], seed: u64) -> Input {
-    Input { values: random(shape, seed), narrow: false }
+    Input {
+        values: random(shape, seed),
+        narrow: false,
+    }
 }
 
 fn narrow(shape: &[usize], seed: u64) -> Input {
-    Input { values: random(shape, seed), narrow: true }
+    Input {
+        values: random(shape, seed),
+        narrow: true,
+    }
 }
 
 type Op<'a, const D: usize> = &'a dyn Fn(&[Tensor<1>], FloatDType) -> Tensor<D>;
@@ -93,14 +99,24 @@ fn run<const D: usize>(
     let handed: Vec<_> = leaves
         .iter()
         .zip(inputs)
-        .map(|(leaf, input)| if input.narrow { leaf.clone().cast(dtype) } else { leaf.clone() })
+        .map(|(leaf, input)| {
+            if input.narrow {
+                leaf.clone().cast(dtype)
+            } else {
+                leaf.clone()
+            }
+        })
         .collect();
     let out = op(&handed, dtype).cast(FloatDType::F32);
     let len = out.dims().iter().product::<usize>();
     let cotangent = from_host::<1>(random(&[len], 99), device).reshape(out.dims());
     let grads = (out.clone() * cotangent).sum().backward();
     std::iter::once(to_host(out.inner()))
-        .chain(leaves.iter().map(|leaf| to_host(leaf.grad(&grads).unwrap())))
+        .chain(
+            leaves
+                .iter()
+                .map(|leaf| to_host(leaf.grad(&grads).unwrap())),
+        )
         .collect()
 }
 
@@ -139,7 +155,12 @@ fn compare<const D: usize>(
             };
             let wanted: Vec<f64> = wanted.as_slice().iter().map(|&x| f64::from(x)).collect();
             let scale = wanted.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
-            assert_close(&what, found.as_slice(), &wanted, tolerance(dtype, products) * scale);
+            assert_close(
+                &what,
+                found.as_slice(),
+                &wanted,
+                tolerance(dtype, products) * scale,
+            );
         }
     }
 }
@@ -266,7 +287,11 @@ fn linear_cross_entropy() {
         let of = |x: &[Tensor<1>], f: Loss| {
             let targets: Tensor<1, Int> =
                 Tensor::from_data(TensorData::new(targets.clone(), [n]), &x[0].device());
-            f(x[0].clone().reshape([n, d]), x[1].clone().reshape([v, d]), targets)
+            f(
+                x[0].clone().reshape([n, d]),
+                x[1].clone().reshape([v, d]),
+                targets,
+            )
         };
         compare(
             &format!("linear_cross_entropy {n} {d} {v}"),
@@ -306,7 +331,11 @@ fn target_nll() {
         assert_eq!(found.1, wanted.1);
     }
     assert_eq!(wanted.iter().filter(|(_, likeliest)| *likeliest).count(), 2);
-    let wanted: Vec<f64> = wanted_all.as_slice().iter().map(|&x| f64::from(x)).collect();
+    let wanted: Vec<f64> = wanted_all
+        .as_slice()
+        .iter()
+        .map(|&x| f64::from(x))
+        .collect();
     assert_close("token_nll", found_all.as_slice(), &wanted, loose);
 }
 
@@ -314,13 +343,22 @@ fn target_nll() {
 #[test]
 fn packed_attention() {
     let (h, s) = (2, 16);
-    let pieces: Arc<[Piece]> = [(0..0, 0..70), (0..70, 70..75), (0..70, 75..140), (0..0, 140..141)]
-        .map(|(prefix, own)| Piece { prefix, own })
-        .into();
+    let pieces: Arc<[Piece]> = [
+        (0..0, 0..70),
+        (0..70, 70..75),
+        (0..70, 75..140),
+        (0..0, 140..141),
+    ]
+    .map(|(prefix, own)| Piece { prefix, own })
+    .into();
     let n = 141;
     let qkv = random(&[n, 3 * h * s], 1);
     let wanted = plain::packed_attention(from_host(qkv.clone(), &Device::flex()), h, &pieces);
-    let wanted: Vec<f64> = to_host(wanted).as_slice().iter().map(|&x| f64::from(x)).collect();
+    let wanted: Vec<f64> = to_host(wanted)
+        .as_slice()
+        .iter()
+        .map(|&x| f64::from(x))
+        .collect();
     let scale = wanted.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
     let device = gpu();
     for dtype in std::iter::once(FloatDType::F32).chain(half(&device)) {
@@ -355,7 +393,11 @@ fn adamw_and_norm() {
                     m: of(2),
                     v: of(3).abs(),
                     grad: of(4),
-                    step: if i % 3 == 0 { step(1e-3, 1) } else { step(2e-3, 5) },
+                    step: if i % 3 == 0 {
+                        step(1e-3, 1)
+                    } else {
+                        step(2e-3, 5)
+                    },
                 }
             })
             .collect()
@@ -366,15 +408,26 @@ fn adamw_and_norm() {
     let shared: Vec<Slot> = slots(&device)
         .into_iter()
         .zip(&before)
-        .map(|(slot, p)| Slot { p: p.clone(), ..slot })
+        .map(|(slot, p)| Slot {
+            p: p.clone(),
+            ..slot
+        })
         .collect();
     let found = kernels::adamw(shared);
     for (i, (found, slot)) in found.into_iter().zip(slots(&Device::flex())).enumerate() {
         let wanted = plain::adamw(slot.p, slot.m, slot.v, slot.grad, slot.step);
         for (found, wanted) in found.into_iter().zip(wanted) {
-            let wanted: Vec<f64> =
-                to_host(wanted).as_slice().iter().map(|&x| f64::from(x)).collect();
-            assert_close(&format!("tensor {i}"), to_host(found).as_slice(), &wanted, 1e-5);
+            let wanted: Vec<f64> = to_host(wanted)
+                .as_slice()
+                .iter()
+                .map(|&x| f64::from(x))
+                .collect();
+            assert_close(
+                &format!("tensor {i}"),
+                to_host(found).as_slice(),
+                &wanted,
+                1e-5,
+            );
         }
     }
     // What somebody else holds is not written to.
@@ -388,4 +441,27 @@ fn adamw_and_norm() {
         f64::from(sum.into_scalar::<f32>())
     });
     assert!((found / wanted - 1.0).abs() < 1e-5, "{found} {wanted}");
+}
+
+/// A loss that is not finite stays visible.
+#[test]
+fn nan_is_not_swallowed() {
+    let device = gpu();
+    let nan = |shape: &[usize]| HostTensor::full(shape, f32::NAN);
+    let x = from_host::<3>(nan(&[1, 1, 20]), &device);
+    assert!(
+        to_host(kernels::gelu_new(x))
+            .as_slice()
+            .iter()
+            .all(|x| x.is_nan())
+    );
+    let hidden = from_host::<2>(nan(&[2, 20]), &device);
+    let head: Tensor<2> = Tensor::ones([5, 20], &device);
+    let targets: Tensor<1, Int> = Tensor::from_data([0, 1], &device);
+    let loss = kernels::linear_cross_entropy(hidden, head, targets);
+    assert!(loss.into_scalar::<f32>().is_nan());
+    let qkv = from_host::<3>(nan(&[1, 2, 12]), &device);
+    assert!(to_host(kernels::causal_attention(qkv, 1)).as_slice()[0].is_nan());
+    let sum = kernels::square_sums(vec![from_host(nan(&[9]), &device)]).unwrap();
+    assert!(sum.into_scalar::<f32>().is_nan());
 }

@@ -198,12 +198,18 @@ impl<B: FusedGrads> Backward<B, 3> for LayerNorm {
         let grad = grads.consume::<B>(&ops.node);
         let (x, weight, epsilon) = ops.state;
         let [node_x, node_weight, node_bias] = ops.parents;
-        let wanted = [node_x.is_some(), node_weight.is_some() || node_bias.is_some()];
+        let wanted = [
+            node_x.is_some(),
+            node_weight.is_some() || node_bias.is_some(),
+        ];
         let (dx, others) = B::layer_norm_grads(x, weight, grad, epsilon, wanted);
         if let (Some(node), Some(dx)) = (node_x, dx) {
             grads.register::<B>(node.id, dx);
         }
-        for (node, grad) in [node_weight, node_bias].into_iter().zip(others.into_iter().flatten()) {
+        for (node, grad) in [node_weight, node_bias]
+            .into_iter()
+            .zip(others.into_iter().flatten())
+        {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
             }
@@ -355,7 +361,9 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
                 let state = (x.clone(), weight.clone(), epsilon);
                 prep.finish(state, B::fused_layer_norm(x, weight, bias, epsilon, dtype))
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::fused_layer_norm(x, weight, bias, epsilon, dtype)),
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::fused_layer_norm(x, weight, bias, epsilon, dtype))
+            }
         }
     }
 

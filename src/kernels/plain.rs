@@ -76,7 +76,9 @@ pub fn causal_softmax(scores: Tensor<4>, scale: f64) -> Tensor<4> {
     // True above the diagonal that ends at the last column of the last row.
     let future: Tensor<2, Bool> = Tensor::tril_mask([t, u], (u - t) as i64, &scores.device());
     let masked = (scores * scale).mask_fill(future.unsqueeze(), lowest);
-    in_f32(masked, |masked| burn::tensor::activation::softmax(masked, 3))
+    in_f32(masked, |masked| {
+        burn::tensor::activation::softmax(masked, 3)
+    })
 }
 
 /// Rows of logits in one piece of [`chunked_linear_cross_entropy`]: enough to fill a GPU.

@@ -9,9 +9,9 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::cpu::{add_assign, contiguous, owned, scalar, values};
-use super::math::{self, TASK, vectorized};
 #[cfg(feature = "gpu")]
 use super::gpu;
+use super::math::{self, TASK, vectorized};
 use super::{is_cpu, is_fused, plain};
 
 /// The scalars of one update by AdamW.
@@ -81,7 +81,13 @@ pub fn adamw(slots: Vec<Slot>) -> Vec<[Tensor<1>; 3]> {
     if slots.first().is_some_and(|slot| !is_cpu(&slot.p)) {
         return adamw_on_gpu(slots);
     }
-    let update = |Slot { p, m, v, grad, step }: Slot| {
+    let update = |Slot {
+                      p,
+                      m,
+                      v,
+                      grad,
+                      step,
+                  }: Slot| {
         if !is_fused(&p) {
             return plain::adamw(p, m, v, grad, step);
         }
@@ -101,7 +107,17 @@ pub fn adamw(slots: Vec<Slot>) -> Vec<[Tensor<1>; 3]> {
 #[cfg(feature = "gpu")]
 fn adamw_on_gpu(slots: Vec<Slot>) -> Vec<[Tensor<1>; 3]> {
     let mut groups: Vec<(AdamWStep, Vec<(usize, gpu::Slot)>)> = Vec::new();
-    for (i, Slot { p, m, v, grad, step }) in slots.into_iter().enumerate() {
+    for (
+        i,
+        Slot {
+            p,
+            m,
+            v,
+            grad,
+            step,
+        },
+    ) in slots.into_iter().enumerate()
+    {
         let [p, m, v, grad] = [p, m, v, grad].map(gpu::lowered);
         let slot = (i, gpu::Slot { p, m, v, grad });
         match groups.iter_mut().find(|(of, _)| *of == step) {

@@ -56,12 +56,17 @@ impl Block {
             mixed = mixed.select(0, rows.clone());
             x = x.select(1, rows);
         }
-        self.feed_forward(kernels::residual(x, self.attn.c_proj.forward(mixed.unsqueeze())))
+        self.feed_forward(kernels::residual(
+            x,
+            self.attn.c_proj.forward(mixed.unsqueeze()),
+        ))
     }
 
     /// For tokens that follow those in `cache`.
     pub fn forward_cached(&self, x: Tensor<3>, cache: &mut LayerCache) -> Tensor<3> {
-        let mixed = self.attn.forward_cached(self.ln_1.forward(x.clone()), cache);
+        let mixed = self
+            .attn
+            .forward_cached(self.ln_1.forward(x.clone()), cache);
         self.feed_forward(kernels::residual(x, mixed))
     }
 

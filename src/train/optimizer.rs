@@ -273,7 +273,12 @@ impl ModuleMapper for Take<'_> {
             // holder, who may write them in place.
             let one = Tensor::<D>::zeros([1; D], &tensor.device());
             let placeholder = one.expand(tensor.dims());
-            let slot = self.slot(&name, tensor.inner().reshape([n]), grad.reshape([n]), D >= 2);
+            let slot = self.slot(
+                &name,
+                tensor.inner().reshape([n]),
+                grad.reshape([n]),
+                D >= 2,
+            );
             self.names.push(name);
             self.slots.push(slot);
             placeholder

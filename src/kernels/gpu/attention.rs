@@ -82,16 +82,17 @@ impl Plan {
             }
         };
         // Two cubes at a time keep a processor busy; one is better than none.
-        [hardware.max_shared_memory_size / 2, hardware.max_shared_memory_size]
-            .into_iter()
-            .flat_map(|room| [64, 32, 16, 8].map(|edge| (room, edge)))
-            .find(|&(room, edge)| {
-                let full = room == hardware.max_shared_memory_size;
-                plan(edge).bytes(tiles, bytes) <= room
-                    && edge >= matrix
-                    && (full || edge >= 32)
-            })
-            .map(|(_, edge)| plan(edge))
+        [
+            hardware.max_shared_memory_size / 2,
+            hardware.max_shared_memory_size,
+        ]
+        .into_iter()
+        .flat_map(|room| [64, 32, 16, 8].map(|edge| (room, edge)))
+        .find(|&(room, edge)| {
+            let full = room == hardware.max_shared_memory_size;
+            plan(edge).bytes(tiles, bytes) <= room && edge >= matrix && (full || edge >= 32)
+        })
+        .map(|(_, edge)| plan(edge))
     }
 
     fn bytes(&self, [elements, sums, scores, weights]: [usize; 4], bytes: usize) -> usize {
@@ -125,12 +126,18 @@ fn matrix_edge(client: &Client, dtype: DType) -> usize {
     }
     let element = ElemType::Float(kind);
     let has = |edge: u32| {
-        client.properties().features.matmul.cmma.iter().any(|config| {
-            config.a_type == element.into()
-                && config.b_type == element.into()
-                && config.cd_type == ElemType::Float(FloatKind::F32).into()
-                && [config.m, config.n, config.k] == [edge; 3]
-        })
+        client
+            .properties()
+            .features
+            .matmul
+            .cmma
+            .iter()
+            .any(|config| {
+                config.a_type == element.into()
+                    && config.b_type == element.into()
+                    && config.cd_type == ElemType::Float(FloatKind::F32).into()
+                    && [config.m, config.n, config.k] == [edge; 3]
+            })
     };
     [16, 8].into_iter().find(|&edge| has(edge)).unwrap_or(0) as usize
 }
@@ -166,7 +173,11 @@ fn load<E: Float, N: Size>(
     let n = N::value();
     let per_row = comptime!(plan.width / n);
     let filled = comptime!(plan.s / n);
-    for i in range_stepped(UNIT_POS as usize, comptime!(plan.edge * per_row), plan.units) {
+    for i in range_stepped(
+        UNIT_POS as usize,
+        comptime!(plan.edge * per_row),
+        plan.units,
+    ) {
         let row = i / per_row;
         let column = i % per_row;
         let index = first + row;
@@ -351,7 +362,11 @@ fn forward_kernel<E: Float, N: Size>(
         let first = tiles[tile + 1] as usize;
         let count = tiles[tile + 2] as usize;
         let prefix = tiles[tile + 4] as usize;
-        let queries = Lie { prefix_start: 0usize, prefix: 0usize, start: first_row };
+        let queries = Lie {
+            prefix_start: 0usize,
+            prefix: 0usize,
+            start: first_row,
+        };
         let keys = Lie {
             prefix_start: tiles[tile + 3] as usize,
             prefix,
@@ -379,7 +394,9 @@ fn forward_kernel<E: Float, N: Size>(
         let row = UNIT_POS as usize / lanes;
         let lane = UNIT_POS as usize % lanes;
 
-        load::<E, N>(&mut q, qkv, &queries, 0usize, count, row_width, offset, plan);
+        load::<E, N>(
+            &mut q, qkv, &queries, 0usize, count, row_width, offset, plan,
+        );
         for column in range_stepped(lane, plan.width, lanes) {
             mixed[row * plan.sum_stride + column] = 0.0f32;
         }
@@ -405,7 +422,16 @@ fn forward_kernel<E: Float, N: Size>(
                 plan,
             );
             sync_cube();
-            load::<E, N>(&mut kv, qkv, &keys, at, end, row_width, 2 * part + offset, plan);
+            load::<E, N>(
+                &mut kv,
+                qkv,
+                &keys,
+                at,
+                end,
+                row_width,
+                2 * part + offset,
+                plan,
+            );
             let seen = prefix + first + row + 1;
             let mut peak = largest[row];
             let before = peak;
@@ -494,7 +520,11 @@ fn query_grads_kernel<E: Float, N: Size>(
     let sequence = tile / across;
     let first = tile % across * edge;
     if sequence * t * plan.heads < log_sums.len() {
-        let lie = Lie { prefix_start: 0usize, prefix: 0usize, start: sequence * t };
+        let lie = Lie {
+            prefix_start: 0usize,
+            prefix: 0usize,
+            start: sequence * t,
+        };
         let n = N::value();
         let part = comptime!(plan.heads * plan.s / n);
         let offset = head * comptime!(plan.s / n);
@@ -547,14 +577,40 @@ fn query_grads_kernel<E: Float, N: Size>(
         for at in range_stepped(0usize, end, edge) {
             sync_cube();
             load::<E, N>(&mut k, qkv, &lie, at, end, 3 * part, part + offset, plan);
-            load::<E, N>(&mut v, qkv, &lie, at, end, 3 * part, 2 * part + offset, plan);
+            load::<E, N>(
+                &mut v,
+                qkv,
+                &lie,
+                at,
+                end,
+                3 * part,
+                2 * part + offset,
+                plan,
+            );
             sync_cube();
             let of_scores = comptime!([plan.score_stride, plan.stride, plan.stride]);
             multiply::<E>(
-                &mut scores, &q, &k, edge, edge, plan.width, of_scores, [false, true], false, plan,
+                &mut scores,
+                &q,
+                &k,
+                edge,
+                edge,
+                plan.width,
+                of_scores,
+                [false, true],
+                false,
+                plan,
             );
             multiply::<E>(
-                &mut d_weights, &g, &v, edge, edge, plan.width, of_scores, [false, true], false,
+                &mut d_weights,
+                &g,
+                &v,
+                edge,
+                edge,
+                plan.width,
+                of_scores,
+                [false, true],
+                false,
                 plan,
             );
             sync_cube();
@@ -612,7 +668,11 @@ fn key_grads_kernel<E: Float, N: Size>(
     let sequence = tile / across;
     let first = tile % across * edge;
     if sequence * t * plan.heads < log_sums.len() {
-        let lie = Lie { prefix_start: 0usize, prefix: 0usize, start: sequence * t };
+        let lie = Lie {
+            prefix_start: 0usize,
+            prefix: 0usize,
+            start: sequence * t,
+        };
         let n = N::value();
         let part = comptime!(plan.heads * plan.s / n);
         let offset = head * comptime!(plan.s / n);
@@ -637,7 +697,16 @@ fn key_grads_kernel<E: Float, N: Size>(
         let lane = UNIT_POS as usize % lanes;
 
         load::<E, N>(&mut k, qkv, &lie, first, t, 3 * part, part + offset, plan);
-        load::<E, N>(&mut v, qkv, &lie, first, t, 3 * part, 2 * part + offset, plan);
+        load::<E, N>(
+            &mut v,
+            qkv,
+            &lie,
+            first,
+            t,
+            3 * part,
+            2 * part + offset,
+            plan,
+        );
         for column in range_stepped(lane, plan.width, lanes) {
             dk[row * plan.sum_stride + column] = 0.0f32;
             dv[row * plan.sum_stride + column] = 0.0f32;
@@ -649,10 +718,27 @@ fn key_grads_kernel<E: Float, N: Size>(
             sync_cube();
             let of_scores = comptime!([plan.score_stride, plan.stride, plan.stride]);
             multiply::<E>(
-                &mut scores, &q, &k, edge, edge, plan.width, of_scores, [false, true], false, plan,
+                &mut scores,
+                &q,
+                &k,
+                edge,
+                edge,
+                plan.width,
+                of_scores,
+                [false, true],
+                false,
+                plan,
             );
             multiply::<E>(
-                &mut d_weights, &g, &v, edge, edge, plan.width, of_scores, [false, true], false,
+                &mut d_weights,
+                &g,
+                &v,
+                edge,
+                edge,
+                plan.width,
+                of_scores,
+                [false, true],
+                false,
                 plan,
             );
             sync_cube();
@@ -678,10 +764,28 @@ fn key_grads_kernel<E: Float, N: Size>(
             sync_cube();
             let of_sums = comptime!([plan.sum_stride, plan.weight_stride, plan.stride]);
             multiply::<E>(
-                &mut dv, &weights, &g, edge, plan.width, edge, of_sums, [true, false], true, plan,
+                &mut dv,
+                &weights,
+                &g,
+                edge,
+                plan.width,
+                edge,
+                of_sums,
+                [true, false],
+                true,
+                plan,
             );
             multiply::<E>(
-                &mut dk, &slopes, &q, edge, plan.width, edge, of_sums, [true, false], true, plan,
+                &mut dk,
+                &slopes,
+                &q,
+                edge,
+                plan.width,
+                edge,
+                of_sums,
+                [true, false],
+                true,
+                plan,
             );
         }
         sync_cube();

@@ -91,12 +91,7 @@ fn position_grads_kernel<N: Size>(
     }
 }
 
-pub(super) fn embed(
-    wte: CubeTensor,
-    wpe: CubeTensor,
-    ids: CubeTensor,
-    start: usize,
-) -> CubeTensor {
+pub(super) fn embed(wte: CubeTensor, wpe: CubeTensor, ids: CubeTensor, start: usize) -> CubeTensor {
     let ([wte, wpe], ids) = ([wte, wpe].map(f32s), as_i32(ids));
     let [b, t] = rows(&ids);
     let [_, d] = rows(&wte);
@@ -116,7 +111,10 @@ pub(super) fn add_token_grads(sum: CubeTensor, ids: CubeTensor, grad: CubeTensor
     let client = sum.client.clone();
     let places = empty(&sum, [len(&ids), 2], DType::U32);
     let (count, dim) = grid(&client, len(&ids));
-    let (of, found) = (ids.clone().into_buffer_arg(), places.clone().into_buffer_arg());
+    let (of, found) = (
+        ids.clone().into_buffer_arg(),
+        places.clone().into_buffer_arg(),
+    );
     places_kernel::launch(&client, count, dim, of, found);
     let n = vector(d);
     let (count, dim) = grid(&client, len(&grad) / n);

@@ -34,11 +34,7 @@ pub(super) fn owned(x: CubeTensor) -> CubeTensor {
 }
 
 /// A new contiguous tensor beside `like`, of what its memory happens to hold.
-pub(super) fn empty(
-    like: &CubeTensor,
-    shape: impl Into<Shape>,
-    dtype: DType,
-) -> CubeTensor {
+pub(super) fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     let (client, device) = (like.client.clone(), like.device.clone());
     empty_device_contiguous_dtype(client, device, shape.into(), dtype)
 }

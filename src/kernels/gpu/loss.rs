@@ -14,8 +14,8 @@ use cubecl::prelude::*;
 
 use super::launch::{ROW_UNITS, contiguous, cubes, elem, empty, ids, rows, vector};
 use super::norm::padded;
-use super::{matmul, reshaped, transposed};
 use super::reduce::{cube_max, cube_sum};
+use super::{matmul, reshaped, transposed};
 
 /// Classes come in multiples of this.
 const ALIGN: usize = 64;
@@ -133,7 +133,9 @@ fn slice(x: &CubeTensor, range: Range<usize>) -> CubeTensor {
 
 /// Pieces of the rows `0..n`.
 fn pieces(n: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..n).step_by(LOGIT_ROWS).map(move |start| start..(start + LOGIT_ROWS).min(n))
+    (0..n)
+        .step_by(LOGIT_ROWS)
+        .map(move |start| start..(start + LOGIT_ROWS).min(n))
 }
 
 /// Negative log-likelihood of targets `[N]` in the logits of hidden `[N, D]` · head `[V, D]`ᵀ,
@@ -193,5 +195,8 @@ pub(super) fn linear_cross_entropy(
     let loss = CubeBackend::float_mean(CubeBackend::float_cat(losses, 0));
     let d_hidden = wanted[0].then(|| CubeBackend::float_cat(d_hidden, 0));
     let d_head = d_head.map(|grad| slice(&grad, 0..classes));
-    (reshaped(loss, &[1]), [d_hidden.map(|grad| reshaped(grad, &[n, d])), d_head])
+    (
+        reshaped(loss, &[1]),
+        [d_hidden.map(|grad| reshaped(grad, &[n, d])), d_head],
+    )
 }

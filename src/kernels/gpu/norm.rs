@@ -189,11 +189,21 @@ pub(super) fn layer_norm(
     let n = vector(d);
     let (cubes, dim) = row_cubes(&x, count, d / n);
     let (client, elem) = (x.client.clone(), elem(&out));
-    let [x, weight, bias, normal] =
-        [x, weight, bias, out.clone()].map(CubeTensor::into_buffer_arg);
+    let [x, weight, bias, normal] = [x, weight, bias, out.clone()].map(CubeTensor::into_buffer_arg);
     let epsilon = epsilon as f32;
     layer_norm_kernel::launch(
-        &client, cubes, dim, n, x, weight, bias, normal, epsilon, d / n, dim.x as usize, elem,
+        &client,
+        cubes,
+        dim,
+        n,
+        x,
+        weight,
+        bias,
+        normal,
+        epsilon,
+        d / n,
+        dim.x as usize,
+        elem,
     );
     out
 }
@@ -244,7 +254,8 @@ fn column_sums(grad: CubeTensor, x: Option<(CubeTensor, CubeTensor)>) -> [CubeTe
     let (width, pieces) = (d / n, count.div_ceil(ROWS_PER_CUBE));
     let parts = empty(&grad, [2, pieces, d], DType::F32);
     let normal = x.is_some();
-    let (x, stats) = x.unwrap_or_else(|| (empty(&grad, [d], DType::F32), empty(&grad, [2], DType::F32)));
+    let (x, stats) =
+        x.unwrap_or_else(|| (empty(&grad, [d], DType::F32), empty(&grad, [2], DType::F32)));
     let client = grad.client.clone();
     let blocks = width.div_ceil(COLUMN_LANES as usize);
     column_sums_kernel::launch(
@@ -266,7 +277,10 @@ fn column_sums(grad: CubeTensor, x: Option<(CubeTensor, CubeTensor)>) -> [CubeTe
             return out;
         }
         let (count, dim) = grid(&client, width);
-        let (parts, sums) = (parts.clone().into_buffer_arg(), out.clone().into_buffer_arg());
+        let (parts, sums) = (
+            parts.clone().into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+        );
         sum_pieces_kernel::launch(&client, count, dim, n, parts, sums, first, pieces);
         out
     })

@@ -83,7 +83,11 @@ fn square_sums_kernel<N: Size>(
 
 fn shape() -> (CubeCount, CubeDim, usize) {
     let units = (CUBES * ROW_UNITS) as usize;
-    (CubeCount::Static(CUBES, 1, 1), CubeDim::new_1d(ROW_UNITS), units)
+    (
+        CubeCount::Static(CUBES, 1, 1),
+        CubeDim::new_1d(ROW_UNITS),
+        units,
+    )
 }
 
 /// Flattened.
@@ -109,16 +113,24 @@ pub(in crate::kernels) fn adamw(slots: Vec<Slot>, step: AdamWStep) -> Vec<Slot> 
         grad: contiguous(slot.grad),
     });
     let slots: Vec<_> = slots.collect();
-    let Some(first) = slots.first() else { return slots };
+    let Some(first) = slots.first() else {
+        return slots;
+    };
     let client = first.p.client.clone();
     let [correction1, correction2] = step.corrections();
     // Vectors of four for the tensors that divide into them, single values for the rest.
     for n in [4, 1] {
-        let of: Vec<&Slot> = slots.iter().filter(|slot| vector(len(&slot.p)) == n).collect();
+        let of: Vec<&Slot> = slots
+            .iter()
+            .filter(|slot| vector(len(&slot.p)) == n)
+            .collect();
         for slots in of.chunks(per_launch(&client, 4)) {
             let (count, dim, units) = shape();
             let args = |of: fn(&Slot) -> &CubeTensor| {
-                slots.iter().map(|slot| of(slot).clone().into_buffer_arg()).collect()
+                slots
+                    .iter()
+                    .map(|slot| of(slot).clone().into_buffer_arg())
+                    .collect()
             };
             adamw_kernel::launch(
                 &client,
@@ -153,7 +165,11 @@ pub(in crate::kernels) fn square_sums(tensors: Vec<CubeTensor>) -> Option<CubeTe
     let groups: Vec<(usize, Vec<CubeTensor>)> = [4, 1]
         .into_iter()
         .flat_map(|n| {
-            let of: Vec<_> = tensors.iter().filter(|x| vector(len(x)) == n).cloned().collect();
+            let of: Vec<_> = tensors
+                .iter()
+                .filter(|x| vector(len(x)) == n)
+                .cloned()
+                .collect();
             let chunks: Vec<_> = of.chunks(each).map(|chunk| (n, chunk.to_vec())).collect();
             chunks
         })
