@@ -6,11 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{Device, ExecutionError, FloatDType, Tensor};
 
-#[cfg(not(all(feature = "cuda", not(feature = "wgpu"))))]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What the user asked for: `cpu`, `cuda`, `wgpu`, `cuda:N` or `wgpu:N`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,12 +37,26 @@ impl DeviceSpec {
         }
     }
 
-    /// What is trained in where nobody says: bf16 where the processor multiplies it fast.
+    /// What is trained in where nobody says: bf16 where the device multiplies it fast.
     pub fn precision(self) -> Precision {
         match self {
             Self::Cuda(_) => Precision::Bf16,
             Self::Cpu | Self::Wgpu(_) => Precision::F32,
         }
+    }
+
+    /// Refuses a precision that the device does not compute in.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check_precision(self, device: &Device, precision: Precision) -> Result<()> {
+        if self.is_cpu() || device.supports_dtype(precision.dtype()) {
+            return Ok(());
+        }
+        Err(Error::Device {
+            message: format!("{self} does not compute in {precision}"),
+            hint: Some("take precision = \"f32\"".into()),
+        })
     }
 
     /// Opens the device.
@@ -79,6 +91,66 @@ impl Precision {
             Self::Bf16 => FloatDType::BF16,
         }
     }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(format!("`{text}` is not a precision; write f32 or bf16")),
+        }
+    }
+}
+
+/// What a device's failure means.
+pub fn failed(error: &ExecutionError) -> Error {
+    let text = format!("{error:?}");
+    let lower = text.to_lowercase();
+    let memory = ["outofmemory", "out of memory", "out-of-memory", "out_of_memory"];
+    // The device's own words come with a stack.
+    let message: String = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let message = message.chars().take(300).collect();
+    if memory.iter().any(|sign| lower.contains(sign)) {
+        Error::OutOfMemory {
+            message,
+            hint: None,
+        }
+    } else {
+        Error::Device {
+            message: format!("the device failed: {message}"),
+            hint: None,
+        }
+    }
+}
+
+/// Reads a tensor of one number.
+///
+/// # Errors
+/// What made the number failed on the device; [`Error::OutOfMemory`] if for want of memory.
+pub fn read_scalar(x: Tensor<1>) -> Result<f64> {
+    let data = x.try_into_data().map_err(|error| failed(&error))?;
+    let value = data.iter::<f64>().next();
+    Ok(value.expect("a tensor of one number"))
+}
+
+/// Waits until the device has done what it was asked for.
+///
+/// # Errors
+/// It failed.
+pub fn sync(device: &Device) -> Result<()> {
+    device.sync().map_err(|error| failed(&error))
 }
 
 /// Whether `device` is the embedded CPU backend, with or without autodiff.

@@ -51,10 +51,18 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// The device is missing, not compiled in, or out of memory.
+    /// The device is missing or not compiled in, or it failed.
     #[error("{message}")]
     Device {
         /// What is wrong.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// The device has no memory for what was asked of it. It stays usable.
+    #[error("the device's memory is used up: {message}")]
+    OutOfMemory {
+        /// What the device said.
         message: String,
         /// What to do next.
         hint: Option<String>,
@@ -133,6 +141,7 @@ impl Error {
             | Self::Invalid { hint, .. }
             | Self::Hub { hint, .. }
             | Self::Device { hint, .. }
+            | Self::OutOfMemory { hint, .. }
             | Self::Interrupted { hint, .. } => *hint = Some(text.into()),
             _ => {}
         }
@@ -146,6 +155,7 @@ impl Error {
             | Self::Invalid { hint, .. }
             | Self::Hub { hint, .. }
             | Self::Device { hint, .. }
+            | Self::OutOfMemory { hint, .. }
             | Self::Interrupted { hint, .. } => hint.as_deref(),
             Self::Io { source, path, .. }
                 if source.kind() == io::ErrorKind::StorageFull
@@ -173,7 +183,7 @@ impl Error {
                 ..
             } if source.kind() == io::ErrorKind::NotFound => 3,
             Self::Io { .. } => 5,
-            Self::Device { .. } => 6,
+            Self::Device { .. } | Self::OutOfMemory { .. } => 6,
             Self::Diverged { .. } => 7,
             Self::Locked { .. } => 8,
             Self::Certificate { .. } | Self::Failed { .. } => 1,

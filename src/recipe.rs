@@ -28,7 +28,7 @@ pub struct Recipe {
     /// Seed of growth, initialization and data order.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// `cpu`, `cuda` or `cuda:N`; `--device` wins.
+    /// `cpu`, `cuda`, `wgpu`, `cuda:N` or `wgpu:N`; `--device` wins.
     #[serde(default)]
     pub device: DeviceSpec,
     /// Where the model comes from.
@@ -140,7 +140,7 @@ pub struct FamilyRecipe {
     /// The checkpoints: hub ids, folders, files, globs.
     #[serde(default)]
     pub models: Vec<String>,
-    /// `cpu`, `cuda` or `cuda:N`; `--device` wins.
+    /// `cpu`, `cuda`, `wgpu`, `cuda:N` or `wgpu:N`; `--device` wins.
     #[serde(default)]
     pub device: DeviceSpec,
     /// Tasks, by name.
@@ -278,6 +278,7 @@ impl Recipe {
                 "train",
                 &[
                     "micro_batch",
+                    "gradient_checkpointing",
                     "keep",
                     "save_every_tokens",
                     "eval_every_tokens",

@@ -123,6 +123,17 @@ fn a_plain_run_in_four_micro_batches() {
 }
 
 #[test]
+fn a_plain_run_that_makes_activations_again() {
+    check("plain", &format!("{COSINE}gradient_checkpointing = true\n"));
+}
+
+#[test]
+fn an_incremental_run_that_makes_activations_again() {
+    let again = "batch_tokens = 128\ngradient_checkpointing = true\n";
+    check("incremental", &INCREMENTAL.replace("batch_tokens = 128\n", again));
+}
+
+#[test]
 fn a_grown_run() {
     check("grown", &format!("{ZERO_RESIDUAL}{COSINE}"));
 }

@@ -11,7 +11,7 @@ use scale_ckpt::progress::{Meter, Unit, eprint_line};
 use scale_ckpt::recipe::LoadedRecipe;
 use scale_ckpt::run::RunDir;
 use scale_ckpt::stages::PlannedStage;
-use scale_ckpt::train::{NonFinite, Trainee, state, train};
+use scale_ckpt::train::{NonFinite, TrainConfig, Trainee, state, train};
 use scale_ckpt::{Result, VERSION};
 use serde_json::json;
 
@@ -31,6 +31,8 @@ pub struct Conductor<'a> {
     pub account: &'a Account,
     pub batches: Batches,
     pub data_sha256: String,
+    /// Training as the recipe and the device have it.
+    pub config: TrainConfig,
     pub run: &'a mut RunDir,
 }
 
@@ -100,7 +102,7 @@ impl Conductor<'_> {
         self.announce(trainee.step)?;
         let mut events = EventWriter::create(self.run.path(), events::now)?;
         events.session_start(trainee.step + 1)?;
-        let config = &self.loaded.recipe.train;
+        let config = &self.config;
         let device = self.measures.device.clone().autodiff();
         let meter = Meter::new("training", self.account.steps(), Unit::Count);
         meter.start_at(trainee.step);

@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use scale_ckpt::Result;
 use scale_ckpt::checkpoint::{Gpt2Config, hex, layout};
 use scale_ckpt::data::Tokens;
+use scale_ckpt::device::Precision;
 use scale_ckpt::eval::engine::Engine;
 use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
 use scale_ckpt::eval::paired::Comparison;
@@ -70,6 +71,7 @@ impl Measures {
         model: &Gpt2,
         config: &Gpt2Config,
     ) -> Result<(ModelScore, ModelItems)> {
+        let model = &measured(model);
         let text = text_loss(model, &self.val, self.windows, None, &self.device)?;
         // A model that is not finite has no likeliest choice: its loss says enough.
         let tasks = if text.loss.loss.is_finite() {
@@ -90,13 +92,13 @@ impl Measures {
 
     /// Loss on the validation text.
     pub fn val_loss(&self, model: &Gpt2) -> Result<TextLoss> {
-        let score = text_loss(model, &self.val, self.windows, None, &self.device)?;
+        let score = text_loss(&measured(model), &self.val, self.windows, None, &self.device)?;
         Ok(score.loss)
     }
 
     /// Scores on the tasks.
     pub fn task_scores(&self, model: &Gpt2) -> Result<Vec<TaskScore>> {
-        Ok(scores_of(&self.task_items(model)?))
+        Ok(scores_of(&self.task_items(&measured(model))?))
     }
 
     fn task_items(&self, model: &Gpt2) -> Result<Vec<(TaskRecord, Vec<ItemScore>)>> {
@@ -108,6 +110,12 @@ impl Measures {
         let score = |task: &PreparedTask| Ok((task.record.clone(), task.score_all(&engine)?));
         self.tasks.iter().map(score).collect()
     }
+}
+
+/// The model as it is scored: in f32, whatever it is trained in, so that scores of a run are
+/// those of its checkpoints.
+fn measured(model: &Gpt2) -> Gpt2 {
+    model.clone().with_precision(Precision::F32)
 }
 
 fn scores_of(tasks: &[(TaskRecord, Vec<ItemScore>)]) -> Vec<TaskScore> {

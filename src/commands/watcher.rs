@@ -69,6 +69,18 @@ impl Observer for Watcher<'_> {
         Ok(())
     }
 
+    fn fewer_sequences(&mut self, step: u64, micro_batch: usize) -> Result<()> {
+        self.meter.note(&format!(
+            "step {}: not enough memory; micro_batch = {micro_batch} from here on",
+            step + 1
+        ));
+        self.run.log(&json!({
+            "event": "micro-batch",
+            "step": step,
+            "micro_batch": micro_batch,
+        }))
+    }
+
     fn stop(&mut self, trainee: &Trainee) -> Error {
         if let Err(error) = self.save(trainee) {
             return error;

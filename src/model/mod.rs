@@ -163,9 +163,21 @@ impl Gpt2 {
     /// - ids, targets `[B, T]`
     /// - output `[1]`
     pub fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>) -> Tensor<1> {
-        let [b, t] = ids.dims();
-        let hidden = self.hidden(ids);
-        let d = hidden.dims()[2];
+        let mut x = self.embed(ids, 0); // [B, T, D]
+        for block in &self.h {
+            x = block.forward(x);
+        }
+        self.head_loss(x, targets)
+    }
+
+    /// [`Self::loss`], from what the last block gives.
+    ///
+    /// # Shapes
+    /// - x `[B, T, D]`, targets `[B, T]`
+    /// - output `[1]`
+    pub fn head_loss(&self, x: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+        let [b, t, d] = x.dims();
+        let hidden = self.ln_f.forward(x);
         kernels::linear_cross_entropy(
             hidden.reshape([b * t, d]),
             self.head(),

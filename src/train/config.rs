@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::{AdamW, OptimizerPolicy};
 use super::schedule::Shape;
+use crate::device::Precision;
 
 /// Bounds that keep every product of counts within 64 bits.
 pub(crate) const MAX_TOKENS: u64 = 1_000_000_000_000_000;
@@ -52,6 +53,14 @@ pub struct TrainConfig {
     pub context: usize,
     /// Sequences per forward pass at most; only memory, speed and rounding depend on it.
     pub micro_batch: Option<usize>,
+    /// What matrix products and attention compute in: `f32` or `bf16`. Weights, moments and
+    /// gradients are f32. `bf16` on CUDA and `f32` elsewhere, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Whether the backward pass runs every block again, instead of keeping its activations:
+    /// less memory, about a third more time, the same gradients.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
     /// Peak learning rate.
     pub lr: f64,
     /// Final learning rate; a tenth of `lr` unless given.
@@ -231,6 +240,11 @@ impl TrainConfig {
     pub fn micro_batch(&self) -> usize {
         let most = self.micro_batch.unwrap_or(PASS_TOKENS / self.context);
         most.clamp(1, self.sequences())
+    }
+
+    /// What is computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision.unwrap_or_default()
     }
 
     /// Forward passes per step.

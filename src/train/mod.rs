@@ -7,6 +7,7 @@
 mod config;
 pub mod optimizer;
 pub mod probe;
+mod recompute;
 pub mod schedule;
 pub mod select;
 pub mod state;
@@ -26,6 +27,7 @@ use self::optimizer::{Optimizer, global_norm};
 use self::schedule::Schedule;
 use self::wakeup::WakeUp;
 use crate::data::Batches;
+use crate::device::read_scalar;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::Gpt2;
@@ -128,6 +130,10 @@ pub struct Trainee {
 
 /// Somebody who watches a run, and saves and evaluates it.
 pub trait Observer {
+    /// A step was given up for want of memory, and is taken again with fewer sequences to a
+    /// pass; so are all that follow.
+    fn fewer_sequences(&mut self, step: u64, micro_batch: usize) -> Result<()>;
+
     /// After every step.
     fn after_step(&mut self, report: &StepReport, trainee: &Trainee) -> Result<()>;
 
@@ -136,6 +142,8 @@ pub trait Observer {
 }
 
 /// Trains from `trainee.step` to the end of the stage.
+///
+/// Where the device's memory does not hold a micro-batch, it is halved until it does.
 ///
 /// # Errors
 /// [`Error::Diverged`] if a loss or gradient is not finite and is not to be skipped: the model
@@ -150,13 +158,20 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Trainee> {
     let mut skipped_in_a_row = 0;
-    trainee.model = set_trainable(trainee.model, stage, trainee.step);
+    let mut micro_batch = config.micro_batch();
+    let model = trainee.model.with_precision(config.precision());
+    trainee.model = set_trainable(model, stage, trainee.step);
     while trainee.step < stage.end() {
         let started = Instant::now();
         if stage.unfreeze_at == Some(trainee.step) {
             trainee.model = set_trainable(trainee.model, stage, trainee.step);
         }
-        let Some(gradient) = gradient(&trainee, batches, config, device)? else {
+        let passes = |micro_batch| gradient(&trainee, batches, config, micro_batch, device);
+        let found = fitting(&mut micro_batch, passes, |fewer| {
+            device.memory_cleanup();
+            observer.fewer_sequences(trainee.step, fewer)
+        })?;
+        let Some(gradient) = found else {
             return Err(observer.stop(&trainee));
         };
         let lr = stage.lr(trainee.step, config.batch_tokens);
@@ -187,6 +202,32 @@ pub fn train(
         )?;
     }
     Ok(trainee)
+}
+
+/// Calls `passes`, with half as many sequences each time that memory did not suffice; `halved`
+/// hears of it.
+///
+/// # Errors
+/// Those of both; [`Error::OutOfMemory`] if even one sequence is too many.
+fn fitting<T>(
+    micro_batch: &mut usize,
+    passes: impl Fn(usize) -> Result<T>,
+    mut halved: impl FnMut(usize) -> Result<()>,
+) -> Result<T> {
+    loop {
+        match passes(*micro_batch) {
+            Err(Error::OutOfMemory { .. }) if *micro_batch > 1 => {
+                *micro_batch = micro_batch.div_ceil(2);
+                halved(*micro_batch)?;
+            }
+            Err(error @ Error::OutOfMemory { .. }) => {
+                return Err(error.with_hint(
+                    "one sequence is too much: gradient_checkpointing = true, precision = \"bf16\" or a smaller context needs less",
+                ));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Whether a step that is not finite is passed over.
@@ -260,46 +301,62 @@ impl Gradient {
     }
 }
 
-/// The gradient of the next step; none if a signal arrived.
+/// The gradient of the next step, `micro_batch` sequences at a time; none if a signal arrived.
 fn gradient(
     trainee: &Trainee,
     batches: &Batches,
     config: &TrainConfig,
+    micro_batch: usize,
     device: &Device,
 ) -> Result<Option<Gradient>> {
     let sequences = config.sequences();
     let first = trainee.step * sequences as u64;
     let mut sum = None;
     let (mut losses, mut inputs_of_first) = (Vec::new(), None);
-    for start in (0..sequences).step_by(config.micro_batch()) {
+    for start in (0..sequences).step_by(micro_batch) {
         if interrupt::requested() {
             return Ok(None);
         }
-        let count = config.micro_batch().min(sequences - start);
+        let count = micro_batch.min(sequences - start);
         let (inputs, targets) = batches.get(first + start as u64, count, device)?;
         inputs_of_first.get_or_insert_with(|| inputs.clone());
         // Gradients are added up, so every micro-batch brings its share of the mean.
         let share = count as f64 / sequences as f64;
-        let loss = trainee.model.loss(inputs, targets);
-        losses.push((loss.clone().inner(), share));
-        let grads = if share == 1.0 { loss } else { loss * share }.backward();
-        let grads = GradientsParams::from_grads(grads, &trainee.model);
+        let (loss, grads) = loss_and_gradients(&trainee.model, inputs, targets, share, config);
+        losses.push((loss, share));
         sum = Some(match sum {
             None => grads,
             Some(sum) => optimizer::accumulate(&trainee.model, sum, grads),
         });
     }
-    let shares = losses
-        .into_iter()
-        .map(|(loss, share)| share * f64::from(loss.into_scalar::<f32>()));
-    let loss = shares.sum::<f64>();
+    let mut loss = 0.0;
+    for (part, share) in losses {
+        loss += share * read_scalar(part)?;
+    }
     let grads = sum.expect("a batch has a sequence");
     Ok(Some(Gradient {
         loss,
-        norm: global_norm(&trainee.model, &grads),
+        norm: global_norm(&trainee.model, &grads)?,
         grads,
         inputs: inputs_of_first.expect("a batch has a sequence"),
     }))
+}
+
+/// The mean loss of a micro-batch and the gradients of its `share` of the step's.
+fn loss_and_gradients(
+    model: &Gpt2,
+    inputs: Tensor<2, Int>,
+    targets: Tensor<2, Int>,
+    share: f64,
+    config: &TrainConfig,
+) -> (Tensor<1>, GradientsParams) {
+    if config.gradient_checkpointing {
+        return recompute::loss_and_gradients(model, inputs, targets, share);
+    }
+    let loss = model.loss(inputs, targets);
+    let found = loss.clone().inner();
+    let grads = if share == 1.0 { loss } else { loss * share }.backward();
+    (found, GradientsParams::from_grads(grads, model))
 }
 
 /// Marks which parameters get gradients in the step after `step` steps.
@@ -311,4 +368,48 @@ fn set_trainable(model: Gpt2, stage: &Stage, step: u64) -> Gpt2 {
     model
         .set_require_grad(false)
         .set_require_grad_group(trainable, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device that holds `room` sequences.
+    fn pass(room: usize) -> impl Fn(usize) -> Result<usize> {
+        move |sequences| {
+            if sequences > room {
+                return Err(Error::OutOfMemory {
+                    message: String::new(),
+                    hint: None,
+                });
+            }
+            Ok(sequences)
+        }
+    }
+
+    #[test]
+    fn a_micro_batch_halves_until_it_fits() {
+        let (mut micro_batch, mut heard) = (12, Vec::new());
+        let done = fitting(&mut micro_batch, pass(2), |fewer| {
+            heard.push(fewer);
+            Ok(())
+        });
+        assert_eq!((done.unwrap(), micro_batch, heard), (2, 2, vec![6, 3, 2]));
+    }
+
+    #[test]
+    fn one_sequence_too_many_is_an_error_that_says_what_to_do() {
+        let error = fitting(&mut 4, pass(0), |_| Ok(())).unwrap_err();
+        assert_eq!(error.exit_code(), 6);
+        assert!(error.hint().unwrap().contains("gradient_checkpointing"));
+    }
+
+    #[test]
+    fn other_errors_are_not_retried() {
+        let wrong = |_| Err::<(), _>(Error::usage("no"));
+        assert!(matches!(
+            fitting(&mut 4, wrong, |_| Ok(())),
+            Err(Error::Usage { .. })
+        ));
+    }
 }

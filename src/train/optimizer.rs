@@ -13,6 +13,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{HostTensor, layout};
+use crate::device::read_scalar;
+use crate::error::Result;
 use crate::kernels::{self, AdamWStep, Slot};
 use crate::model::weights::{Path, from_host, to_host};
 
@@ -320,14 +322,19 @@ fn attach<const D: usize>(values: Tensor<D>, device: &burn::tensor::Device) -> T
 }
 
 /// Euclidean norm over all gradients: one number read from the device.
-pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
+///
+/// # Errors
+/// What made a gradient failed on the device.
+pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> Result<f64> {
     let mut visitor = Flatten {
         grads,
         flat: Vec::new(),
     };
     module.visit(&mut visitor);
-    let total = kernels::square_sums(visitor.flat);
-    total.map_or(0.0, |total| f64::from(total.into_scalar::<f32>()).sqrt())
+    match kernels::square_sums(visitor.flat) {
+        Some(total) => Ok(read_scalar(total)?.sqrt()),
+        None => Ok(0.0),
+    }
 }
 
 struct Flatten<'a> {

@@ -8,9 +8,10 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use serde::Serialize;
 
 use super::optimizer::{Optimizer, global_norm};
-use super::{Stage, TrainConfig, set_trainable};
+use super::{Stage, TrainConfig, loss_and_gradients, set_trainable};
 use crate::checkpoint::Gpt2Config;
-use crate::error::{Error, Result};
+use crate::device::sync;
+use crate::error::Result;
 use crate::interrupt;
 use crate::model::{Gpt2, weights};
 
@@ -65,7 +66,7 @@ pub fn probe(
 pub struct Parts {
     /// Tokens brought to the device.
     pub data: f64,
-    /// Forward pass and loss.
+    /// Forward pass and loss; with activations made again, in `backward`.
     pub forward: f64,
     /// Backward pass.
     pub backward: f64,
@@ -96,6 +97,7 @@ pub struct Bench {
     /// There but within a step, which updates it in place.
     model: Option<Gpt2>,
     optimizer: Optimizer,
+    train: TrainConfig,
     config: Gpt2Config,
     shape: [usize; 2],
     device: Device,
@@ -114,8 +116,12 @@ impl Bench {
         device: &Device,
     ) -> Result<Self> {
         Ok(Self {
-            model: Some(weights::init(config, config.n_layer, 0, device)?),
+            model: Some(
+                weights::init(config, config.n_layer, 0, device)?
+                    .with_precision(train.precision()),
+            ),
             optimizer: Optimizer::new(train.adamw()),
+            train: train.clone(),
             config: config.clone(),
             shape: [sequences, train.context],
             device: device.clone(),
@@ -146,11 +152,16 @@ impl Bench {
         let model = self.model.take().expect("it is put back after every step");
         let (inputs, targets) = (self.ids(), self.ids());
         lap(&mut parts.data, false)?;
-        let loss = model.loss(inputs, targets);
-        lap(&mut parts.forward, false)?;
-        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let grads = if self.train.gradient_checkpointing {
+            let (_, grads) = loss_and_gradients(&model, inputs, targets, 1.0, &self.train);
+            grads
+        } else {
+            let loss = model.loss(inputs, targets);
+            lap(&mut parts.forward, false)?;
+            GradientsParams::from_grads(loss.backward(), &model)
+        };
         lap(&mut parts.backward, false)?;
-        let norm = global_norm(&model, &grads);
+        let norm = global_norm(&model, &grads)?;
         lap(&mut parts.clip, false)?;
         let scale = (1.0 / (norm + 1e-6)).min(1.0);
         let model = self.optimizer.step(model, grads, 0.0, scale, lr_scale);
@@ -166,9 +177,3 @@ impl Bench {
     }
 }
 
-fn sync(device: &Device) -> Result<()> {
-    device.sync().map_err(|e| Error::Device {
-        message: format!("the device failed: {e}"),
-        hint: None,
-    })
-}
