@@ -118,9 +118,18 @@ impl FromStr for Precision {
 pub fn failed(error: &ExecutionError) -> Error {
     let text = format!("{error:?}");
     let lower = text.to_lowercase();
-    let memory = ["outofmemory", "out of memory", "out-of-memory", "out_of_memory"];
+    let memory = [
+        "outofmemory",
+        "out of memory",
+        "out-of-memory",
+        "out_of_memory",
+    ];
     // The device's own words come with a stack.
-    let message: String = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let message: String = error
+        .to_string()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
     let message = message.chars().take(300).collect();
     if memory.iter().any(|sign| lower.contains(sign)) {
         Error::OutOfMemory {

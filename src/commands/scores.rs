@@ -92,7 +92,13 @@ impl Measures {
 
     /// Loss on the validation text.
     pub fn val_loss(&self, model: &Gpt2) -> Result<TextLoss> {
-        let score = text_loss(&measured(model), &self.val, self.windows, None, &self.device)?;
+        let score = text_loss(
+            &measured(model),
+            &self.val,
+            self.windows,
+            None,
+            &self.device,
+        )?;
         Ok(score.loss)
     }
 

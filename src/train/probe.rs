@@ -117,8 +117,7 @@ impl Bench {
     ) -> Result<Self> {
         Ok(Self {
             model: Some(
-                weights::init(config, config.n_layer, 0, device)?
-                    .with_precision(train.precision()),
+                weights::init(config, config.n_layer, 0, device)?.with_precision(train.precision()),
             ),
             optimizer: Optimizer::new(train.adamw()),
             train: train.clone(),
@@ -176,4 +175,3 @@ impl Bench {
         Tensor::<2>::random(self.shape, vocabulary, &self.device).int()
     }
 }
-
