@@ -120,6 +120,25 @@ pub fn gpu_count(root: &Path) -> Option<usize> {
     Some(std::fs::read_dir(gpus).ok()?.flatten().count())
 }
 
+/// The driver's version, below `root`, as in `580.95.05`.
+pub fn driver_version(root: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(root.join("proc/driver/nvidia/version")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("NVRM"))?;
+    let is_version =
+        |word: &&str| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit());
+    line.split_whitespace().find(is_version).map(str::to_owned)
+}
+
+/// CUDA's version as its headers have it, as in `13.0`, by the path of one of them.
+pub fn toolkit_version(header: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(header.with_file_name("cuda.h")).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("#define CUDA_VERSION"))?;
+    let number: u32 = line.trim().parse().ok()?;
+    Some(format!("{}.{}", number / 1000, number % 1000 / 10))
+}
+
 /// The error of a GPU that is not there, where the driver lists others.
 pub fn check_index(index: usize, count: Option<usize>) -> Result<(), Error> {
     match count {
@@ -165,6 +184,28 @@ mod tests {
         assert!(found.iter().all(|part| part.found.is_some()), "{found:?}");
         let var = |name: &str| (name == "LD_LIBRARY_PATH").then(|| "/x:/toolkit/lib64".to_owned());
         assert!(parts(&var, root.path())[1].found.is_some());
+    }
+
+    #[test]
+    fn versions_are_read_where_they_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(driver_version(root.path()), None);
+        touch(root.path(), "proc/driver/nvidia/version");
+        touch(root.path(), "include/cuda.h");
+        let header = root.path().join("include/cuda_runtime.h");
+        assert_eq!(
+            (driver_version(root.path()), toolkit_version(&header)),
+            (None, None)
+        );
+        let version = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release";
+        std::fs::write(root.path().join("proc/driver/nvidia/version"), version).unwrap();
+        std::fs::write(
+            header.with_file_name("cuda.h"),
+            "#define CUDA_VERSION 13010\n",
+        )
+        .unwrap();
+        assert_eq!(driver_version(root.path()).as_deref(), Some("580.95.05"));
+        assert_eq!(toolkit_version(&header).as_deref(), Some("13.1"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! used: it prefers CUDA whenever that was compiled in, driver or not.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use burn::tensor::{Device, ExecutionError, FloatDType, Tensor};
@@ -42,6 +43,16 @@ impl DeviceSpec {
         match self {
             Self::Cuda(_) => Precision::Bf16,
             Self::Cpu | Self::Wgpu(_) => Precision::F32,
+        }
+    }
+
+    /// What products of f32 are computed in there: TF32 on an NVIDIA GPU, which rounds factors
+    /// to 10 bits.
+    pub fn name_of(self, precision: Precision) -> &'static str {
+        match (precision, self) {
+            (Precision::Bf16, _) => "bfloat16",
+            (Precision::F32, Self::Cuda(_)) => "tf32",
+            (Precision::F32, _) => "float32",
         }
     }
 
@@ -112,6 +123,41 @@ impl FromStr for Precision {
             _ => Err(format!("`{text}` is not a precision; write f32 or bf16")),
         }
     }
+}
+
+/// Where compiled kernels and their tuning are kept between runs: `SCALE_CKPT_CACHE`, else
+/// `scale-ckpt` in the user's cache folder; none where there is no such folder.
+pub fn kernel_cache() -> Option<PathBuf> {
+    let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(dir) = get("SCALE_CKPT_CACHE") {
+        return Some(dir.into());
+    }
+    let cache = get("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| get("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    cache.map(|dir| dir.join("scale-ckpt"))
+}
+
+/// Keeps compiled kernels and their tuning between runs. A `cubecl.toml` that says where itself
+/// is heeded.
+#[cfg(feature = "gpu")]
+fn keep_kernels() {
+    use cubecl::config::cache::CacheConfig;
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = true;
+    if let (CacheConfig::Target, Some(dir)) = (&config.environment.path, kernel_cache()) {
+        config.environment.path = CacheConfig::Directory(dir);
+    }
+    // Later calls change nothing.
+    CubeClRuntimeConfig::try_set(config);
+}
+
+/// Bytes that a GPU's allocator has reserved; none on the CPU, whose memory is the process's.
+pub fn memory_reserved(device: &Device) -> Option<u64> {
+    if is_cpu(device) {
+        return None;
+    }
+    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
 }
 
 /// What a device's failure means.
@@ -190,6 +236,7 @@ fn open_cuda(index: usize) -> Result<Device> {
         return Err(part.missing());
     }
     crate::cuda::check_index(index, crate::cuda::gpu_count(root))?;
+    keep_kernels();
     Ok(Device::cuda(index))
 }
 
@@ -205,6 +252,7 @@ fn open_wgpu(_index: usize) -> Result<Device> {
 
 #[cfg(feature = "wgpu")]
 fn open_wgpu(index: usize) -> Result<Device> {
+    keep_kernels();
     let found = Device::enumerate(burn::tensor::DeviceType::Wgpu);
     let count = found.len();
     found.into_iter().nth(index).ok_or_else(|| Error::Device {

@@ -452,6 +452,11 @@ fn doctor_tells_what_there_is_and_no_secrets() {
     assert!(report["cores"].as_u64().unwrap() > 0 && report["disk_here"].is_number());
     let parts = report["cuda"].as_array().unwrap();
     assert_eq!(parts.len(), 3);
+    assert_eq!(
+        (&report["cuda_build"], &report["wgpu_build"]),
+        (&false.into(), &false.into())
+    );
+    assert!(report["kernel_cache"].is_string());
     assert!(
         parts
             .iter()
@@ -480,6 +485,7 @@ fn benchmarks_say_what_they_measured() {
     );
     let number = |key: &str| found[key].as_f64().unwrap();
     assert_eq!(found["parameters"], 3_822_240);
+    assert_eq!(found["precision"], "float32");
     let (step, rate) = (number("step_s"), number("tokens_per_s"));
     assert!((rate * step - 64.0).abs() < 1e-6 && number("first_step_s") > 0.0);
     assert!((number("mfu") - number("flops_per_s") / 1e12).abs() < 1e-12);
@@ -504,5 +510,17 @@ fn benchmarks_say_what_they_measured() {
         "bench train --device cuda",
         6,
         &["no CUDA", "--features cuda"],
+    );
+    sandbox.refuses(
+        "bench train --device wgpu",
+        6,
+        &["no wgpu", "--features wgpu"],
+    );
+    let again = run(
+        "bench train --shape prose-4l --context 32 --micro-batch 2 --steps 1 --gradient-checkpointing --precision bf16 --json",
+    );
+    assert_eq!(
+        (&again["precision"], &again["gradient_checkpointing"]),
+        (&"bfloat16".into(), &true.into())
     );
 }

@@ -72,6 +72,14 @@ const F32: Tolerances = Tolerances {
     weights: WEIGHTS,
 };
 
+/// On CUDA products round their factors to TF32, 10 bits where bf16 has 7: an eighth of what
+/// bf16 is allowed, and no more is known without a reference of its own.
+const TF32: Tolerances = Tolerances {
+    losses: 7e-4,
+    norms: 3e-3,
+    weights: 5e-4,
+};
+
 /// PyTorch's own autocast to bf16 is off by 2.2e-3, 1.1e-2 and 1.7e-3: twice that.
 const BF16: Tolerances = Tolerances {
     losses: 5e-3,
@@ -79,9 +87,22 @@ const BF16: Tolerances = Tolerances {
     weights: 3.5e-3,
 };
 
+/// The device that the tests are of: the CPU unless `SCALE_CKPT_GPU` names a GPU.
+fn device() -> String {
+    std::env::var("SCALE_CKPT_GPU").unwrap_or_else(|_| "cpu".into())
+}
+
 /// Trains by the recipe and compares with the run of that name in the fixture.
 fn check(name: &str, recipe: &str) {
-    check_within(name, recipe, &F32);
+    let (tolerances, recipe) = if device().starts_with("cuda") {
+        (
+            &TF32,
+            recipe.replace("[train]", "[train]\nprecision = \"f32\""),
+        )
+    } else {
+        (&F32, recipe.to_owned())
+    };
+    check_within(name, &recipe, tolerances);
 }
 
 fn check_within(name: &str, recipe: &str, tolerances: &Tolerances) {
@@ -90,7 +111,10 @@ fn check_within(name: &str, recipe: &str, tolerances: &Tolerances) {
     sandbox.write("tokens.bin", tokens);
     sandbox.write("m/tokenizer.json", TOKENIZER);
     sandbox.write("r.toml", format!("{SOURCES}{recipe}"));
-    sandbox.run("train r.toml").expect(0, &[]);
+    let device = device();
+    sandbox
+        .run(&format!("train r.toml --device {device}"))
+        .expect(0, &[]);
 
     let expected = Expected::load(&fixture("train-100/expected.safetensors"));
     let events = sandbox.events().into_iter();
@@ -172,5 +196,9 @@ fn an_incremental_run_across_stages() {
 
 #[test]
 fn a_plain_run_in_bf16() {
+    // Vulkan's bf16 stores and converts, and does not add.
+    if device().starts_with("wgpu") {
+        return;
+    }
     check_within("plain", &format!("{COSINE}precision = \"bf16\"\n"), &BF16);
 }

@@ -28,7 +28,7 @@ pub struct Args {
     /// Tokens per window; n_positions, 256 at most, unless given.
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// cpu, cuda or cuda:N.
+    /// cpu, cuda, wgpu, cuda:N or wgpu:N.
     #[arg(long, default_value = "cpu")]
     device: DeviceSpec,
     /// Write pictures to this file: a page that stands alone.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use burn::tensor::Device;
 use scale_ckpt::checkpoint::{Gpt2Config, layout};
-use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::device::{DeviceSpec, Precision, is_cpu, memory_reserved};
 use scale_ckpt::error::{Error, did_you_mean};
 use scale_ckpt::eval::encode::{Request, Sequence};
 use scale_ckpt::eval::engine::Engine;
@@ -64,9 +65,12 @@ struct Common {
     /// What the device could do at most, in FLOPs per second: for MFU.
     #[arg(long, value_name = "FLOPS")]
     peak_flops: Option<f64>,
-    /// cpu, cuda or cuda:N.
+    /// cpu, cuda, wgpu, cuda:N or wgpu:N.
     #[arg(long, default_value = "cpu")]
     device: DeviceSpec,
+    /// f32 or bf16: what products are computed in; bf16 on CUDA and f32 elsewhere unless given.
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -82,6 +86,9 @@ struct TrainArgs {
     /// Sequences per pass.
     #[arg(long, value_name = "B", default_value_t = 1)]
     micro_batch: usize,
+    /// Make activations again in the backward pass instead of keeping them.
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Steps that count, after two that do not.
     #[arg(long, value_name = "N", default_value_t = 8)]
     steps: usize,
@@ -107,6 +114,8 @@ struct Training {
     device: String,
     shape: String,
     parameters: u64,
+    precision: &'static str,
+    gradient_checkpointing: bool,
     micro_batch: usize,
     context: usize,
     steps: usize,
@@ -127,6 +136,7 @@ struct Scoring {
     device: String,
     shape: String,
     parameters: u64,
+    precision: &'static str,
     items: usize,
     shared_context: bool,
     first_pack_s: f64,
@@ -146,6 +156,16 @@ impl Args {
 }
 
 impl Common {
+    fn precision(&self) -> Precision {
+        self.precision.unwrap_or(self.device.precision())
+    }
+
+    fn open(&self) -> Result<Device> {
+        let device = self.device.open()?;
+        self.device.check_precision(&device, self.precision())?;
+        Ok(device)
+    }
+
     fn config(&self) -> Result<Gpt2Config> {
         let found = SHAPES.iter().find(|shape| shape.0 == self.shape);
         let Some(&(_, v, positions, d, layers, heads)) = found else {
@@ -181,9 +201,13 @@ impl TrainArgs {
                 self.micro_batch, self.common.shape, config.n_positions
             )));
         }
-        let train = TrainConfig::for_batch(self.micro_batch, context);
+        let train = TrainConfig {
+            precision: Some(self.common.precision()),
+            gradient_checkpointing: self.gradient_checkpointing,
+            ..TrainConfig::for_batch(self.micro_batch, context)
+        };
         train.check(config.n_positions).map_err(Error::usage)?;
-        let device = self.common.device.open()?.autodiff();
+        let device = self.common.open()?.autodiff();
         let mut bench = Bench::new(&config, &train, self.micro_batch, &device)?;
         let meter = Meter::new("steps", (WARM_UP + 2 * self.steps) as u64, Unit::Count);
         let none = BTreeMap::new();
@@ -211,6 +235,8 @@ impl TrainArgs {
             device: self.common.device.to_string(),
             shape: self.common.shape.clone(),
             parameters: layout::parameter_count(&config),
+            precision: self.common.device.name_of(self.common.precision()),
+            gradient_checkpointing: self.gradient_checkpointing,
             micro_batch: self.micro_batch,
             context,
             steps: self.steps,
@@ -229,7 +255,7 @@ impl TrainArgs {
                 clip: median_of(|p| p.clip),
                 optimizer: median_of(|p| p.optimizer),
             },
-            peak_memory_bytes: peak_memory(self.common.device),
+            peak_memory_bytes: peak_memory(&device),
         };
         if self.common.json {
             return print_json(&found);
@@ -262,12 +288,18 @@ impl Training {
             .map_or_else(String::new, |mfu| format!(", MFU {:.1} %", 100.0 * mfu));
         [
             format!(
-                "{} ({} parameters) on {}, {} x {} tokens, f32",
+                "{} ({} parameters) on {}, {} x {} tokens, {}{}",
                 self.shape,
                 thousands(self.parameters),
                 self.device,
                 self.micro_batch,
-                self.context
+                self.context,
+                self.precision,
+                if self.gradient_checkpointing {
+                    ", activations made again"
+                } else {
+                    ""
+                }
             ),
             format!(
                 "{:.0} tok/s, {:.3e} FLOP/s{mfu}; a step {:.2} ms, the first one {:.2} ms; peak memory {}",
@@ -290,8 +322,9 @@ impl EvalArgs {
         if self.items == 0 {
             return Err(Error::usage("--items must be at least 1"));
         }
-        let device = self.common.device.open()?;
-        let model = weights::init(&config, config.n_layer, 0, &device)?;
+        let device = self.common.open()?;
+        let precision = self.common.precision();
+        let model = weights::init(&config, config.n_layer, 0, &device)?.with_precision(precision);
         let engine = Engine {
             model: &model,
             device: &device,
@@ -322,23 +355,25 @@ impl EvalArgs {
             device: self.common.device.to_string(),
             shape: self.common.shape.clone(),
             parameters: layout::parameter_count(&config),
+            precision: self.common.device.name_of(precision),
             items: self.items,
             shared_context: !self.plain,
             first_pack_s: packs[0],
             seconds,
             items_per_s: self.items as f64 / seconds,
             tokens_per_s: (self.items * tokens) as f64 / seconds,
-            peak_memory_bytes: peak_memory(self.common.device),
+            peak_memory_bytes: peak_memory(&device),
         };
         if self.common.json {
             return print_json(&found);
         }
         print(&format!(
-            "{} ({} parameters) on {}: {} items of {CONTEXT_TOKENS} + {ENDINGS} x {ENDING_TOKENS} tokens in {:.2} s, \
+            "{} ({} parameters) on {} in {}: {} items of {CONTEXT_TOKENS} + {ENDINGS} x {ENDING_TOKENS} tokens in {:.2} s, \
              {:.1} items/s, {:.0} tok/s, the first pack {:.2} s; peak memory {}",
             found.shape,
             thousands(found.parameters),
             found.device,
+            found.precision,
             found.items,
             found.seconds,
             found.items_per_s,
@@ -377,10 +412,11 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// High-water mark of this process's memory, which on a CPU is all there is.
-fn peak_memory(device: DeviceSpec) -> Option<u64> {
-    if !device.is_cpu() {
-        return None;
+/// High-water mark of this process's memory, which on a CPU is all there is; on a GPU, what its
+/// allocator holds by now, which it does not give back.
+fn peak_memory(device: &Device) -> Option<u64> {
+    if !is_cpu(device) {
+        return memory_reserved(device);
     }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let mark = status

@@ -60,7 +60,7 @@ pub struct Args {
     /// Time no passes for the estimates.
     #[arg(long)]
     no_probe: bool,
-    /// cpu, cuda or cuda:N; the recipe's unless given.
+    /// cpu, cuda, wgpu, cuda:N or wgpu:N; the recipe's unless given.
     #[arg(long)]
     device: Option<DeviceSpec>,
     /// Print JSON.

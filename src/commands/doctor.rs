@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::checkpoint::hub::{HubConfig, reach};
-use scale_ckpt::cuda::{gpu_count, parts};
+use scale_ckpt::cuda::{driver_version, gpu_count, parts, toolkit_version};
+use scale_ckpt::device::kernel_cache;
 use scale_ckpt::{Result, VERSION};
 use serde::Serialize;
 
@@ -23,10 +24,15 @@ struct Report {
     schema: u32,
     version: &'static str,
     cuda_build: bool,
+    wgpu_build: bool,
     cores: usize,
     simd: &'static str,
     memory: Option<Memory>,
     gpus: Option<usize>,
+    gpu_list: Vec<String>,
+    driver: Option<String>,
+    cuda_version: Option<String>,
+    kernel_cache: Option<PathBuf>,
     cuda: Vec<CudaPart>,
     hub: Hub,
     disk_here: Option<u64>,
@@ -74,14 +80,20 @@ impl Report {
     fn gather() -> Self {
         let root = Path::new("/");
         let cuda = parts(&|name| std::env::var(name).ok(), root);
+        let headers = cuda[2].found.clone();
         Self {
             schema: 1,
             version: VERSION,
             cuda_build: cfg!(feature = "cuda"),
+            wgpu_build: cfg!(feature = "wgpu"),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             simd: simd(),
             memory: memory(),
             gpus: gpu_count(root),
+            gpu_list: gpu_list(),
+            driver: driver_version(root),
+            cuda_version: headers.and_then(|header| toolkit_version(&header)),
+            kernel_cache: kernel_cache(),
             cuda: cuda
                 .into_iter()
                 .map(|part| CudaPart {
@@ -97,10 +109,11 @@ impl Report {
     }
 
     fn render(&self) -> String {
-        let build = if self.cuda_build {
-            "with CUDA"
-        } else {
-            "without CUDA: --features cuda has it"
+        let build = match (self.cuda_build, self.wgpu_build) {
+            (true, true) => "with CUDA and wgpu",
+            (true, false) => "with CUDA",
+            (false, true) => "with wgpu",
+            (false, false) => "CPU only: --features cuda or --features wgpu has more",
         };
         let memory = self.memory.as_ref().map_or_else(
             || "not told".to_owned(),
@@ -122,6 +135,13 @@ impl Report {
             format!("memory      {memory}"),
             format!("GPUs        {gpus}"),
         ];
+        lines.extend(self.gpu_list.iter().map(|gpu| format!("            {gpu}")));
+        let version = |of: &Option<String>| of.clone().unwrap_or_else(|| "not found".into());
+        lines.push(format!(
+            "CUDA        driver {}, headers {}",
+            version(&self.driver),
+            version(&self.cuda_version)
+        ));
         for part in &self.cuda {
             let found = part
                 .found
@@ -147,6 +167,11 @@ impl Report {
             |cache| format!("{}, {}", cache.display(), size(hub.cache_free)),
         );
         lines.push(format!("hub cache   {cache}"));
+        let kernels = self.kernel_cache.as_ref().map_or_else(
+            || "none".to_owned(),
+            |dir| format!("{}, {}", dir.display(), size(free(dir))),
+        );
+        lines.push(format!("kernels     {kernels}"));
         lines.push(format!("disk here   {}", size(self.disk_here)));
         lines.join("\n")
     }
@@ -182,6 +207,29 @@ impl Hub {
             endpoint: Some(config.endpoint),
         }
     }
+}
+
+/// Name, memory and free memory of every GPU, as NVIDIA's own tool tells them.
+fn gpu_list() -> Vec<String> {
+    let query = [
+        "--query-gpu=name,memory.total,memory.free",
+        "--format=csv,noheader",
+    ];
+    let told = std::process::Command::new("nvidia-smi")
+        .args(query)
+        .output();
+    let Some(told) = told.ok().filter(|told| told.status.success()) else {
+        return Vec::new();
+    };
+    let gpu = |line: &str| {
+        let mut words = line.split(',').map(str::trim);
+        let mut next = || words.next().unwrap_or("?").to_owned();
+        format!("{}: {} in all, {} free", next(), next(), next())
+    };
+    String::from_utf8_lossy(&told.stdout)
+        .lines()
+        .map(gpu)
+        .collect()
 }
 
 /// The widest vectors that the processor has and the kernels use.

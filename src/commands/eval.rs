@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
-use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::error::Error;
 use scale_ckpt::eval::dataset::Shots;
 use scale_ckpt::eval::published::CELLS;
@@ -83,9 +83,12 @@ pub struct Args {
     /// fail unless the published figures come out.
     #[arg(long, conflicts_with_all = ["tasks", "data", "num_fewshot", "limit", "shard", "val"])]
     reproduce_published: bool,
-    /// cpu, cuda or cuda:N.
+    /// cpu, cuda, wgpu, cuda:N or wgpu:N.
     #[arg(long)]
     device: Option<DeviceSpec>,
+    /// f32 or bf16: what products are computed in.
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -195,6 +198,7 @@ impl Args {
             context: self.context.or(recipe.context),
             stride: self.stride.or(recipe.stride).map(usize::from),
             share: !self.plain,
+            precision: self.precision,
             device,
         };
         family.check()?;

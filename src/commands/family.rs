@@ -8,7 +8,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use scale_ckpt::checkpoint::{Checkpoint, hex, layout};
 use scale_ckpt::data::{Split, Tokenizer, Tokens};
-use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
 use scale_ckpt::eval::dataset::DataRecord;
@@ -54,6 +54,8 @@ pub struct Family {
     pub stride: Option<usize>,
     /// Whether choices share their context.
     pub share: bool,
+    /// What products are computed in.
+    pub precision: Precision,
     /// Where to compute.
     pub device: DeviceSpec,
 }
@@ -102,6 +104,7 @@ impl Family {
     /// Scores all checkpoints on everything. Of a shard nothing comes but its items' scores.
     pub fn score(&self) -> Result<Option<Outcome>> {
         let device = self.device.open()?;
+        self.device.check_precision(&device, self.precision)?;
         let mut tasks = self.tasks.load()?;
         describe(&tasks);
         let members = self.members()?;
@@ -116,7 +119,7 @@ impl Family {
             schema: 1,
             tool_version: VERSION.to_owned(),
             device: self.device.kind().to_owned(),
-            dtype: "float32".to_owned(),
+            dtype: self.device.name_of(self.precision).to_owned(),
             plain: !self.share,
             models: members.iter().map(|m| m.record.clone()).collect(),
             tasks: tasks.iter().map(|task| task.record.clone()).collect(),
@@ -255,7 +258,8 @@ impl Scoring<'_> {
 
     fn model(&self) -> Result<&Gpt2> {
         if self.model.get().is_none() {
-            let loaded = load_model(&self.member.checkpoint, self.device)?;
+            let loaded = load_model(&self.member.checkpoint, self.device)?
+                .with_precision(self.family.precision);
             // Nobody else sets it.
             let _ = self.model.set(loaded);
         }

@@ -29,7 +29,7 @@ pub struct Args {
     /// Seed of the choices.
     #[arg(long, default_value_t = 1337)]
     seed: u64,
-    /// cpu, cuda or cuda:N.
+    /// cpu, cuda, wgpu, cuda:N or wgpu:N.
     #[arg(long, default_value = "cpu")]
     device: DeviceSpec,
 }

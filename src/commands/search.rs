@@ -40,7 +40,7 @@ pub struct Args {
     /// Change a key of the recipe, as in flops=1e15; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// cpu, cuda or cuda:N; the recipe's unless given.
+    /// cpu, cuda, wgpu, cuda:N or wgpu:N; the recipe's unless given.
     #[arg(long)]
     device: Option<DeviceSpec>,
     /// Print JSON.

@@ -26,7 +26,7 @@ pub struct RecipeArgs {
     /// Change a key of the recipe, as in train.lr=3e-4; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// cpu, cuda or cuda:N; the recipe's unless given.
+    /// cpu, cuda, wgpu, cuda:N or wgpu:N; the recipe's unless given.
     #[arg(long)]
     device: Option<DeviceSpec>,
 }

@@ -150,7 +150,7 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
         "growth_sha256": start.growth_sha256(),
         "measured": measures.describe(),
         "device": spec.to_string(),
-        "precision": resolved(&loaded.recipe, spec).precision(),
+        "precision": spec.name_of(resolved(&loaded.recipe, spec).precision()),
         "steps": account.steps(),
         "cost": cost,
     });

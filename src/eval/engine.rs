@@ -8,12 +8,15 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::encode::{Request, Sequence};
+use crate::device::is_cpu;
 use crate::kernels::{Piece, target_nll};
 use crate::model::Gpt2;
 
-/// Tokens in a pack, unless a single document has more: enough to fill the cores, few enough for
-/// the caches.
-pub const PACK_TOKENS: usize = 2048;
+/// Tokens in a pack, unless a single document has more: enough to fill a CPU's cores, few enough
+/// for its caches.
+const CPU_PACK_TOKENS: usize = 2048;
+/// The same on a GPU: enough to fill it.
+const GPU_PACK_TOKENS: usize = 16_384;
 /// With fewer rows, a matrix product takes another way, with other rounding.
 const MIN_ROWS: usize = 32;
 
@@ -43,7 +46,7 @@ impl Engine<'_> {
         let mut tokens = 0;
         let fits = requests.iter().take_while(|request| {
             tokens += self.tokens_of(request);
-            tokens <= PACK_TOKENS
+            tokens <= pack_tokens(self.device)
         });
         fits.count().max(1)
     }
@@ -101,6 +104,15 @@ impl Engine<'_> {
         sequences
             .map(|sequences| sequences.iter().map(&mut of_sequence).collect())
             .collect()
+    }
+}
+
+/// Tokens in a pack on a device.
+pub fn pack_tokens(device: &Device) -> usize {
+    if is_cpu(device) {
+        CPU_PACK_TOKENS
+    } else {
+        GPU_PACK_TOKENS
     }
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::encode::{Request, Sequence};
-use super::engine::Engine;
+use super::engine::{Engine, pack_tokens};
 use crate::data::{Tokenizer, Tokens};
 use crate::error::Result;
 use crate::interrupt;
@@ -144,7 +144,7 @@ pub fn text_loss(
     let mut size = tokenizer.map(Size::new);
     while done < count {
         interrupt::check("no validation loss")?;
-        let per_pack = (super::engine::PACK_TOKENS / context).clamp(1, count - done);
+        let per_pack = (pack_tokens(device) / context).clamp(1, count - done);
         let requests = (done..done + per_pack).map(|i| {
             let ids = tokens.read((i * stride) as u64, context + 1)?;
             let scored = if i == 0 { context } else { stride };
