@@ -116,7 +116,7 @@ fn train_step(
     let loss = model.loss(ids, targets);
     let value = loss.clone().inner().into_scalar::<f32>();
     let grads = GradientsParams::from_grads(loss.backward(), &model);
-    let norm = global_norm(&model, &grads).unwrap();
+    let norm = global_norm(&model, &grads).expect("the norm of the gradient");
     let scale = (1.0 / (norm + 1e-6)).min(1.0);
     let model = optimizer.step(model, grads, 1e-4, scale, &BTreeMap::new());
     (model, value)

@@ -125,6 +125,8 @@ struct Training {
     flops_per_s: f64,
     mfu: Option<f64>,
     parts: Parts,
+    /// After the steps that do not count, and after all: equal where nothing leaks.
+    memory_after_warm_up_bytes: Option<u64>,
     peak_memory_bytes: Option<u64>,
 }
 
@@ -221,6 +223,7 @@ impl TrainArgs {
             steps.collect()
         };
         let first = run(WARM_UP, Clock::Steps)?[0].total();
+        let memory_after_warm_up_bytes = peak_memory(&device);
         let steps = run(self.steps, Clock::Steps)?;
         let parts = run(self.steps, Clock::Parts)?;
         drop(meter);
@@ -255,6 +258,7 @@ impl TrainArgs {
                 clip: median_of(|p| p.clip),
                 optimizer: median_of(|p| p.optimizer),
             },
+            memory_after_warm_up_bytes,
             peak_memory_bytes: peak_memory(&device),
         };
         if self.common.json {

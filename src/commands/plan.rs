@@ -8,13 +8,14 @@ use scale_ckpt::Result;
 use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::layout;
 use scale_ckpt::data::{Inputs, Split};
-use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::kernels;
 use scale_ckpt::ledger::{self, Memory, MicroBatch};
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
 use scale_ckpt::recipe::Recipe;
 use scale_ckpt::report::table;
 use scale_ckpt::stages::PlannedStage;
+use scale_ckpt::train::TrainConfig;
 use scale_ckpt::train::probe::{PASSES, Probe, probe};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -67,6 +68,7 @@ impl Args {
         let account = Account::new(&start.stages, &start.config, &recipe.train);
         let planner = Planner {
             recipe: &recipe,
+            train: &recipe.train.on(spec),
             start: &start,
             account: &account,
             fused: kernels::fused_on(spec.is_cpu()),
@@ -117,6 +119,7 @@ pub fn needs(recipe: &Recipe, start: &Start, spec: DeviceSpec, probe: bool) -> R
     let account = Account::new(&start.stages, &start.config, &recipe.train);
     let planner = Planner {
         recipe,
+        train: &recipe.train.on(spec),
         start,
         account: &account,
         fused: kernels::fused_on(spec.is_cpu()),
@@ -137,6 +140,8 @@ pub fn needs(recipe: &Recipe, start: &Start, spec: DeviceSpec, probe: bool) -> R
 
 struct Planner<'a> {
     recipe: &'a Recipe,
+    /// Training on the device.
+    train: &'a TrainConfig,
     start: &'a Start,
     account: &'a Account,
     /// Whether kernels are fused, and rows of logits at a time.
@@ -150,7 +155,7 @@ impl Planner<'_> {
         let trains = |name: &str| stage.trains(name, stage.last());
         let numbers = layout::params(&config);
         let trained = numbers.iter().filter(|p| trains(&p.name));
-        let memory = self.memory(planned, self.recipe.train.micro_batch());
+        let memory = self.memory(planned, self.train.micro_batch());
         let cost = self.account.of_stage(stage.index);
         Row {
             name: planned.name.clone(),
@@ -171,13 +176,19 @@ impl Planner<'_> {
     /// What the end of a stage needs, when everything that will train does.
     fn memory(&self, planned: &PlannedStage, sequences: usize) -> Memory {
         let stage = &planned.stage;
-        let train = &self.recipe.train;
+        let train = self.train;
         let batch = MicroBatch {
             sequences,
             context: train.context,
             logit_rows: self.fused.1,
             accumulates: train.sequences() > sequences,
             fused: self.fused.0,
+            value_bytes: if train.precision() == Precision::Bf16 {
+                2
+            } else {
+                4
+            },
+            recompute: train.gradient_checkpointing,
         };
         let config = self.start.config.with_n_layer(planned.n_layer);
         ledger::memory_estimate(&config, &batch, &|name| stage.trains(name, stage.last()))
@@ -196,7 +207,7 @@ impl Planner<'_> {
             .max_by(|&a, &b| rows[a].flops.total_cmp(&rows[b].flops))
             .expect("a run has a stage");
         let planned = &stages[costliest];
-        let train = &self.recipe.train;
+        let train = self.train;
         let most = if spec.is_cpu() {
             (CPU_PASS_TOKENS / train.context).max(1)
         } else {
@@ -258,13 +269,14 @@ impl Planner<'_> {
         spec: DeviceSpec,
         timed: Result<Timed, String>,
     ) -> Value {
-        let train = &self.recipe.train;
+        let train = self.train;
         let [by_flops, by_passes] = self.full_tokens();
         json!({
             "schema": 1,
             "device": spec.to_string(),
             "batch_tokens": train.batch_tokens,
             "context": train.context,
+            "precision": spec.name_of(train.precision()),
             "micro_batch": train.micro_batch(),
             "grad_accum": train.grad_accum(),
             "steps": self.account.steps(),
@@ -286,7 +298,7 @@ impl Planner<'_> {
         spec: DeviceSpec,
         timed: Result<Timed, String>,
     ) -> String {
-        let train = &self.recipe.train;
+        let train = self.train;
         let header = [
             "stage",
             "n_layer",

@@ -17,7 +17,6 @@ use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{LoadedRecipe, Recipe};
 use scale_ckpt::run::{BEFORE_FILE, ITEMS_FILE, REPORT_FILE, RUN_FILE, RunDir};
-use scale_ckpt::train::TrainConfig;
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -88,7 +87,7 @@ impl Ready {
     /// Finds everything that can be wrong with the input; nothing is written.
     fn open(recipe: &Recipe, spec: DeviceSpec) -> Result<Self> {
         let device = spec.open()?;
-        spec.check_precision(&device, resolved(recipe, spec).precision())?;
+        spec.check_precision(&device, recipe.train.on(spec).precision())?;
         let start = Start::prepare(recipe)?;
         let data = &recipe.data;
         let vocab_size = start.config.vocab_size;
@@ -138,6 +137,7 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
     start.grow(&loaded.recipe, &run)?;
     let account = Account::new(&start.stages, &start.config, &loaded.recipe.train);
     let cost = cost(&loaded.recipe, &start, &account);
+    let config = loaded.recipe.train.on(spec);
     let record = json!({
         "schema": 2,
         "tool_version": VERSION,
@@ -150,14 +150,14 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
         "growth_sha256": start.growth_sha256(),
         "measured": measures.describe(),
         "device": spec.to_string(),
-        "precision": spec.name_of(resolved(&loaded.recipe, spec).precision()),
+        "precision": spec.name_of(config.precision()),
         "steps": account.steps(),
         "cost": cost,
     });
     run.write_json(RUN_FILE, &record)?;
     let mut models = scores_before(&loaded.recipe, &start, &measures, &mut run)?;
     let mut conductor = Conductor {
-        config: resolved(&loaded.recipe, spec),
+        config,
         loaded,
         start: &start,
         measures: &measures,
@@ -201,15 +201,6 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
     // Last: a run that has one is finished.
     run.write_json(REPORT_FILE, &report)?;
     Ok(report)
-}
-
-/// Training as the recipe says, and as the device has it where the recipe is silent.
-pub fn resolved(recipe: &Recipe, spec: DeviceSpec) -> TrainConfig {
-    let precision = recipe.train.precision.unwrap_or(spec.precision());
-    TrainConfig {
-        precision: Some(precision),
-        ..recipe.train.clone()
-    }
 }
 
 /// Opens the run's folder, refusing one that was made from another recipe or other inputs.

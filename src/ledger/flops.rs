@@ -71,8 +71,10 @@ pub(super) struct Pass<'a> {
     trains: &'a Trains<'a>,
     /// Operations so far.
     pub(super) flops: Flops,
-    /// Values kept for the backward pass so far, without the head's.
+    /// Values kept for the backward pass so far, without the head's and those of the next field.
     pub(super) held: u64,
+    /// Values of the residual stream kept besides, which are f32 in any precision.
+    pub(super) held_wide: u64,
     /// Attention weights kept besides, where attention is not fused.
     pub(super) held_by_attention: u64,
     /// Whether what flows here depends on a trained parameter, so that a gradient is needed.
@@ -101,6 +103,7 @@ impl<'a> Pass<'a> {
             trains,
             flops: Flops::default(),
             held: 0,
+            held_wide: 0,
             held_by_attention: 0,
             live: trains(WTE) || trains(WPE),
         };
@@ -127,7 +130,7 @@ impl<'a> Pass<'a> {
     fn layer_norm(&mut self, name: &str) {
         self.live |= self.trains(name, "weight") || self.trains(name, "bias");
         if self.live {
-            self.held += self.config.n_embd as u64;
+            self.held_wide += self.config.n_embd as u64;
         }
     }
 

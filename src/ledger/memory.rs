@@ -1,4 +1,4 @@
-//! Memory of training in f32.
+//! Memory of training.
 
 use serde::Serialize;
 
@@ -23,6 +23,10 @@ pub struct MicroBatch {
     pub accumulates: bool,
     /// Whether fused kernels run, which keep no attention weights, and one copy of the logits.
     pub fused: bool,
+    /// Bytes of a value between layers: 4, or 2 in bf16.
+    pub value_bytes: u64,
+    /// Whether activations are made again, block by block, in the backward pass.
+    pub recompute: bool,
 }
 
 /// Bytes, by what they are for.
@@ -63,8 +67,10 @@ impl Memory {
 /// - activations 4N · (8D + 2F + H·T) for a block that trains throughout: inputs of both
 ///   LayerNorms, of the four projections and of the nonlinearity, Q, K, V, and the weights of
 ///   attention. That is "Reducing activation recomputation" (arXiv 2205.05198, section 4.1)
-///   without dropout and in f32. Less where a projection or everything below is frozen, and
-///   fused kernels make the weights of attention again;
+///   without dropout and in f32; in bf16 all but the inputs of LayerNorm are half as wide. Less
+///   where a projection or everything below is frozen, and fused kernels make the weights of
+///   attention again. Where activations are made again: 4N · D for every block, and what one of
+///   them keeps;
 /// - head 4 · (2RV + N·D, and N·D for the gradient of hidden states, and V·D for the head's
 ///   where they are needed), R = min(`logit_rows`, N); fused kernels keep RV.
 pub fn memory_estimate(config: &Gpt2Config, batch: &MicroBatch, trains: &Trains) -> Memory {
@@ -75,18 +81,22 @@ pub fn memory_estimate(config: &Gpt2Config, batch: &MicroBatch, trains: &Trains)
         .sum();
     let pass = Pass::of(config, batch.context, trains);
     let rows = (batch.sequences as u64).saturating_mul(batch.context as u64);
-    let held = pass.held
-        + if batch.fused {
-            0
-        } else {
-            pass.held_by_attention
-        };
+    let attention = if batch.fused {
+        0
+    } else {
+        pass.held_by_attention
+    };
+    let mut held = F32 * pass.held_wide + batch.value_bytes * (pass.held + attention);
+    if batch.recompute {
+        let layers = config.n_layer as u64;
+        held = held / layers + F32 * (layers + 1) * config.n_embd as u64;
+    }
     Memory {
         weights: F32 * layout::parameter_count(config),
         gradients: F32 * trained,
         gradient_sum: if batch.accumulates { F32 * trained } else { 0 },
         moments: F32 * 2 * trained,
-        activations: rows.saturating_mul(F32 * held),
+        activations: rows.saturating_mul(held),
         head: F32.saturating_mul(head_values(
             config,
             batch,

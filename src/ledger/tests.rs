@@ -464,6 +464,8 @@ fn memory_by_hand() {
         logit_rows: 8,
         accumulates: false,
         fused: false,
+        value_bytes: 4,
+        recompute: false,
     };
     let per_block = 8 * 2 + 2 * 8 + 3;
     let p = 10 + 6 + 74 + 4;
@@ -490,6 +492,19 @@ fn memory_by_hand() {
         (fused.activations, fused.head),
         (all.activations - 4 * 12 * 3, all.head - 4 * 8 * 5)
     );
+    let half = MicroBatch {
+        value_bytes: 2,
+        ..batch
+    };
+    let half = memory_estimate(&config, &half, &|_| true);
+    assert_eq!(half.activations, 12 * (4 * (4 + 2) + 2 * (per_block - 4)));
+    let again = MicroBatch {
+        recompute: true,
+        ..batch
+    };
+    let again = memory_estimate(&config, &again, &|_| true);
+    // The one block, and what it and the last LayerNorm read.
+    assert_eq!(again.activations, all.activations + 12 * 4 * 2 * 2);
     let gradients_last = Memory {
         activations: 0,
         head: 0,
@@ -520,6 +535,8 @@ fn hostile_sizes_do_not_overflow() {
         logit_rows: usize::MAX,
         accumulates: true,
         fused: false,
+        value_bytes: 4,
+        recompute: false,
     };
     let memory = memory_estimate(&config, &batch, &|_| true);
     assert_eq!(memory.peak(), u64::MAX);

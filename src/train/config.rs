@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::{AdamW, OptimizerPolicy};
 use super::schedule::Shape;
-use crate::device::Precision;
+use crate::device::{DeviceSpec, Precision};
 
 /// Bounds that keep every product of counts within 64 bits.
 pub(crate) const MAX_TOKENS: u64 = 1_000_000_000_000_000;
@@ -15,6 +15,8 @@ const MAX_BATCH_TOKENS: u64 = 1 << 32;
 const MAX_PASS_TOKENS: u64 = 1 << 24;
 /// Tokens of a forward pass where the recipe leaves the micro-batch open.
 const PASS_TOKENS: usize = 4096;
+/// The same on a GPU, where it halves if memory does not hold it.
+const GPU_PASS_TOKENS: usize = 16_384;
 
 /// What happens when a loss or a gradient is not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,6 +242,21 @@ impl TrainConfig {
     pub fn micro_batch(&self) -> usize {
         let most = self.micro_batch.unwrap_or(PASS_TOKENS / self.context);
         most.clamp(1, self.sequences())
+    }
+
+    /// With what the device decides where nothing is given: the precision, and on a GPU larger
+    /// micro-batches.
+    pub fn on(&self, device: DeviceSpec) -> Self {
+        let tokens = if device.is_cpu() {
+            PASS_TOKENS
+        } else {
+            GPU_PASS_TOKENS
+        };
+        Self {
+            precision: Some(self.precision.unwrap_or(device.precision())),
+            micro_batch: self.micro_batch.or(Some((tokens / self.context).max(1))),
+            ..self.clone()
+        }
     }
 
     /// What is computed in.

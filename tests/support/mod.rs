@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
-/// A file or folder under `fixtures/`.
+/// A file or folder under `fixtures/`. A test program that was built elsewhere finds them by the
+/// variable that cargo sets as well.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures")
-        .join(name)
+    let root = std::env::var("CARGO_MANIFEST_DIR");
+    let root = root.unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    Path::new(&root).join("fixtures").join(name)
 }
 
 /// Tensors of a small safetensors file, integers widened to f64 as well.

@@ -95,7 +95,9 @@ impl Sandbox {
 
     /// The program; white space separates `args`.
     pub fn command(&self, args: &str) -> Command {
-        self.shell(PROGRAM, &args.split_whitespace().collect::<Vec<_>>())
+        let elsewhere = std::env::var("SCALE_CKPT_PROGRAM");
+        let program = elsewhere.as_deref().unwrap_or(PROGRAM);
+        self.shell(program, &args.split_whitespace().collect::<Vec<_>>())
     }
 
     pub fn spawn(&self, args: &str) -> Child {

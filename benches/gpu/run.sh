@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# benches/gpu/run.sh PYTHON [OUT]
+#
+# Everything that is to be seen on an NVIDIA GPU, in one go: parity, 500 steps of flat memory, speed
+# beside PyTorch in turns, HellaSwag beside PyTorch's completion loop, and recipes that run to their
+# end. PYTHON has torch. What comes out goes to OUT, benches/results/DATE-GPU unless given, with a
+# summary in README.md there.
+#
+# Without cargo on the machine, BIN names a folder with what was built elsewhere:
+#   cargo build --release --features cuda --bins --tests
+#   BIN/scale-ckpt, BIN/gpu and BIN/train_parity (target/release/deps/gpu-* and train_parity-*)
+#
+# ROUNDS (3), STEPS (20) and SHAPES say how much is timed.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+python=$1
+gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)
+out=${2:-benches/results/$(date -u +%F)-$(tr -cs 'A-Za-z0-9' '-' <<<"$gpu" | sed 's/^-//;s/-$//')}
+mkdir -p "$out"
+rounds=${ROUNDS:-3} steps=${STEPS:-20}
+read -ra shapes <<<"${SHAPES:-gpt2:16 gpt2-24l:8 gpt2-medium:8}"
+case $gpu in
+*H100* | *H200*) peak=989e12 ;;
+*A100*) peak=312e12 ;;
+*) peak= ;;
+esac
+failed=()
+log() { printf '\n== %s\n' "$*" | tee -a "$out/log.txt"; }
+part() { # NAME COMMAND..: runs it, keeps what it says, goes on if it fails
+    log "$1: ${*:2}"
+    "${@:2}" >"$out/$1.out" 2>"$out/$1.err" || { failed+=("$1"); tail -5 "$out/$1.err"; }
+}
+
+if [[ -z ${BIN:-} ]]; then
+    cargo build --release --features cuda --bins || exit 1
+    program=$PWD/target/release/scale-ckpt
+    tests() { SCALE_CKPT_GPU=cuda cargo test --release --features cuda --test "$1" -- --test-threads=1; }
+else
+    program=$(realpath "$BIN")/scale-ckpt
+    tests() { SCALE_CKPT_GPU=cuda SCALE_CKPT_PROGRAM=$program CARGO_MANIFEST_DIR=$PWD "$BIN/$1" --test-threads=1; }
+fi
+{
+    date -u
+    git rev-parse HEAD 2>/dev/null
+    "$program" --version
+    nvidia-smi
+    "$program" doctor
+    "$python" -c 'import torch; print("torch", torch.__version__, torch.version.cuda)'
+} >"$out/machine.txt" 2>&1
+
+# Numbers before speed.
+part kernels tests gpu
+part parity tests train_parity
+
+peak_flag=(); [[ -n $peak ]] && peak_flag=(--peak-flops "$peak")
+part soak "$program" bench train --device cuda --shape gpt2 --micro-batch 16 --steps 250 --json "${peak_flag[@]}"
+part recompute "$program" bench train --device cuda --shape gpt2 --micro-batch 16 --steps "$steps" --gradient-checkpointing --json "${peak_flag[@]}"
+part tf32 "$program" bench train --device cuda --shape gpt2 --micro-batch 16 --steps "$steps" --precision f32 --json "${peak_flag[@]}"
+for shape in "${shapes[@]}"; do
+    name=${shape%:*} batch=${shape#*:}
+    for round in $(seq "$rounds"); do
+        part "train-$name-ours-$round" "$program" bench train --device cuda --shape "$name" --micro-batch "$batch" --steps "$steps" --json "${peak_flag[@]}"
+        part "train-$name-eager-$round" "$python" benches/pytorch/train.py --shape "$name" --micro-batch "$batch" --steps "$steps"
+        part "train-$name-compiled-$round" "$python" benches/pytorch/train.py --shape "$name" --micro-batch "$batch" --steps "$steps" --compile
+    done
+done
+for round in $(seq "$rounds"); do
+    part "eval-gpt2-ours-$round" "$program" bench eval --device cuda --precision bf16 --shape gpt2 --items 2000 --json
+    part "eval-gpt2-loop-$round" "$python" benches/pytorch/eval.py --shape gpt2 --items 500
+done
+
+# Recipes to their end, on the text that comes with the source.
+runs=$(mktemp -d)
+part quickstart "$program" train recipes/quickstart.toml --device cuda --set "out='$runs/quickstart'"
+part quickstart-again "$program" train recipes/quickstart.toml --device cuda --set "out='$runs/again'"
+part quickstart-cpu "$program" train recipes/quickstart.toml --device cpu --set "out='$runs/cpu'"
+for run in quickstart again cpu; do cp "$runs/$run/metrics.jsonl" "$out/$run.metrics.jsonl" 2>/dev/null; done
+
+"$python" benches/gpu/summary.py "$out" "$gpu" "${failed[@]}" | tee "$out/README.md"
+[[ ${#failed[@]} -eq 0 ]]
