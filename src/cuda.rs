@@ -139,19 +139,19 @@ pub fn toolkit_version(header: &Path) -> Option<String> {
     Some(format!("{}.{}", number / 1000, number % 1000 / 10))
 }
 
-/// The error of a GPU that is not there, where the driver lists others.
-pub fn check_index(index: usize, count: Option<usize>) -> Result<(), Error> {
-    match count {
-        Some(count) if index >= count => Err(Error::Device {
-            message: format!("cuda:{index}: the driver lists {count} GPUs"),
-            hint: Some(match count {
-                0 => "use --device cpu".to_owned(),
-                1 => "use --device cuda:0".to_owned(),
-                _ => format!("use cuda:0 to cuda:{}", count - 1),
-            }),
-        }),
-        _ => Ok(()),
+/// The error of a GPU that is not there, where the driver shows `count` others.
+pub fn check_index(index: usize, count: usize) -> Result<(), Error> {
+    if index < count {
+        return Ok(());
     }
+    Err(Error::Device {
+        message: format!("cuda:{index}: the driver shows {count} GPUs"),
+        hint: Some(match count {
+            0 => "see CUDA_VISIBLE_DEVICES, or use --device cpu".to_owned(),
+            1 => "use --device cuda:0".to_owned(),
+            _ => format!("use cuda:0 to cuda:{}", count - 1),
+        }),
+    })
 }
 
 #[cfg(test)]
@@ -212,7 +212,6 @@ mod tests {
     fn gpus_beyond_those_there_are_are_refused() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(gpu_count(root.path()), None);
-        assert!(check_index(7, None).is_ok(), "the backend will tell");
         touch(
             root.path(),
             "proc/driver/nvidia/gpus/0000:01:00.0/information",
@@ -221,10 +220,11 @@ mod tests {
             root.path(),
             "proc/driver/nvidia/gpus/0000:02:00.0/information",
         );
-        let count = gpu_count(root.path());
-        assert!(check_index(1, count).is_ok());
-        let error = check_index(2, count).unwrap_err();
-        assert!(error.to_string().contains("lists 2 GPUs"), "{error}");
+        assert_eq!(gpu_count(root.path()), Some(2));
+        assert!(check_index(1, 2).is_ok());
+        let error = check_index(2, 2).unwrap_err();
+        assert!(error.to_string().contains("shows 2 GPUs"), "{error}");
         assert_eq!(error.hint(), Some("use cuda:0 to cuda:1"));
+        assert_eq!(check_index(0, 0).unwrap_err().exit_code(), 6);
     }
 }

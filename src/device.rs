@@ -19,7 +19,7 @@ pub enum DeviceSpec {
     Cpu,
     /// An NVIDIA GPU by index, through CUDA.
     Cuda(usize),
-    /// A GPU of any make by index, or the software that stands in for one, through Vulkan.
+    /// A GPU of any make by index, or the software that stands in for one, through wgpu.
     Wgpu(usize),
 }
 
@@ -46,9 +46,9 @@ impl DeviceSpec {
         }
     }
 
-    /// What products of f32 are computed in there: TF32 on an NVIDIA GPU, which rounds factors
-    /// to 10 bits.
-    pub fn name_of(self, precision: Precision) -> &'static str {
+    /// A precision as results name it: f32 is TF32 on an NVIDIA GPU, where products may round
+    /// their factors to 10 bits.
+    pub fn recorded(self, precision: Precision) -> &'static str {
         match (precision, self) {
             (Precision::Bf16, _) => "bfloat16",
             (Precision::F32, Self::Cuda(_)) => "tf32",
@@ -164,10 +164,11 @@ pub fn memory_reserved(device: &Device) -> Option<u64> {
 pub fn failed(error: &ExecutionError) -> Error {
     let text = format!("{error:?}");
     let lower = text.to_lowercase();
+    // CubeCL's words for it, and the driver's.
     let memory = [
-        "outofmemory",
+        "out of device memory",
+        "can't allocate",
         "out of memory",
-        "out-of-memory",
         "out_of_memory",
     ];
     // The device's own words come with a stack.
@@ -235,7 +236,8 @@ fn open_cuda(index: usize) -> Result<Device> {
     if let Some(part) = parts.iter().find(|part| part.found.is_none()) {
         return Err(part.missing());
     }
-    crate::cuda::check_index(index, crate::cuda::gpu_count(root))?;
+    let visible = Device::enumerate(burn::tensor::DeviceType::Cuda).len();
+    crate::cuda::check_index(index, visible)?;
     keep_kernels();
     Ok(Device::cuda(index))
 }
@@ -245,7 +247,8 @@ fn open_wgpu(_index: usize) -> Result<Device> {
     Err(Error::Device {
         message: "this build has no wgpu".into(),
         hint: Some(
-            "rebuild with `cargo build --release --features wgpu`, or use --device cpu".into(),
+            "rebuild with `cargo build --release --features vulkan` (or wgpu), or use --device cpu"
+                .into(),
         ),
     })
 }
@@ -256,7 +259,7 @@ fn open_wgpu(index: usize) -> Result<Device> {
     let found = Device::enumerate(burn::tensor::DeviceType::Wgpu);
     let count = found.len();
     found.into_iter().nth(index).ok_or_else(|| Error::Device {
-        message: format!("wgpu:{index}: {count} GPUs that speak Vulkan were found"),
+        message: format!("wgpu:{index}: {count} GPUs were found"),
         hint: Some(match count {
             0 => "install the GPU's Vulkan driver (for a software one: mesa-vulkan-drivers), or use --device cpu".into(),
             _ => format!("write wgpu:0 to wgpu:{}, or use --device cpu", count - 1),
@@ -324,14 +327,44 @@ mod tests {
         }
     }
 
+    /// The words of cubecl, of which burn keeps nothing else.
+    #[test]
+    fn want_of_memory_is_told_from_other_failures() {
+        let of = |reason: &str| {
+            failed(&ExecutionError::WithContext {
+                reason: reason.into(),
+            })
+        };
+        for words in [
+            "out of device memory allocating 412876800 bytes",
+            "can't allocate buffer of size: 99",
+            "Can't allocate 99 bytes: every page size the memory tracks still holds live allocations",
+        ] {
+            assert!(matches!(of(words), Error::OutOfMemory { .. }), "{words}");
+        }
+        assert!(matches!(of("a kernel faulted"), Error::Device { .. }));
+    }
+
+    /// As above, of the error itself.
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn want_of_memory_is_what_cubecl_calls_it() {
+        let error = cubecl::server::IoError::OutOfMemory {
+            size: 7,
+            backtrace: cubecl::backtrace::BackTrace::capture(),
+        };
+        let reason = error.to_string();
+        let error = failed(&ExecutionError::WithContext { reason });
+        assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    }
+
     #[cfg(not(feature = "gpu"))]
     #[test]
     fn a_gpu_of_a_cpu_build_says_how_to_get_it() {
         for spec in [DeviceSpec::Cuda(0), DeviceSpec::Wgpu(0)] {
             let error = spec.open().unwrap_err();
             assert_eq!(error.exit_code(), 6);
-            let feature = format!("--features {}", spec.kind());
-            assert!(error.hint().unwrap().contains(&feature));
+            assert!(error.hint().unwrap().contains(spec.kind()));
         }
     }
 }

@@ -454,7 +454,10 @@ fn doctor_tells_what_there_is_and_no_secrets() {
     assert_eq!(parts.len(), 3);
     assert_eq!(
         (&report["cuda_build"], &report["wgpu_build"]),
-        (&false.into(), &false.into())
+        (
+            &cfg!(feature = "cuda").into(),
+            &cfg!(feature = "wgpu").into()
+        )
     );
     assert!(report["kernel_cache"].is_string());
     assert!(

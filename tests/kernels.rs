@@ -414,7 +414,7 @@ fn scores_of_targets() {
         // The likeliest of every row, and others of some rows.
         let mut picks: Vec<(usize, u32)> = best.iter().map(|&b| b as u32).enumerate().collect();
         picks.extend([(3, 0), (3, v as u32 - 1), (39, 7)]);
-        let found = kernels::target_nll(hidden.clone(), head.clone(), &picks);
+        let found = kernels::target_nll(hidden.clone(), head.clone(), &picks).unwrap();
         let ints = |values: Vec<i64>| -> Tensor<1, Int> {
             let len = values.len();
             Tensor::from_data(TensorData::new(values, [len]), &device)
@@ -437,7 +437,7 @@ fn scores_of_targets() {
     let rows = Tensor::from_data([[1.0, 0.0], [0.0, 1.0]], &device);
     let head = Tensor::from_data([[2.0, 0.0], [2.0, 5.0], [1.0, 5.0]], &device);
     let greedy = |picks: &[(usize, u32)]| -> Vec<bool> {
-        let found = kernels::target_nll(rows.clone(), head.clone(), picks);
+        let found = kernels::target_nll(rows.clone(), head.clone(), picks).unwrap();
         found.into_iter().map(|(_, greedy)| greedy).collect()
     };
     // The first of equals.

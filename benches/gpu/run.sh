@@ -12,17 +12,22 @@
 #
 # ROUNDS (3), STEPS (20) and SHAPES say how much is timed.
 set -uo pipefail
+python=$(command -v "$1")
+[[ $python == */bin/* ]] && python=$(realpath -s "$python")
+[[ -n ${2:-} ]] && mkdir -p "$2" && set -- "$1" "$(realpath "$2")"
+[[ -n ${BIN:-} ]] && BIN=$(realpath "$BIN")
 cd "$(dirname "$0")/../.."
-python=$1
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)
 out=${2:-benches/results/$(date -u +%F)-$(tr -cs 'A-Za-z0-9' '-' <<<"$gpu" | sed 's/^-//;s/-$//')}
 mkdir -p "$out"
 rounds=${ROUNDS:-3} steps=${STEPS:-20}
 read -ra shapes <<<"${SHAPES:-gpt2:16 gpt2-24l:8 gpt2-medium:8}"
+# Dense bf16 and TF32, of the makers' sheets.
 case $gpu in
-*H100* | *H200*) peak=989e12 ;;
-*A100*) peak=312e12 ;;
-*) peak= ;;
+*H100*PCIe*) peak=756e12 peak32=378e12 ;;
+*H100* | *H200*) peak=989e12 peak32=495e12 ;;
+*A100*) peak=312e12 peak32=156e12 ;;
+*) peak= peak32= ;;
 esac
 failed=()
 log() { printf '\n== %s\n' "$*" | tee -a "$out/log.txt"; }
@@ -36,7 +41,7 @@ if [[ -z ${BIN:-} ]]; then
     program=$PWD/target/release/scale-ckpt
     tests() { SCALE_CKPT_GPU=cuda cargo test --release --features cuda --test "$1" -- --test-threads=1; }
 else
-    program=$(realpath "$BIN")/scale-ckpt
+    program=$BIN/scale-ckpt
     tests() { SCALE_CKPT_GPU=cuda SCALE_CKPT_PROGRAM=$program CARGO_MANIFEST_DIR=$PWD "$BIN/$1" --test-threads=1; }
 fi
 {
@@ -52,10 +57,11 @@ fi
 part kernels tests gpu
 part parity tests train_parity
 
-peak_flag=(); [[ -n $peak ]] && peak_flag=(--peak-flops "$peak")
+peak_flag=() peak32_flag=()
+[[ -n $peak ]] && peak_flag=(--peak-flops "$peak") peak32_flag=(--peak-flops "$peak32")
 part soak "$program" bench train --device cuda --shape gpt2 --micro-batch 16 --steps 250 --json "${peak_flag[@]}"
 part recompute "$program" bench train --device cuda --shape gpt2 --micro-batch 16 --steps "$steps" --gradient-checkpointing --json "${peak_flag[@]}"
-part tf32 "$program" bench train --device cuda --shape gpt2 --micro-batch 16 --steps "$steps" --precision f32 --json "${peak_flag[@]}"
+part tf32 "$program" bench train --device cuda --shape gpt2 --micro-batch 16 --steps "$steps" --precision f32 --json "${peak32_flag[@]}"
 for shape in "${shapes[@]}"; do
     name=${shape%:*} batch=${shape#*:}
     for round in $(seq "$rounds"); do

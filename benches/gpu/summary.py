@@ -12,27 +12,29 @@ from pathlib import Path
 
 
 def records(folder, pattern):
-    """JSON of every file whose name matches, by what the pattern's first group is."""
+    """JSON of every file whose name matches, by the pattern's first group and the round."""
     found = {}
     for path in sorted(folder.glob("*.out")):
         match = re.fullmatch(pattern, path.stem)
         if not match:
             continue
         try:
-            found.setdefault(match.group(1), []).append(json.loads(path.read_text()))
+            of = found.setdefault(match.group(1), {})
+            of[match.groups()[-1]] = json.loads(path.read_text())
         except ValueError:
             pass
     return found
 
 
-def median(rows, key):
-    values = [row[key] for row in rows if row.get(key)]
+def median(rounds, key):
+    values = [row[key] for row in rounds.values() if row.get(key)]
     return statistics.median(values) if values else None
 
 
 def ratio(ours, theirs, key):
     """Median of the ratios of paired rounds."""
-    pairs = [a[key] / b[key] for a, b in zip(ours, theirs) if a.get(key) and b.get(key)]
+    both = [(ours[name], theirs[name]) for name in ours.keys() & theirs.keys()]
+    pairs = [a[key] / b[key] for a, b in both if a.get(key) and b.get(key)]
     return f"{statistics.median(pairs):.2f}" if pairs else "-"
 
 
@@ -45,10 +47,11 @@ def training(folder):
     print("Medians of rounds in turns; a ratio above 1 is ours being faster.\n")
     print("| shape | ours | MFU | eager | compiled | ours / eager | ours / compiled | memory, ours / eager |")
     print("|---|---|---|---|---|---|---|---|")
-    for shape, ours in records(folder, r"train-(.+)-ours-\d+").items():
-        sides = [records(folder, rf"train-({re.escape(shape)})-{side}-\d+").get(shape, []) for side in ("eager", "compiled")]
+    for shape, ours in records(folder, r"train-(.+)-ours-(\d+)").items():
+        sides = [records(folder, rf"train-({re.escape(shape)})-{side}-(\d+)").get(shape, {}) for side in ("eager", "compiled")]
         key, mfu = "tokens_per_s", median(ours, "mfu")
-        cells = [f"{shape}, {ours[0]['micro_batch']} x {ours[0]['context']}", number(median(ours, key))]
+        first = next(iter(ours.values()))
+        cells = [f"{shape}, {first['micro_batch']} x {first['context']}", number(median(ours, key))]
         cells += [number(mfu and 100 * mfu, "{:.1f} %"), *(number(median(side, key)) for side in sides)]
         cells += [*(ratio(ours, side, key) for side in sides), ratio(ours, sides[0], "peak_memory_bytes")]
         print("| " + " | ".join(cells) + " |")
@@ -57,8 +60,8 @@ def training(folder):
         ("recompute", "activations made again"),
         ("tf32", "f32, which is TF32"),
     ]:
-        for run in records(folder, rf"({name})").get(name, []):
-            before, after = run["memory_after_warm_up_bytes"], run["peak_memory_bytes"]
+        for run in records(folder, rf"({name})").get(name, {}).values():
+            before, after = run["memory_after_warm_up_bytes"], run["memory_at_end_bytes"]
             parts = ", ".join(f"{part} {1e3 * seconds:.1f}" for part, seconds in run["parts"].items())
             print(
                 f"\n{what} ({run['shape']}): {number(run['tokens_per_s'])} tok/s, first step {run['first_step_s']:.1f} s, "
@@ -68,9 +71,10 @@ def training(folder):
 
 def scoring(folder):
     print("\n## HellaSwag's shape, items per second\n")
-    for shape, ours in records(folder, r"eval-(.+)-ours-\d+").items():
-        loop = records(folder, rf"eval-({re.escape(shape)})-loop-\d+").get(shape, [])
+    for shape, ours in records(folder, r"eval-(.+)-ours-(\d+)").items():
+        loop = records(folder, rf"eval-({re.escape(shape)})-loop-(\d+)").get(shape, {})
         key = "items_per_s"
+        print("Ours: packs of items. PyTorch: one item at a time, its endings as a padded batch.\n")
         print(f"{shape}: ours {number(median(ours, key))}, completion loop {number(median(loop, key))}, ratio {ratio(ours, loop, key)}")
 
 

@@ -1,5 +1,6 @@
 //! `scale-ckpt bench`.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -125,8 +126,11 @@ struct Training {
     flops_per_s: f64,
     mfu: Option<f64>,
     parts: Parts,
-    /// After the steps that do not count, and after all: equal where nothing leaks.
+    /// What the device's allocator holds after the steps that do not count, and after all: equal
+    /// where nothing leaks. On a CPU the process's high-water mark.
     memory_after_warm_up_bytes: Option<u64>,
+    memory_at_end_bytes: Option<u64>,
+    /// The most of it after any step.
     peak_memory_bytes: Option<u64>,
 }
 
@@ -213,17 +217,19 @@ impl TrainArgs {
         let mut bench = Bench::new(&config, &train, self.micro_batch, &device)?;
         let meter = Meter::new("steps", (WARM_UP + 2 * self.steps) as u64, Unit::Count);
         let none = BTreeMap::new();
+        let peak = Cell::new(None);
         let mut run = |count: usize, clock: Clock| -> Result<Vec<Parts>> {
             let steps = (0..count).map(|_| {
                 interrupt::check("stopped while timing")?;
                 let parts = bench.step(&none, clock);
+                peak.set(peak.get().max(memory(&device)));
                 meter.advance(1);
                 parts
             });
             steps.collect()
         };
         let first = run(WARM_UP, Clock::Steps)?[0].total();
-        let memory_after_warm_up_bytes = peak_memory(&device);
+        let memory_after_warm_up_bytes = memory(&device);
         let steps = run(self.steps, Clock::Steps)?;
         let parts = run(self.steps, Clock::Parts)?;
         drop(meter);
@@ -238,7 +244,7 @@ impl TrainArgs {
             device: self.common.device.to_string(),
             shape: self.common.shape.clone(),
             parameters: layout::parameter_count(&config),
-            precision: self.common.device.name_of(self.common.precision()),
+            precision: self.common.device.recorded(self.common.precision()),
             gradient_checkpointing: self.gradient_checkpointing,
             micro_batch: self.micro_batch,
             context,
@@ -259,7 +265,8 @@ impl TrainArgs {
                 optimizer: median_of(|p| p.optimizer),
             },
             memory_after_warm_up_bytes,
-            peak_memory_bytes: peak_memory(&device),
+            memory_at_end_bytes: memory(&device),
+            peak_memory_bytes: peak.get(),
         };
         if self.common.json {
             return print_json(&found);
@@ -345,7 +352,7 @@ impl EvalArgs {
             interrupt::check("stopped while timing")?;
             let count = engine.pack_len(&all[done..]);
             let started = Instant::now();
-            let _ = engine.score(&all[done..done + count]);
+            engine.score(&all[done..done + count])?;
             packs.push(started.elapsed().as_secs_f64());
             meter.advance(count as u64);
             done += count;
@@ -359,14 +366,14 @@ impl EvalArgs {
             device: self.common.device.to_string(),
             shape: self.common.shape.clone(),
             parameters: layout::parameter_count(&config),
-            precision: self.common.device.name_of(precision),
+            precision: self.common.device.recorded(precision),
             items: self.items,
             shared_context: !self.plain,
             first_pack_s: packs[0],
             seconds,
             items_per_s: self.items as f64 / seconds,
             tokens_per_s: (self.items * tokens) as f64 / seconds,
-            peak_memory_bytes: peak_memory(&device),
+            peak_memory_bytes: memory(&device),
         };
         if self.common.json {
             return print_json(&found);
@@ -417,8 +424,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// High-water mark of this process's memory, which on a CPU is all there is; on a GPU, what its
-/// allocator holds by now, which it does not give back.
-fn peak_memory(device: &Device) -> Option<u64> {
+/// allocator holds by now.
+fn memory(device: &Device) -> Option<u64> {
     if !is_cpu(device) {
         return memory_reserved(device);
     }

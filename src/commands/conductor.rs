@@ -72,6 +72,7 @@ impl Conductor<'_> {
             model: self.start.model(recipe.seed, &device)?,
             optimizer: self.start.optimizer(recipe, &self.measures.device)?,
             step: 0,
+            micro_batch: None,
             left_out: Default::default(),
         })
     }
@@ -189,6 +190,7 @@ fn grow(
         model,
         optimizer,
         step,
+        micro_batch,
         left_out,
     } = trainee;
     drop(model);
@@ -206,6 +208,7 @@ fn grow(
         model,
         optimizer,
         step,
+        micro_batch,
         left_out,
     })
 }

@@ -119,7 +119,7 @@ impl Family {
             schema: 1,
             tool_version: VERSION.to_owned(),
             device: self.device.kind().to_owned(),
-            dtype: self.device.name_of(self.precision).to_owned(),
+            dtype: self.device.recorded(self.precision).to_owned(),
             plain: !self.share,
             models: members.iter().map(|m| m.record.clone()).collect(),
             tasks: tasks.iter().map(|task| task.record.clone()).collect(),

@@ -9,6 +9,7 @@ use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::layout;
 use scale_ckpt::data::{Inputs, Split};
 use scale_ckpt::device::{DeviceSpec, Precision};
+use scale_ckpt::error::Error;
 use scale_ckpt::kernels;
 use scale_ckpt::ledger::{self, Memory, MicroBatch};
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
@@ -71,7 +72,7 @@ impl Args {
             train: &recipe.train.on(spec),
             start: &start,
             account: &account,
-            fused: kernels::fused_on(spec.is_cpu()),
+            fused: kernels::fused_on(spec.is_cpu(), recipe.train.on(spec).precision()),
         };
         let mut rows: Vec<Row> = start.stages.iter().map(|s| planner.row(s)).collect();
         let timed = if self.no_probe {
@@ -122,7 +123,7 @@ pub fn needs(recipe: &Recipe, start: &Start, spec: DeviceSpec, probe: bool) -> R
         train: &recipe.train.on(spec),
         start,
         account: &account,
-        fused: kernels::fused_on(spec.is_cpu()),
+        fused: kernels::fused_on(spec.is_cpu(), recipe.train.on(spec).precision()),
     };
     let mut rows: Vec<Row> = start.stages.iter().map(|s| planner.row(s)).collect();
     let timed = if probe {
@@ -225,8 +226,14 @@ impl Planner<'_> {
         let config = self.start.config.with_n_layer(planned.n_layer);
         let measured = probe(&config, &planned.stage, train, sequences, &device, &|| {
             meter.advance(1);
-        })?;
+        });
         drop(meter);
+        let measured = match measured {
+            Err(error @ Error::OutOfMemory { .. }) => {
+                return Ok(Err(format!("not timed: {error}")));
+            }
+            measured => measured?,
+        };
         let last = self.account.flops_of_step(planned.stage.last());
         let reference = (
             last / train.batch_tokens as f64,
@@ -276,7 +283,7 @@ impl Planner<'_> {
             "device": spec.to_string(),
             "batch_tokens": train.batch_tokens,
             "context": train.context,
-            "precision": spec.name_of(train.precision()),
+            "precision": spec.recorded(train.precision()),
             "micro_batch": train.micro_batch(),
             "grad_accum": train.grad_accum(),
             "steps": self.account.steps(),

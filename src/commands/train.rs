@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use scale_ckpt::account::Account;
 use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::data::{Batches, Split, Tokens};
-use scale_ckpt::device::DeviceSpec;
+use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::error::Error;
 use scale_ckpt::eval::loss::Windows;
 use scale_ckpt::eval::score::ModelScore;
@@ -133,11 +133,17 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
         prompt,
     } = Ready::open(&loaded.recipe, spec)?;
     let source_sha256 = start.source_sha256()?;
-    let mut run = open_run(loaded, &start, &data_sha256, source_sha256.as_deref())?;
+    let config = loaded.recipe.train.on(spec);
+    let mut run = open_run(
+        loaded,
+        &start,
+        &data_sha256,
+        source_sha256.as_deref(),
+        config.precision(),
+    )?;
     start.grow(&loaded.recipe, &run)?;
     let account = Account::new(&start.stages, &start.config, &loaded.recipe.train);
     let cost = cost(&loaded.recipe, &start, &account);
-    let config = loaded.recipe.train.on(spec);
     let record = json!({
         "schema": 2,
         "tool_version": VERSION,
@@ -150,7 +156,7 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
         "growth_sha256": start.growth_sha256(),
         "measured": measures.describe(),
         "device": spec.to_string(),
-        "precision": spec.name_of(config.precision()),
+        "precision": spec.recorded(config.precision()),
         "steps": account.steps(),
         "cost": cost,
     });
@@ -167,7 +173,8 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
         run: &mut run,
     };
     let trained = conductor.run()?;
-    let model = trained.model.valid();
+    // As it is scored.
+    let model = trained.model.valid().with_precision(Precision::F32);
     let name = format!(
         "trained, +{} tokens",
         thousands(trained.step * loaded.recipe.train.batch_tokens)
@@ -209,6 +216,7 @@ fn open_run(
     start: &Start,
     data_sha256: &str,
     source_sha256: Option<&str>,
+    precision: Precision,
 ) -> Result<RunDir> {
     let run = RunDir::open(&loaded.recipe.out)?;
     let path = run.path().join(INPUTS_FILE);
@@ -218,6 +226,7 @@ fn open_run(
         "source checkpoint": source_sha256,
         "tokenizer": start.tokenizer.sha256(),
         "growth plan": start.growth_sha256(),
+        "precision": precision,
     });
     let saved = match std::fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -235,8 +244,14 @@ fn open_run(
         "source checkpoint",
         "tokenizer",
         "growth plan",
+        "precision",
     ];
-    match changed.iter().find(|&&input| saved[input] != inputs[input]) {
+    // Runs of a version that knew f32 alone do not say so.
+    let same = |input: &str| match &saved[input] {
+        Value::Null if input == "precision" => precision == Precision::F32,
+        found => *found == inputs[input],
+    };
+    match changed.iter().find(|&&input| !same(input)) {
         None => Ok(run),
         Some(input) => Err(Error::usage(format!(
             "{} holds a run of another {input}",

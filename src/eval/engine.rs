@@ -9,6 +9,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::encode::{Request, Sequence};
 use crate::device::is_cpu;
+use crate::error::{Error, Result};
 use crate::kernels::{Piece, target_nll};
 use crate::model::Gpt2;
 
@@ -74,8 +75,25 @@ impl Engine<'_> {
         others.iter().map(common).min().unwrap_or(first.len())
     }
 
-    /// Scores all sequences of `requests` in one pass.
-    pub fn score(&self, requests: &[&Request]) -> Vec<Vec<LogLik>> {
+    /// Scores all sequences of `requests` in one pass, or half of them at a time where the
+    /// device's memory does not hold it.
+    ///
+    /// # Errors
+    /// The device fails, or has not the memory for one request.
+    pub fn score(&self, requests: &[&Request]) -> Result<Vec<Vec<LogLik>>> {
+        match self.score_pack(requests) {
+            Err(Error::OutOfMemory { .. }) if requests.len() > 1 => {
+                self.device.memory_cleanup();
+                let (first, rest) = requests.split_at(requests.len() / 2);
+                let mut found = self.score(first)?;
+                found.extend(self.score(rest)?);
+                Ok(found)
+            }
+            found => found,
+        }
+    }
+
+    fn score_pack(&self, requests: &[&Request]) -> Result<Vec<Vec<LogLik>>> {
         let mut pack = Pack::default();
         for request in requests {
             pack.add(request, self.shared(request));
@@ -88,7 +106,7 @@ impl Engine<'_> {
             &pack.pieces.into(),
             ints(&rows, self.device),
         ); // [R, D]
-        let mut found = target_nll(states, self.model.head(), &picks).into_iter();
+        let mut found = target_nll(states, self.model.head(), &picks)?.into_iter();
         let mut of_sequence = |sequence: &Sequence| {
             let scores = found.by_ref().take(sequence.scored);
             let start = LogLik {
@@ -101,9 +119,9 @@ impl Engine<'_> {
             })
         };
         let sequences = requests.iter().map(|request| &request.sequences);
-        sequences
+        Ok(sequences
             .map(|sequences| sequences.iter().map(&mut of_sequence).collect())
-            .collect()
+            .collect())
     }
 }
 

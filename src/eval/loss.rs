@@ -157,7 +157,7 @@ pub fn text_loss(
             })
         });
         let requests = requests.collect::<Result<Vec<Request>>>()?;
-        let found = engine.score(&requests.iter().collect::<Vec<_>>());
+        let found = engine.score(&requests.iter().collect::<Vec<_>>())?;
         for (request, found) in requests.iter().zip(found) {
             let scored = request.sequences[0].scored;
             total -= found[0].sum;

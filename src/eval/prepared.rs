@@ -220,7 +220,7 @@ impl PreparedTask {
         while done < requests.len() {
             interrupt::check("not all items are scored")?;
             let count = engine.pack_len(&requests[done..]);
-            let found = engine.score(&requests[done..done + count]);
+            let found = engine.score(&requests[done..done + count])?;
             let scores = blanks[done..done + count].iter().zip(&found);
             let scores: Vec<ItemScore> = scores
                 .map(|(&blank, found)| {

@@ -24,11 +24,15 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, FloatDType, Int, Tensor};
 
+use crate::device::Precision;
+
 pub use packed::{PackedOps, Piece, packed_attention, target_nll};
 pub use update::{AdamWStep, Slot, UpdateOps, accumulate, adamw, square_sum, square_sums};
 
 /// Rows of logits held at a time by the cross-entropy: bounds memory at rows · V.
 pub const LOGIT_ROWS: usize = 512;
+/// The same on a GPU, which wants more work at a time.
+pub const GPU_LOGIT_ROWS: usize = 4096;
 
 /// Fused operations, forward. Their gradients are in `autodiff`.
 #[backend_extension(Flex, Cube: cfg(feature = "gpu"), Autodiff)]
@@ -111,13 +115,13 @@ pub fn causal_attention(qkv: Tensor<3>, n_head: usize) -> Tensor<3> {
     ))
 }
 
-/// GELU by the error function, x · Φ(x). Composed, since burn's own has an approximate
+/// GELU by the error function, x · Φ(x), of `[B, T, F]`. Composed, since burn's own has an approximate
 /// gradient.
 pub fn gelu_erf(x: Tensor<3>) -> Tensor<3> {
     plain::in_f32(x, plain::gelu_erf)
 }
 
-/// tanh approximation of GELU.
+/// tanh approximation of GELU, of `[B, T, F]`.
 pub fn gelu_new(x: Tensor<3>) -> Tensor<3> {
     if !is_fused(&x) {
         return plain::in_f32(x, plain::gelu_new);
@@ -125,7 +129,8 @@ pub fn gelu_new(x: Tensor<3>) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
 }
 
-/// LayerNorm over the last axis, computed in f32 and given in `dtype`.
+/// LayerNorm over the last axis of x `[B, T, D]`, which is f32, with weight and bias `[D]`:
+/// computed in f32 and given in `dtype`.
 pub fn layer_norm(
     x: Tensor<3>,
     weight: Tensor<1>,
@@ -145,7 +150,7 @@ pub fn layer_norm(
     ))
 }
 
-/// The residual stream x, in f32, plus what a layer writes to it.
+/// The residual stream x `[B, T, D]`, in f32, plus what a layer writes to it, of any type.
 pub fn residual(x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
     if y.dtype() == DType::F32 {
         return x + y;
@@ -198,17 +203,13 @@ pub fn token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) ->
     Tensor::cat(pieces, 0)
 }
 
-/// Whether the operations are fused on the processor, and how many rows of logits exist there
-/// at a time.
-pub fn fused_on(cpu: bool) -> (bool, usize) {
-    #[cfg(feature = "gpu")]
-    if !cpu {
-        return (true, gpu::LOGIT_ROWS);
-    }
-    if cpu {
-        (true, LOGIT_ROWS)
-    } else {
-        (false, plain::PIECE_ROWS)
+/// Whether the operations are fused on a processor, and how many rows of logits exist there at a
+/// time; of a GPU as builds for it have it.
+pub fn fused_on(cpu: bool, precision: Precision) -> (bool, usize) {
+    match (cpu, precision) {
+        (true, Precision::F32) => (true, LOGIT_ROWS),
+        (true, Precision::Bf16) => (false, plain::PIECE_ROWS),
+        (false, _) => (true, GPU_LOGIT_ROWS),
     }
 }
 

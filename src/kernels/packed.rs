@@ -1,8 +1,9 @@
 //! What scoring needs beside training's operations: attention of sequences packed end to end,
 //! and log-likelihoods of chosen tokens. No gradients.
 //!
-//! Every value here is the same bits whatever else is in the pack: sums run over a sequence's
-//! own keys and a row's own logits, in one order.
+//! On the CPU every value here is the same bits whatever else is in the pack: sums run over a
+//! sequence's own keys and a row's own logits, in one order. On a GPU products of another size
+//! may sum in another order.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use super::cpu::{contiguous, indices, last_two, values};
 use super::gemm::{self, Matrix, Start};
 use super::math::{self, vectorized};
 use super::{attention_is_fused, is_fused, plain};
+use crate::device::failed;
+use crate::error::Result;
 
 /// Columns of logits at a time: a row's softmax is summed up piece by piece, so that the head is
 /// read once for all rows and no row of logits exists whole.
@@ -75,7 +78,14 @@ pub fn packed_attention(qkv: Tensor<2>, n_head: usize, pieces: &Arc<[Piece]>) ->
 /// # Shapes
 /// - hidden `[R, D]`, head `[V, D]`
 /// - output: one pair for each (row, target) of `picks`
-pub fn target_nll(hidden: Tensor<2>, head: Tensor<2>, picks: &[(usize, u32)]) -> Vec<(f64, bool)> {
+///
+/// # Errors
+/// What made the hidden states, or this, failed on the device.
+pub fn target_nll(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    picks: &[(usize, u32)],
+) -> Result<Vec<(f64, bool)>> {
     let device = hidden.device();
     let ints = |values: Vec<i64>| -> Tensor<1, Int> {
         let len = values.len();
@@ -88,11 +98,10 @@ pub fn target_nll(hidden: Tensor<2>, head: Tensor<2>, picks: &[(usize, u32)]) ->
     } else {
         plain::target_nll(hidden, head, rows, targets)
     };
-    let scores: Vec<f64> = scores.into_data().iter::<f64>().collect(); // [P, 2]
-    scores
-        .chunks_exact(2)
-        .map(|s| (s[0], s[1] == 1.0))
-        .collect()
+    let scores = scores.try_into_data().map_err(|error| failed(&error))?; // [P, 2]
+    let scores: Vec<f64> = scores.iter::<f64>().collect();
+    let pair = |s: &[f64]| (s[0], s[1] == 1.0);
+    Ok(scores.chunks_exact(2).map(pair).collect())
 }
 
 /// The fused version of [`plain::target_nll`], where there is one.

@@ -1,4 +1,5 @@
-//! Plain-tensor versions: what runs on GPUs, and what the fused versions are tested against.
+//! Plain-tensor versions: what the fused versions are tested against, and what runs where there
+//! is none.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, DType, FloatDType, Int, Tensor};

@@ -148,7 +148,7 @@ pub fn square_sums(tensors: Vec<Tensor<1>>) -> Option<Tensor<1>> {
     #[cfg(feature = "gpu")]
     if tensors.first().is_some_and(|x| !is_cpu(x)) {
         let tensors = tensors.into_iter().map(gpu::lowered).collect();
-        return gpu::square_sums(tensors).map(|sums| gpu::raised::<1>(sums).sum());
+        return gpu::square_sum(tensors).map(gpu::raised);
     }
     let square_sum = |x: Tensor<1>| {
         if is_fused(&x) {

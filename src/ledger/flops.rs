@@ -77,6 +77,8 @@ pub(super) struct Pass<'a> {
     pub(super) held_wide: u64,
     /// Attention weights kept besides, where attention is not fused.
     pub(super) held_by_attention: u64,
+    /// Blocks that keep anything.
+    pub(super) held_by_blocks: u64,
     /// Whether what flows here depends on a trained parameter, so that a gradient is needed.
     pub(super) live: bool,
 }
@@ -105,6 +107,7 @@ impl<'a> Pass<'a> {
             held: 0,
             held_wide: 0,
             held_by_attention: 0,
+            held_by_blocks: 0,
             live: trains(WTE) || trains(WPE),
         };
         (0..n_layer).for_each(|layer| pass.block(layer));
@@ -124,6 +127,7 @@ impl<'a> Pass<'a> {
         self.conv1d(&name("mlp.c_fc"), d, inner);
         self.activation();
         self.conv1d(&name("mlp.c_proj"), inner, d);
+        self.held_by_blocks += u64::from(self.live);
     }
 
     /// Keeps its input; mean and deviation are cheaper made again.

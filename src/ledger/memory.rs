@@ -71,7 +71,7 @@ impl Memory {
 ///   where a projection or everything below is frozen, and fused kernels make the weights of
 ///   attention again. Where activations are made again: 4N · D for every block, and what one of
 ///   them keeps;
-/// - head 4 · (2RV + N·D, and N·D for the gradient of hidden states, and V·D for the head's
+/// - head, in bf16 half of it but for the head's gradient: 4 · (2RV + N·D, and N·D for the gradient of hidden states, and V·D for the head's
 ///   where they are needed), R = min(`logit_rows`, N); fused kernels keep RV.
 pub fn memory_estimate(config: &Gpt2Config, batch: &MicroBatch, trains: &Trains) -> Memory {
     let trained: u64 = layout::params(config)
@@ -88,8 +88,8 @@ pub fn memory_estimate(config: &Gpt2Config, batch: &MicroBatch, trains: &Trains)
     };
     let mut held = F32 * pass.held_wide + batch.value_bytes * (pass.held + attention);
     if batch.recompute {
-        let layers = config.n_layer as u64;
-        held = held / layers + F32 * (layers + 1) * config.n_embd as u64;
+        let every = F32 * (config.n_layer as u64 + 1) * config.n_embd as u64;
+        held = held / pass.held_by_blocks.max(1) + every;
     }
     Memory {
         weights: F32 * layout::parameter_count(config),
@@ -97,18 +97,12 @@ pub fn memory_estimate(config: &Gpt2Config, batch: &MicroBatch, trains: &Trains)
         gradient_sum: if batch.accumulates { F32 * trained } else { 0 },
         moments: F32 * 2 * trained,
         activations: rows.saturating_mul(held),
-        head: F32.saturating_mul(head_values(
-            config,
-            batch,
-            rows,
-            pass.live,
-            trains(head_name(config)),
-        )),
+        head: head_bytes(config, batch, rows, pass.live, trains(head_name(config))),
     }
 }
 
-/// Values that exist around the loss.
-fn head_values(
+/// What exists around the loss.
+fn head_bytes(
     config: &Gpt2Config,
     batch: &MicroBatch,
     rows: u64,
@@ -120,5 +114,7 @@ fn head_values(
     let head = if head_trains { v * d } else { 0 };
     let copies = if batch.fused { 1 } else { 2 };
     let logits = rows.min(batch.logit_rows as u64).saturating_mul(copies * v);
-    logits.saturating_add(hidden).saturating_add(head)
+    let values = logits.saturating_add(hidden);
+    let bytes = values.saturating_mul(batch.value_bytes);
+    bytes.saturating_add(head.saturating_mul(F32))
 }

@@ -247,7 +247,7 @@ fn the_account_is_that_of_the_operations_for_any_trained_set() {
             "round {round}: {config:?} {trained:?}"
         );
         let pass = Pass::of(&config, context, &trains);
-        let held = (pass.held + pass.held_by_attention) * t;
+        let held = (pass.held + pass.held_wide + pass.held_by_attention) * t;
         assert_eq!(held, tape.held(), "round {round}: {config:?} {trained:?}");
     }
 }

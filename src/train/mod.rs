@@ -27,9 +27,10 @@ use self::optimizer::{Optimizer, global_norm};
 use self::schedule::Schedule;
 use self::wakeup::WakeUp;
 use crate::data::Batches;
-use crate::device::read_scalar;
+use crate::device::{is_cpu, read_scalar};
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::kernels;
 use crate::model::Gpt2;
 
 /// Steps in a row that may be skipped before a run is given up.
@@ -123,6 +124,8 @@ pub struct Trainee {
     pub optimizer: Optimizer,
     /// Steps done.
     pub step: u64,
+    /// Sequences to a pass, where memory did not hold what the recipe asks for.
+    pub micro_batch: Option<usize>,
     /// Steps whose update is left out, counted from 0: they diverged, and the run was rolled
     /// back to before them.
     pub left_out: BTreeSet<u64>,
@@ -158,19 +161,22 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Trainee> {
     let mut skipped_in_a_row = 0;
-    let mut micro_batch = config.micro_batch();
+    let mut micro_batch = trainee.micro_batch.unwrap_or(config.micro_batch());
     let model = trainee.model.with_precision(config.precision());
     trainee.model = set_trainable(model, stage, trainee.step);
+    tune_head(&trainee.model, config, device)?;
     while trainee.step < stage.end() {
         let started = Instant::now();
         if stage.unfreeze_at == Some(trainee.step) {
             trainee.model = set_trainable(trainee.model, stage, trainee.step);
         }
+        trainee.optimizer.make_room(&trainee.model)?;
         let passes = |micro_batch| gradient(&trainee, batches, config, micro_batch, device);
         let found = fitting(&mut micro_batch, passes, |fewer| {
             device.memory_cleanup();
             observer.fewer_sequences(trainee.step, fewer)
         })?;
+        trainee.micro_batch = (micro_batch < config.micro_batch()).then_some(micro_batch);
         let Some(gradient) = found else {
             return Err(observer.stop(&trainee));
         };
@@ -202,6 +208,27 @@ pub fn train(
         )?;
     }
     Ok(trainee)
+}
+
+/// Runs the head's products once, on a GPU, while there is memory for all of their variants.
+///
+/// They have the same shape for every micro-batch, and a shape that is met for the first time
+/// when memory has run out is left with a slow variant for good.
+fn tune_head(model: &Gpt2, config: &TrainConfig, device: &Device) -> Result<()> {
+    if is_cpu(device) {
+        return Ok(());
+    }
+    let tokens = config.micro_batch() * config.context;
+    let [rows, d] = [
+        tokens.min(kernels::GPU_LOGIT_ROWS),
+        model.wte.weight.dims()[1],
+    ];
+    let hidden: Tensor<2> = Tensor::zeros([rows, d], device).require_grad();
+    let hidden = hidden.cast(config.precision().dtype());
+    let loss = kernels::linear_cross_entropy(hidden, model.head(), Tensor::zeros([rows], device));
+    let found = loss.clone().inner();
+    drop(loss.backward());
+    read_scalar(found).map(drop)
 }
 
 /// Calls `passes`, with half as many sequences each time that memory did not suffice; `halved`

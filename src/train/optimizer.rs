@@ -77,6 +77,19 @@ struct Moments {
     step: u64,
 }
 
+impl Moments {
+    /// Of a parameter that was never updated.
+    fn zeros<const D: usize>(like: Tensor<D>) -> Self {
+        let n = like.dims().iter().product::<usize>();
+        let zeros = || Tensor::zeros([n], &like.device());
+        Self {
+            exp_avg: zeros(),
+            exp_avg_sq: zeros(),
+            step: 0,
+        }
+    }
+}
+
 /// Moments on the host, as saved.
 #[derive(Clone, Debug)]
 pub struct SavedMoments {
@@ -101,6 +114,25 @@ impl Optimizer {
         Self {
             constants,
             state: HashMap::new(),
+        }
+    }
+
+    /// Makes the moments that parameters in training still lack, so that memory for them is found
+    /// before anything is updated.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn make_room<M: Module>(&mut self, module: &M) -> Result<()> {
+        let mut made = MakeRoom {
+            state: &mut self.state,
+            path: Path::default(),
+            last: None,
+        };
+        module.visit(&mut made);
+        match made.last {
+            // What failed on the way is told by the first read.
+            Some(last) => read_scalar(last.slice(0..1)).map(drop),
+            None => Ok(()),
         }
     }
 
@@ -206,6 +238,33 @@ impl Optimizer {
     }
 }
 
+struct MakeRoom<'a> {
+    state: &'a mut HashMap<String, Moments>,
+    path: Path,
+    /// The moment made last.
+    last: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for MakeRoom<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.path.name();
+        if !param.is_require_grad() || self.state.contains_key(&name) {
+            return;
+        }
+        let moments = Moments::zeros(param.val().inner());
+        self.last = Some(moments.exp_avg_sq.clone());
+        self.state.insert(name, moments);
+    }
+}
+
 /// Takes every parameter that has a gradient out of the module, for one update of them all.
 struct Take<'a> {
     optimizer: &'a mut Optimizer,
@@ -226,16 +285,11 @@ impl Take<'_> {
             epsilon,
             weight_decay,
         } = self.optimizer.constants;
-        let zeros = || Tensor::zeros(grad.dims(), &grad.device());
         let old = self
             .optimizer
             .state
             .remove(name)
-            .unwrap_or_else(|| Moments {
-                exp_avg: zeros(),
-                exp_avg_sq: zeros(),
-                step: 0,
-            });
+            .unwrap_or_else(|| Moments::zeros(grad.clone()));
         let step = AdamWStep {
             lr: self.lr * self.factors.get(name).copied().unwrap_or(1.0),
             beta1,
@@ -273,7 +327,7 @@ impl ModuleMapper for Take<'_> {
             let n = tensor.dims().iter().product::<usize>();
             // What stays keeps shape and device without the values: those are to have one
             // holder, who may write them in place.
-            let one = Tensor::<D>::zeros([1; D], &tensor.device());
+            let one = Tensor::<D>::empty([1; D], &tensor.device());
             let placeholder = one.expand(tensor.dims());
             let slot = self.slot(
                 &name,

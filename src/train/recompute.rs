@@ -10,6 +10,9 @@ use crate::model::Gpt2;
 
 /// The mean loss of a micro-batch times `share`, without a graph, and its gradients.
 ///
+/// A tied head's gradient and the embedding's are made apart and added, so that one more matrix of
+/// that size exists than otherwise.
+///
 /// Every part of the model is taken back on a graph of its own: the gradient g of its output y
 /// is handed on as that of Σ y · g, whose gradient in y is g to the bit.
 ///

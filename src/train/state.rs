@@ -148,6 +148,7 @@ pub fn load(dir: &Path, constants: AdamW, device: &Device) -> Result<(Trainee, T
         model,
         optimizer,
         step: state.step,
+        micro_batch: None,
         left_out: state.left_out.clone(),
     };
     Ok((trainee, state))

@@ -16,7 +16,7 @@ use cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
-use super::launch::{contiguous, cubes, elem, empty, rows, vector};
+use super::launch::{Operand, contiguous, cubes, elem, empty, rows, vector};
 use super::uploaded;
 use crate::kernels::Piece;
 
@@ -830,10 +830,10 @@ pub(super) fn forward(qkv: CubeTensor, heads: usize, pieces: &[Piece]) -> [CubeT
         cubes(&client, tiles.len() / TILE_WORDS * heads),
         plan.dim(),
         vector(s),
-        qkv.clone().into_buffer_arg(),
-        uploaded(&qkv, &tiles).into_buffer_arg(),
-        out.clone().into_buffer_arg(),
-        log_sums.clone().into_buffer_arg(),
+        qkv.clone().operand(),
+        uploaded(&qkv, &tiles).operand(),
+        out.clone().operand(),
+        log_sums.clone().operand(),
         scale(s),
         plan,
         elem(&qkv),
@@ -862,12 +862,12 @@ pub(super) fn backward(
         count(&plan),
         plan.dim(),
         vector(s),
-        qkv.clone().into_buffer_arg(),
-        out.into_buffer_arg(),
-        log_sums.clone().into_buffer_arg(),
-        grad.clone().into_buffer_arg(),
-        d_qkv.clone().into_buffer_arg(),
-        dots.clone().into_buffer_arg(),
+        qkv.clone().operand(),
+        out.operand(),
+        log_sums.clone().operand(),
+        grad.clone().operand(),
+        d_qkv.clone().operand(),
+        dots.clone().operand(),
         t,
         scale(s),
         plan,
@@ -879,11 +879,11 @@ pub(super) fn backward(
         count(&plan),
         plan.dim(),
         vector(s),
-        qkv.clone().into_buffer_arg(),
-        log_sums.into_buffer_arg(),
-        dots.into_buffer_arg(),
-        grad.into_buffer_arg(),
-        d_qkv.clone().into_buffer_arg(),
+        qkv.clone().operand(),
+        log_sums.operand(),
+        dots.operand(),
+        grad.operand(),
+        d_qkv.clone().operand(),
         t,
         scale(s),
         plan,

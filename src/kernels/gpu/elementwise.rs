@@ -5,7 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::launch::{contiguous, elem, empty, f32s, grid, len, owned, rows, vector};
+use super::launch::{Operand, contiguous, elem, empty, f32s, grid, len, owned, rows, vector};
 
 /// √(2/π).
 const ROOT_2_OVER_PI: f32 = 0.797_884_6;
@@ -93,7 +93,7 @@ pub(super) fn gelu(x: CubeTensor) -> CubeTensor {
     let n = vector(len(&x));
     let (count, dim) = grid(&x.client, len(&x) / n);
     let (client, elem) = (x.client.clone(), elem(&x));
-    let (x, result) = (x.into_buffer_arg(), out.clone().into_buffer_arg());
+    let (x, result) = (x.operand(), out.clone().operand());
     gelu_kernel::launch(&client, count, dim, n, x, result, elem);
     out
 }
@@ -104,7 +104,7 @@ pub(super) fn gelu_grad(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
     let n = vector(len(&x));
     let (count, dim) = grid(&x.client, len(&x) / n);
     let (client, elem) = (x.client.clone(), elem(&x));
-    let [x, grad, result] = [x, grad, out.clone()].map(CubeTensor::into_buffer_arg);
+    let [x, grad, result] = [x, grad, out.clone()].map(Operand::operand);
     gelu_grad_kernel::launch(&client, count, dim, n, x, grad, result, elem);
     out
 }
@@ -115,7 +115,7 @@ pub(super) fn add_row(x: CubeTensor, row: CubeTensor) -> CubeTensor {
     let n = vector(rows(&x)[1]);
     let (count, dim) = grid(&x.client, len(&x) / n);
     let (client, elem) = (x.client.clone(), elem(&x));
-    let (sums, row) = (x.clone().into_buffer_arg(), row.into_buffer_arg());
+    let (sums, row) = (x.clone().operand(), row.operand());
     add_row_kernel::launch(&client, count, dim, n, sums, row, elem);
     x
 }
@@ -126,7 +126,7 @@ pub(super) fn residual(x: CubeTensor, y: CubeTensor) -> CubeTensor {
     let n = vector(len(&x));
     let (count, dim) = grid(&x.client, len(&x) / n);
     let (client, elem) = (x.client.clone(), elem(&y));
-    let [x, y, result] = [x, y, out.clone()].map(CubeTensor::into_buffer_arg);
+    let [x, y, result] = [x, y, out.clone()].map(Operand::operand);
     residual_kernel::launch(&client, count, dim, n, x, y, result, elem);
     out
 }
@@ -137,7 +137,7 @@ pub(super) fn scaled(x: CubeTensor, factor: CubeTensor) -> CubeTensor {
     let n = vector(len(&x));
     let (count, dim) = grid(&x.client, len(&x) / n);
     let (client, elem) = (x.client.clone(), elem(&x));
-    let (product, factor) = (x.clone().into_buffer_arg(), factor.into_buffer_arg());
+    let (product, factor) = (x.clone().operand(), factor.operand());
     scaled_kernel::launch(&client, count, dim, n, product, factor, elem);
     x
 }

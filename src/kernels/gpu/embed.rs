@@ -7,7 +7,9 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{contiguous, empty, f32s, grid, ids as as_i32, len, owned, rows, vector};
+use super::launch::{
+    Operand, contiguous, empty, f32s, grid, ids as as_i32, len, owned, rows, vector,
+};
 
 #[cube(launch)]
 fn embed_kernel<N: Size>(
@@ -99,7 +101,7 @@ pub(super) fn embed(wte: CubeTensor, wpe: CubeTensor, ids: CubeTensor, start: us
     let n = vector(d);
     let (count, dim) = grid(&wte.client, len(&out) / n);
     let client = wte.client.clone();
-    let [wte, wpe, ids, sums] = [wte, wpe, ids, out.clone()].map(CubeTensor::into_buffer_arg);
+    let [wte, wpe, ids, sums] = [wte, wpe, ids, out.clone()].map(Operand::operand);
     embed_kernel::launch(&client, count, dim, n, wte, wpe, ids, sums, start, t, d / n);
     out
 }
@@ -111,15 +113,11 @@ pub(super) fn add_token_grads(sum: CubeTensor, ids: CubeTensor, grad: CubeTensor
     let client = sum.client.clone();
     let places = empty(&sum, [len(&ids), 2], DType::U32);
     let (count, dim) = grid(&client, len(&ids));
-    let (of, found) = (
-        ids.clone().into_buffer_arg(),
-        places.clone().into_buffer_arg(),
-    );
+    let (of, found) = (ids.clone().operand(), places.clone().operand());
     places_kernel::launch(&client, count, dim, of, found);
     let n = vector(d);
     let (count, dim) = grid(&client, len(&grad) / n);
-    let [ids, places, grad, sums] =
-        [ids, places, grad, sum.clone()].map(CubeTensor::into_buffer_arg);
+    let [ids, places, grad, sums] = [ids, places, grad, sum.clone()].map(Operand::operand);
     token_grads_kernel::launch(&client, count, dim, n, sums, ids, places, grad, d / n);
     sum
 }
@@ -132,7 +130,7 @@ pub(super) fn add_position_grads(sum: CubeTensor, grad: CubeTensor, start: usize
     let n = vector(d);
     let client = sum.client.clone();
     let (count, dim) = grid(&client, len(&grad) / sequences / n);
-    let (sums, grad) = (sum.clone().into_buffer_arg(), f32s(grad).into_buffer_arg());
+    let (sums, grad) = (sum.clone().operand(), f32s(grad).operand());
     position_grads_kernel::launch(&client, count, dim, n, sums, grad, start, sequences, d / n);
     sum
 }

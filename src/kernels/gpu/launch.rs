@@ -1,7 +1,8 @@
 //! What every launch needs: buffers, sizes and the types of elements.
 
 use burn::tensor::{DType, Shape};
-use burn_cubecl::kernel::{cast, into_contiguous};
+use burn_cubecl::kernel::cast;
+pub(super) use burn_cubecl::kernel::into_contiguous as contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::calculate_cube_count_elemwise;
@@ -22,15 +23,29 @@ pub(super) fn elem(x: &CubeTensor) -> ElemType {
     })
 }
 
-/// A contiguous buffer of the tensor's values.
-pub(super) fn contiguous(x: CubeTensor) -> CubeTensor {
-    into_contiguous(x)
-}
-
 /// Contiguous, and held by nobody else: to be written in place.
 pub(super) fn owned(x: CubeTensor) -> CubeTensor {
-    let x = into_contiguous(x);
-    if x.can_mut() { x } else { x.copy() }
+    let x = contiguous(x);
+    // A copy has rows that begin where the device likes them to, not one behind the other.
+    if x.can_mut() { x } else { contiguous(x.copy()) }
+}
+
+/// A tensor as a kernel takes it: by its buffer alone.
+pub(super) trait Operand {
+    /// # Panics
+    /// Rows are not one behind the other, or places do not fit 32 bits.
+    fn operand(self) -> BufferArg;
+}
+
+impl Operand for CubeTensor {
+    fn operand(self) -> BufferArg {
+        assert!(self.is_contiguous(), "kernels read contiguous buffers");
+        assert!(
+            u32::try_from(len(&self)).is_ok(),
+            "kernels count in 32 bits"
+        );
+        self.into_buffer_arg()
+    }
 }
 
 /// A new contiguous tensor beside `like`, of what its memory happens to hold.

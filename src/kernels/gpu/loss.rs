@@ -12,15 +12,13 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::launch::{ROW_UNITS, contiguous, cubes, elem, empty, ids, rows, vector};
-use super::norm::padded;
-use super::reduce::{cube_max, cube_sum};
+use super::launch::{Operand, ROW_UNITS, contiguous, cubes, elem, empty, ids, rows, vector};
+use super::reduce::{cube_max, cube_sum, sum_scaled};
 use super::{matmul, reshaped, transposed};
+use crate::kernels::GPU_LOGIT_ROWS;
 
 /// Classes come in multiples of this.
 const ALIGN: usize = 64;
-/// Rows of logits at a time.
-pub(in crate::kernels) const LOGIT_ROWS: usize = 4096;
 
 /// −log softmax of the row's target, and 1 where it is the likeliest, the first of equals: row
 /// of `out` `[N, 2]`. With `grad`, the logits become (softmax − one-hot) · scale.
@@ -114,9 +112,9 @@ fn scores(
         cubes(&client, count),
         CubeDim::new_1d(ROW_UNITS),
         n,
-        logits.clone().into_buffer_arg(),
-        targets.into_buffer_arg(),
-        out.clone().into_buffer_arg(),
+        logits.clone().operand(),
+        targets.operand(),
+        out.clone().operand(),
         scale.unwrap_or(0.0),
         classes,
         d / n,
@@ -126,7 +124,7 @@ fn scores(
     out
 }
 
-/// Rows `range` of a contiguous `x`, whatever its rank; a copy.
+/// Rows `range` of a contiguous `x`, whatever its rank.
 fn slice(x: &CubeTensor, range: Range<usize>) -> CubeTensor {
     contiguous(burn_cubecl::kernel::slice(x.clone(), &[range]))
 }
@@ -134,8 +132,8 @@ fn slice(x: &CubeTensor, range: Range<usize>) -> CubeTensor {
 /// Pieces of the rows `0..n`.
 fn pieces(n: usize) -> impl Iterator<Item = Range<usize>> {
     (0..n)
-        .step_by(LOGIT_ROWS)
-        .map(move |start| start..(start + LOGIT_ROWS).min(n))
+        .step_by(GPU_LOGIT_ROWS)
+        .map(move |start| start..(start + GPU_LOGIT_ROWS).min(n))
 }
 
 /// Negative log-likelihood of targets `[N]` in the logits of hidden `[N, D]` · head `[V, D]`ᵀ,
@@ -192,11 +190,23 @@ pub(super) fn linear_cross_entropy(
             });
         }
     }
-    let loss = CubeBackend::float_mean(CubeBackend::float_cat(losses, 0));
+    let losses = contiguous(CubeBackend::float_cat(losses, 0));
+    let loss = sum_scaled(losses, 1.0 / n as f32);
     let d_hidden = wanted[0].then(|| CubeBackend::float_cat(d_hidden, 0));
     let d_head = d_head.map(|grad| slice(&grad, 0..classes));
     (
         reshaped(loss, &[1]),
         [d_hidden.map(|grad| reshaped(grad, &[n, d])), d_head],
     )
+}
+
+/// x `[N, D]` in another type, with rows of zeros up to `count`.
+fn padded(x: CubeTensor, count: usize, dtype: DType) -> CubeTensor {
+    let [n, d] = rows(&x);
+    let x = burn_cubecl::kernel::cast(x, dtype);
+    if n == count {
+        return contiguous(x);
+    }
+    let zeros = burn_cubecl::ops::numeric::zeros(x.device.clone(), [count - n, d].into(), dtype);
+    contiguous(CubeBackend::float_cat(vec![x, zeros], 0))
 }

@@ -1,7 +1,8 @@
 //! The fused operations on GPUs, through CubeCL: one source for CUDA and Vulkan.
 //!
 //! Products of large matrices are burn's, tuned on the device; what stands between them is
-//! here. No kernel adds atomically, so that each gives the same bits every time.
+//! here. No kernel adds atomically, so that each gives the same bits every time; which of burn's
+//! products is chosen, and so the order of its sums, depends on shapes and timings.
 
 mod attention;
 mod elementwise;
@@ -26,8 +27,7 @@ use cubecl::bytes::Bytes;
 use super::autodiff::FusedGrads;
 use super::{FusedOps, PackedOps, Piece};
 
-pub(super) use loss::LOGIT_ROWS;
-pub(super) use update::{Slot, adamw, square_sums};
+pub(super) use update::{Slot, adamw, square_sum};
 
 /// Whether attention's kernels can hold tiles of heads of width `s`.
 pub(super) fn attention_fits(device: &Device, dtype: DType, s: usize) -> bool {
@@ -48,9 +48,11 @@ pub(super) fn raised<const D: usize>(x: CubeTensor) -> Tensor<D> {
     Tensor::from_primitive::<CubeBackend>(x)
 }
 
-/// lhs · rhs in `dtype`, summed in f32.
+/// lhs `[M, K]` · rhs `[K, N]` in `dtype`, summed in f32; contiguous.
 fn matmul(lhs: CubeTensor, rhs: CubeTensor, dtype: DType) -> CubeTensor {
-    products::matmul(lhs, rhs, None, MatmulStrategy::default(), dtype)
+    // Left to itself burn gives rows a pitch, which our kernels do not read.
+    let out = launch::empty(&lhs, [lhs.shape()[0], rhs.shape()[1]], dtype);
+    products::matmul(lhs, rhs, Some(out), MatmulStrategy::default(), dtype)
         .expect("one of burn's kernels fits every product")
 }
 
@@ -181,10 +183,10 @@ impl FusedGrads for CubeBackend {
         weight: CubeTensor,
         grad: CubeTensor,
         epsilon: f64,
-        _wanted: [bool; 2],
+        wanted: [bool; 2],
     ) -> (Option<CubeTensor>, Option<[CubeTensor; 2]>) {
-        let [dx, d_weight, d_bias] = norm::layer_norm_grads(x, weight, grad, epsilon);
-        (Some(dx), Some([d_weight, d_bias]))
+        let (dx, weights) = norm::layer_norm_grads(x, weight, grad, epsilon, wanted[1]);
+        (Some(dx), weights)
     }
 
     fn linear_cross_entropy_with_grad(

@@ -1,13 +1,11 @@
 //! LayerNorm, one cube to a row, and sums over rows.
 
-use burn::backend::ops::FloatTensorOps;
 use burn::tensor::DType;
-use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::launch::{ROW_UNITS, contiguous, cubes, elem, empty, f32s, grid, rows, vector};
+use super::launch::{Operand, ROW_UNITS, contiguous, cubes, elem, empty, f32s, grid, rows, vector};
 use super::reduce::{cube_sum, total};
 
 /// Lanes along the columns, and rows at a time, of a cube that sums over rows.
@@ -121,7 +119,7 @@ fn column_sums_kernel<E: Float, N: Size>(
     let piece = CUBE_POS / blocks;
     let column = (CUBE_POS % blocks) * lanes + UNIT_POS_X as usize;
     let count = grad.len() / width;
-    let first = piece * ROWS_PER_CUBE;
+    let first = min(piece * ROWS_PER_CUBE, count);
     let end = min(first + ROWS_PER_CUBE, count);
     let mut sum = Vector::<f32, N>::new(0.0);
     let mut scaled = Vector::<f32, N>::new(0.0);
@@ -140,8 +138,8 @@ fn column_sums_kernel<E: Float, N: Size>(
     room[at] = sum;
     room[lanes * depth + at] = scaled;
     sync_cube();
-    if UNIT_POS_Y == 0 && column < width {
-        let pieces = out.len() / (2 * width);
+    let pieces = out.len() / (2 * width);
+    if UNIT_POS_Y == 0 && column < width && piece < pieces {
         for row in 1..depth {
             sum += room[row * lanes + at];
             scaled += room[(depth + row) * lanes + at];
@@ -189,7 +187,7 @@ pub(super) fn layer_norm(
     let n = vector(d);
     let (cubes, dim) = row_cubes(&x, count, d / n);
     let (client, elem) = (x.client.clone(), elem(&out));
-    let [x, weight, bias, normal] = [x, weight, bias, out.clone()].map(CubeTensor::into_buffer_arg);
+    let [x, weight, bias, normal] = [x, weight, bias, out.clone()].map(Operand::operand);
     let epsilon = epsilon as f32;
     layer_norm_kernel::launch(
         &client,
@@ -208,13 +206,14 @@ pub(super) fn layer_norm(
     out
 }
 
-/// Gradients of x, weight and bias.
+/// Gradient of x, and if `weights` those of weight and bias.
 pub(super) fn layer_norm_grads(
     x: CubeTensor,
     weight: CubeTensor,
     grad: CubeTensor,
     epsilon: f64,
-) -> [CubeTensor; 3] {
+    weights: bool,
+) -> (CubeTensor, Option<[CubeTensor; 2]>) {
     let ([x, weight], grad) = ([x, weight].map(f32s), contiguous(grad));
     let [count, d] = rows(&x);
     let n = vector(d);
@@ -227,18 +226,17 @@ pub(super) fn layer_norm_grads(
         cubes,
         dim,
         n,
-        x.clone().into_buffer_arg(),
-        weight.into_buffer_arg(),
-        grad.clone().into_buffer_arg(),
-        dx.clone().into_buffer_arg(),
-        stats.clone().into_buffer_arg(),
+        x.clone().operand(),
+        weight.operand(),
+        grad.clone().operand(),
+        dx.clone().operand(),
+        stats.clone().operand(),
         epsilon as f32,
         d / n,
         dim.x as usize,
         elem(&grad),
     );
-    let [d_weight, d_bias] = column_sums(grad, Some((x, stats)));
-    [dx, d_weight, d_bias]
+    (dx, weights.then(|| column_sums(grad, Some((x, stats)))))
 }
 
 /// Sum over all but the last axis.
@@ -263,10 +261,10 @@ fn column_sums(grad: CubeTensor, x: Option<(CubeTensor, CubeTensor)>) -> [CubeTe
         cubes(&client, pieces * blocks),
         CubeDim::new_2d(COLUMN_LANES, COLUMN_ROWS),
         n,
-        grad.clone().into_buffer_arg(),
-        x.into_buffer_arg(),
-        stats.into_buffer_arg(),
-        parts.clone().into_buffer_arg(),
+        grad.clone().operand(),
+        x.operand(),
+        stats.operand(),
+        parts.clone().operand(),
         width,
         normal,
         elem(&grad),
@@ -277,22 +275,8 @@ fn column_sums(grad: CubeTensor, x: Option<(CubeTensor, CubeTensor)>) -> [CubeTe
             return out;
         }
         let (count, dim) = grid(&client, width);
-        let (parts, sums) = (
-            parts.clone().into_buffer_arg(),
-            out.clone().into_buffer_arg(),
-        );
+        let (parts, sums) = (parts.clone().operand(), out.clone().operand());
         sum_pieces_kernel::launch(&client, count, dim, n, parts, sums, first, pieces);
         out
     })
-}
-
-/// x `[N, D]` in another type, with rows of zeros up to `count`.
-pub(super) fn padded(x: CubeTensor, count: usize, dtype: DType) -> CubeTensor {
-    let [n, d] = rows(&x);
-    let x = burn_cubecl::kernel::cast(x, dtype);
-    if n == count {
-        return contiguous(x);
-    }
-    let zeros = burn_cubecl::ops::numeric::zeros(x.device.clone(), [count - n, d].into(), dtype);
-    contiguous(CubeBackend::float_cat(vec![x, zeros], 0))
 }

@@ -1,6 +1,10 @@
 //! Sums that units of a cube make together. Always in one order, so the same bits every time.
 
+use burn::tensor::DType;
+use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
+
+use super::launch::{Operand, ROW_UNITS, empty};
 
 /// The sum of `value` over all units of a cube, known to all of them. `room` holds one value for
 /// each; their number is a power of two.
@@ -51,4 +55,34 @@ pub(super) fn total<N: Size>(x: Vector<f32, N>) -> f32 {
         sum += x.extract(k);
     }
     sum
+}
+
+/// scale · Σ x, by one cube.
+#[cube(launch)]
+fn sum_scaled_kernel(x: &[f32], out: &mut [f32], scale: f32) {
+    let mut room = Shared::<[f32]>::new_slice(comptime!(ROW_UNITS as usize));
+    let mut sum = 0.0f32;
+    for i in range_stepped(UNIT_POS as usize, x.len(), CUBE_DIM as usize) {
+        sum += x[i];
+    }
+    let sum = cube_sum(sum, &mut room);
+    if UNIT_POS == 0 {
+        out[0] = sum * scale;
+    }
+}
+
+/// scale · Σ x over a contiguous x in f32; `[1]`.
+pub(super) fn sum_scaled(x: CubeTensor, scale: f32) -> CubeTensor {
+    let out = empty(&x, [1], DType::F32);
+    let client = x.client.clone();
+    let (count, dim) = (CubeCount::Static(1, 1, 1), CubeDim::new_1d(ROW_UNITS));
+    sum_scaled_kernel::launch(
+        &client,
+        count,
+        dim,
+        x.operand(),
+        out.clone().operand(),
+        scale,
+    );
+    out
 }

@@ -5,8 +5,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::launch::{ROW_UNITS, contiguous, empty, len, owned, vector};
-use super::reduce::{cube_sum, total};
+use super::launch::{Operand, ROW_UNITS, contiguous, empty, len, owned, vector};
+use super::reduce::{cube_sum, sum_scaled, total};
 use crate::kernels::AdamWStep;
 
 /// Cubes of a launch, each of which takes its share of every tensor.
@@ -129,7 +129,7 @@ pub(in crate::kernels) fn adamw(slots: Vec<Slot>, step: AdamWStep) -> Vec<Slot> 
             let args = |of: fn(&Slot) -> &CubeTensor| {
                 slots
                     .iter()
-                    .map(|slot| of(slot).clone().into_buffer_arg())
+                    .map(|slot| of(slot).clone().operand())
                     .collect()
             };
             adamw_kernel::launch(
@@ -157,8 +157,8 @@ pub(in crate::kernels) fn adamw(slots: Vec<Slot>, step: AdamWStep) -> Vec<Slot> 
     slots
 }
 
-/// Partial sums of x² over all tensors.
-pub(in crate::kernels) fn square_sums(tensors: Vec<CubeTensor>) -> Option<CubeTensor> {
+/// Σ x² over all tensors; `[1]`.
+pub(in crate::kernels) fn square_sum(tensors: Vec<CubeTensor>) -> Option<CubeTensor> {
     let tensors: Vec<_> = tensors.into_iter().map(|x| flat(contiguous(x))).collect();
     let client = tensors.first()?.client.clone();
     let each = per_launch(&client, 1);
@@ -182,11 +182,11 @@ pub(in crate::kernels) fn square_sums(tensors: Vec<CubeTensor>) -> Option<CubeTe
             count,
             dim,
             n,
-            group.into_iter().map(CubeTensor::into_buffer_arg).collect(),
-            out.clone().into_buffer_arg(),
+            group.into_iter().map(Operand::operand).collect(),
+            out.clone().operand(),
             i * CUBES as usize,
             units,
         );
     }
-    Some(out)
+    Some(sum_scaled(out, 1.0))
 }
