@@ -160,6 +160,24 @@ pub fn memory_reserved(device: &Device) -> Option<u64> {
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)
 }
 
+/// Whether a GPU has so much memory left, which is asked by taking it for a moment.
+pub fn has_room(device: &Device, bytes: u64) -> bool {
+    /// Values of one buffer: devices bound the size of each.
+    const BUFFER: u64 = 1 << 27;
+    let mut left = bytes / 4;
+    let mut taken: Vec<Tensor<1>> = Vec::new();
+    while left > 0 {
+        let len = left.min(BUFFER);
+        left -= len;
+        taken.push(Tensor::empty([len as usize], device));
+    }
+    let held = |x: &Tensor<1>| read_scalar(x.clone().slice(0..1)).is_ok();
+    let fits = taken.iter().all(held);
+    drop(taken);
+    device.memory_cleanup();
+    fits
+}
+
 /// What a device's failure means.
 pub fn failed(error: &ExecutionError) -> Error {
     let text = format!("{error:?}");

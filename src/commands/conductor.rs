@@ -2,8 +2,9 @@
 
 use burn::tensor::Device;
 use scale_ckpt::account::Account;
-use scale_ckpt::checkpoint::Checkpoint;
+use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config};
 use scale_ckpt::data::Batches;
+use scale_ckpt::device::{has_room, is_cpu};
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
 use scale_ckpt::events::{self, EventWriter};
@@ -11,10 +12,11 @@ use scale_ckpt::progress::{Meter, Unit, eprint_line};
 use scale_ckpt::recipe::LoadedRecipe;
 use scale_ckpt::run::RunDir;
 use scale_ckpt::stages::PlannedStage;
-use scale_ckpt::train::{NonFinite, TrainConfig, Trainee, state, train};
+use scale_ckpt::train::{NonFinite, Observer, TrainConfig, Trainee, state, train};
 use scale_ckpt::{Result, VERSION};
 use serde_json::json;
 
+use super::plan::memory;
 use super::scores::Measures;
 use super::shared::{grow_into, load_model, thousands};
 use super::start::Start;
@@ -135,6 +137,13 @@ impl Conductor<'_> {
                 watcher.begin(&description(planned, self.account), stages.len() > 1)?;
             }
             watcher.make_up_for(&trainee)?;
+            let asked = trainee.micro_batch.unwrap_or(config.micro_batch());
+            let shape = self.start.config.with_n_layer(planned.n_layer);
+            let fitting = fitting(planned, &shape, config, &self.measures.device, asked);
+            if fitting < asked {
+                watcher.fewer_sequences(trainee.step, fitting)?;
+                trainee.micro_batch = Some(fitting);
+            }
             let batches = &self.batches;
             trainee = train(trainee, stage, batches, config, &device, &mut watcher)?;
             watcher.save(&trainee)?;
@@ -167,6 +176,26 @@ impl Conductor<'_> {
             "n_layer": self.start.config.n_layer,
         }))
     }
+}
+
+/// Sequences to a pass, `asked` or fewer, for whose estimate a GPU has room: every shape is tuned
+/// when it is met first, which takes minutes, so that what cannot fit is better found out before.
+fn fitting(
+    planned: &PlannedStage,
+    config: &Gpt2Config,
+    train: &TrainConfig,
+    device: &Device,
+    asked: usize,
+) -> usize {
+    if is_cpu(device) {
+        return asked;
+    }
+    let fits = |sequences: &usize| {
+        let needed = memory(planned, config, train, false, *sequences);
+        has_room(device, needed.activations.saturating_add(needed.head))
+    };
+    let mut halves = std::iter::successors(Some(asked), |&n| (n > 1).then(|| n.div_ceil(2)));
+    halves.find(fits).unwrap_or(1)
 }
 
 /// Takes model and moments into the stage: grown, where it grows.

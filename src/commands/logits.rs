@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use safetensors::tensor::{Dtype, TensorView};
 use scale_ckpt::Result;
 use scale_ckpt::certify::{self, PROBE_TEXT};
+use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable::write_file;
 use scale_ckpt::error::Error;
 use scale_ckpt::grower::probe_ids;
@@ -23,6 +24,9 @@ pub struct Args {
     /// A text file; a built-in paragraph unless given. The first 128 tokens are used.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// cpu, cuda, wgpu, cuda:N or wgpu:N; in f32.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceSpec,
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -30,6 +34,7 @@ pub struct Args {
 
 impl Args {
     pub fn execute(self) -> Result<()> {
+        let device = self.device.open()?;
         let checkpoint = open(&self.checkpoint)?;
         let text = match &self.text {
             Some(path) => scale_ckpt::error::read_text(path)?,
@@ -37,7 +42,7 @@ impl Args {
         };
         let ids = probe_ids(&checkpoint, &text)?;
         let meter = Meter::new("forward", checkpoint.config.n_layer as u64, Unit::Count);
-        let logits = certify::logits(&checkpoint, &ids, &meter)?;
+        let logits = certify::logits(&checkpoint, &ids, &device, &meter)?;
         let id_bytes: Vec<u8> = ids
             .iter()
             .flat_map(|&id| i64::from(id).to_le_bytes())

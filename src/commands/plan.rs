@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::HumanDuration;
 use scale_ckpt::Result;
 use scale_ckpt::account::Account;
-use scale_ckpt::checkpoint::layout;
+use scale_ckpt::checkpoint::{Gpt2Config, layout};
 use scale_ckpt::data::{Inputs, Split};
 use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::error::Error;
@@ -72,7 +72,7 @@ impl Args {
             train: &recipe.train.on(spec),
             start: &start,
             account: &account,
-            fused: kernels::fused_on(spec.is_cpu(), recipe.train.on(spec).precision()),
+            cpu: spec.is_cpu(),
         };
         let mut rows: Vec<Row> = start.stages.iter().map(|s| planner.row(s)).collect();
         let timed = if self.no_probe {
@@ -123,7 +123,7 @@ pub fn needs(recipe: &Recipe, start: &Start, spec: DeviceSpec, probe: bool) -> R
         train: &recipe.train.on(spec),
         start,
         account: &account,
-        fused: kernels::fused_on(spec.is_cpu(), recipe.train.on(spec).precision()),
+        cpu: spec.is_cpu(),
     };
     let mut rows: Vec<Row> = start.stages.iter().map(|s| planner.row(s)).collect();
     let timed = if probe {
@@ -145,8 +145,33 @@ struct Planner<'a> {
     train: &'a TrainConfig,
     start: &'a Start,
     account: &'a Account,
-    /// Whether kernels are fused, and rows of logits at a time.
-    fused: (bool, usize),
+    cpu: bool,
+}
+
+/// What the end of a stage of models like `config` needs, `sequences` to a pass, when everything
+/// that will train does.
+pub fn memory(
+    planned: &PlannedStage,
+    config: &Gpt2Config,
+    train: &TrainConfig,
+    cpu: bool,
+    sequences: usize,
+) -> Memory {
+    let stage = &planned.stage;
+    let (fused, logit_rows) = kernels::fused_on(cpu, train.precision());
+    let batch = MicroBatch {
+        sequences,
+        context: train.context,
+        logit_rows,
+        accumulates: train.sequences() > sequences,
+        fused,
+        value_bytes: match train.precision() {
+            Precision::F32 => 4,
+            Precision::Bf16 => 2,
+        },
+        recompute: train.gradient_checkpointing,
+    };
+    ledger::memory_estimate(config, &batch, &|name| stage.trains(name, stage.last()))
 }
 
 impl Planner<'_> {
@@ -156,7 +181,13 @@ impl Planner<'_> {
         let trains = |name: &str| stage.trains(name, stage.last());
         let numbers = layout::params(&config);
         let trained = numbers.iter().filter(|p| trains(&p.name));
-        let memory = self.memory(planned, self.train.micro_batch());
+        let memory = memory(
+            planned,
+            &config,
+            self.train,
+            self.cpu,
+            self.train.micro_batch(),
+        );
         let cost = self.account.of_stage(stage.index);
         Row {
             name: planned.name.clone(),
@@ -172,27 +203,6 @@ impl Planner<'_> {
             memory_bytes: memory.peak(),
             seconds: None,
         }
-    }
-
-    /// What the end of a stage needs, when everything that will train does.
-    fn memory(&self, planned: &PlannedStage, sequences: usize) -> Memory {
-        let stage = &planned.stage;
-        let train = self.train;
-        let batch = MicroBatch {
-            sequences,
-            context: train.context,
-            logit_rows: self.fused.1,
-            accumulates: train.sequences() > sequences,
-            fused: self.fused.0,
-            value_bytes: if train.precision() == Precision::Bf16 {
-                2
-            } else {
-                4
-            },
-            recompute: train.gradient_checkpointing,
-        };
-        let config = self.start.config.with_n_layer(planned.n_layer);
-        ledger::memory_estimate(&config, &batch, &|name| stage.trains(name, stage.last()))
     }
 
     /// Times the costliest stage, and fills in the others by what they compute. The inner error
@@ -215,7 +225,8 @@ impl Planner<'_> {
             usize::MAX
         };
         let sequences = train.micro_batch().min(most);
-        let needed = self.memory(planned, sequences).peak();
+        let config = self.start.config.with_n_layer(planned.n_layer);
+        let needed = memory(planned, &config, train, self.cpu, sequences).peak();
         if let Some(available) = available_memory().filter(|&a| spec.is_cpu() && a < needed) {
             let [needed, available] = [needed, available].map(bytes);
             return Ok(Err(format!(
@@ -223,7 +234,6 @@ impl Planner<'_> {
             )));
         }
         let meter = Meter::new("timing", u64::from(PASSES) + 1, Unit::Count);
-        let config = self.start.config.with_n_layer(planned.n_layer);
         let measured = probe(&config, &planned.stage, train, sequences, &device, &|| {
             meter.advance(1);
         });
