@@ -363,19 +363,6 @@ mod tests {
         assert!(matches!(of("a kernel faulted"), Error::Device { .. }));
     }
 
-    /// As above, of the error itself.
-    #[cfg(feature = "gpu")]
-    #[test]
-    fn want_of_memory_is_what_cubecl_calls_it() {
-        let error = cubecl::server::IoError::OutOfMemory {
-            size: 7,
-            backtrace: cubecl::backtrace::BackTrace::capture(),
-        };
-        let reason = error.to_string();
-        let error = failed(&ExecutionError::WithContext { reason });
-        assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
-    }
-
     #[cfg(not(feature = "gpu"))]
     #[test]
     fn a_gpu_of_a_cpu_build_says_how_to_get_it() {

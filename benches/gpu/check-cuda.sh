@@ -13,6 +13,9 @@ cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# Before CUDA_PATH is set, for which everything would be built anew.
+cargo build --release --features cuda --bins
+
 if [[ -z ${CUDA_PATH:-} ]]; then
     python3 -m venv "$work/venv"
     "$work/venv/bin/pip" -q download --no-deps -d "$work/wheels" \
@@ -28,7 +31,6 @@ if [[ -z ${CUDA_PATH:-} ]]; then
     chmod +x "$CUDA_PATH"/bin/*
 fi
 
-cargo build --release --features cuda --bins
 program=$PWD/target/release/scale-ckpt
 mkdir "$work"/{driver,ptx}
 cc -shared -fPIC -O1 -Wl,-soname,libcuda.so.1 -o "$work/driver/libcuda.so.1" benches/gpu/idle-driver.c
@@ -87,4 +89,4 @@ for ptx in $(grep -lE "\.entry ($names)(_grad)?_kernel" "$IDLE_PTX"/*.ptx); do
     printf '%-48s %s\n' "${name#.entry }" \
         "$("$CUDA_PATH/bin/ptxas" -arch=sm_90a -v "$ptx" -o /dev/null 2>&1 |
             grep -oE '[0-9]+ (registers|bytes spill stores)|error.*' | paste -sd' ')"
-done | sort
+done | sort -u

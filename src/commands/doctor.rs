@@ -113,7 +113,7 @@ impl Report {
             (true, true) => "with CUDA and wgpu",
             (true, false) => "with CUDA",
             (false, true) => "with wgpu",
-            (false, false) => "CPU only: --features cuda or --features wgpu has more",
+            (false, false) => "CPU only: --features cuda and --features vulkan have more",
         };
         let memory = self.memory.as_ref().map_or_else(
             || "not told".to_owned(),
