@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Gpt2Config, hex};
 use crate::data::Order;
-use crate::device::DeviceSpec;
+use crate::device::{DeviceSpec, Precision};
 use crate::error::{Error, Result, did_you_mean, printable, read_text};
 use crate::growth::GrowConfig;
 use crate::stages::StageConfig;
@@ -267,7 +267,11 @@ impl Recipe {
     /// device, the names of text files, whose content has a hash of its own, and how often
     /// the run measures and saves.
     pub fn identity(&self) -> String {
-        let mut value = serde_json::to_value(self).expect("a recipe serializes");
+        let mut recipe = self.clone();
+        // As where they are not given.
+        recipe.train.gradient_checkpointing = false;
+        recipe.train.precision = recipe.train.precision.filter(|&p| p != Precision::F32);
+        let mut value = serde_json::to_value(recipe).expect("a recipe serializes");
         for (table, keys) in [
             (
                 "",
@@ -278,7 +282,6 @@ impl Recipe {
                 "train",
                 &[
                     "micro_batch",
-                    "gradient_checkpointing",
                     "keep",
                     "save_every_tokens",
                     "eval_every_tokens",
@@ -487,6 +490,8 @@ lr = 1e-3
         let identity = |set: &[&str]| load_text(GOOD, set).unwrap().recipe.identity();
         let same = identity(&[]);
         for set in [
+            "train.gradient_checkpointing=true",
+            "train.precision=f32",
             "out=elsewhere",
             "train.micro_batch=4",
             "train.keep=9",

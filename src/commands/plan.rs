@@ -165,9 +165,10 @@ pub fn memory(
         logit_rows,
         accumulates: train.sequences() > sequences,
         fused,
+        // On the CPU what bf16 holds is widened for every operation.
         value_bytes: match train.precision() {
-            Precision::F32 => 4,
-            Precision::Bf16 => 2,
+            Precision::Bf16 if !cpu => 2,
+            _ => 4,
         },
         recompute: train.gradient_checkpointing,
     };
