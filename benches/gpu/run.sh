@@ -11,7 +11,7 @@
 #   BIN/scale-ckpt, BIN/gpu and BIN/train_parity (target/release/deps/gpu-* and train_parity-*)
 #
 # ROUNDS (3), STEPS (20) and SHAPES say how much is timed. ONLY is a pattern of the parts that run, for
-# machines that are lent for minutes: what is in OUT from before stays in the summary. The first run of
+# machines where a command may take minutes only: what is in OUT from before stays in the summary. The first run of
 # a shape tunes its products for minutes; SCALE_CKPT_CACHE keeps that.
 set -uo pipefail
 python=$(command -v "$1")

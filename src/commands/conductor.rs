@@ -139,10 +139,10 @@ impl Conductor<'_> {
             watcher.make_up_for(&trainee)?;
             let asked = trainee.micro_batch.unwrap_or(config.micro_batch());
             let shape = self.start.config.with_n_layer(planned.n_layer);
-            let fitting = fitting(planned, &shape, config, &self.measures.device, asked);
-            if fitting < asked {
-                watcher.fewer_sequences(trainee.step, fitting)?;
-                trainee.micro_batch = Some(fitting);
+            let fits = fitting(planned, &shape, config, &self.measures.device, asked);
+            if fits < asked {
+                watcher.fewer_sequences(trainee.step, fits)?;
+                trainee.micro_batch = Some(fits);
             }
             let batches = &self.batches;
             trainee = train(trainee, stage, batches, config, &device, &mut watcher)?;

@@ -164,13 +164,14 @@ pub fn train(
     let mut micro_batch = trainee.micro_batch.unwrap_or(config.micro_batch());
     let model = trainee.model.with_precision(config.precision());
     trainee.model = set_trainable(model, stage, trainee.step);
+    trainee.optimizer.make_room(&trainee.model)?;
     tune_head(&trainee.model, config, device)?;
     while trainee.step < stage.end() {
         let started = Instant::now();
         if stage.unfreeze_at == Some(trainee.step) {
             trainee.model = set_trainable(trainee.model, stage, trainee.step);
+            trainee.optimizer.make_room(&trainee.model)?;
         }
-        trainee.optimizer.make_room(&trainee.model)?;
         let passes = |micro_batch| gradient(&trainee, batches, config, micro_batch, device);
         let found = fitting(&mut micro_batch, passes, |fewer| {
             device.memory_cleanup();

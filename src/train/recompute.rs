@@ -8,7 +8,7 @@ use burn::tensor::{Int, Tensor};
 use super::optimizer::accumulate;
 use crate::model::Gpt2;
 
-/// The mean loss of a micro-batch times `share`, without a graph, and its gradients.
+/// The mean loss of a micro-batch, without a graph, and the gradients of `share` times it.
 ///
 /// A tied head's gradient and the embedding's are made apart and added, so that one more matrix of
 /// that size exists than otherwise.
@@ -40,33 +40,26 @@ pub fn loss_and_gradients(
     let mut grad = x.grad(&grads).expect("a leaf has a gradient");
     let mut total = GradientsParams::from_grads(grads, model);
 
-    let mut below = lowest_trained(model);
-    for (layer, block) in model.h.iter().enumerate().rev() {
-        if below.is_none_or(|lowest| layer < lowest) {
-            below = None;
-            break;
-        }
+    let embeds = trains(&model.wte) || trains(&model.wpe);
+    // Gradients go back no further than something is trained.
+    let lowest = if embeds {
+        Some(0)
+    } else {
+        model.h.iter().position(trains)
+    };
+    for block in model.h[lowest.unwrap_or(model.h.len())..].iter().rev() {
         let x = leaf(states.pop().expect("one for every block"));
         let y = block.forward(x.clone());
         let grads = (y * grad.autodiff()).sum().backward();
         grad = x.grad(&grads).expect("a leaf has a gradient");
         total = accumulate(model, total, GradientsParams::from_grads(grads, model));
     }
-    if below.is_some() && (trains(&model.wte) || trains(&model.wpe)) {
+    if embeds {
         let y = model.embed(inputs, 0);
         let grads = (y * grad.autodiff()).sum().backward();
         total = accumulate(model, total, GradientsParams::from_grads(grads, model));
     }
     (found, total)
-}
-
-/// The lowest block that gradients go back to, 0 if it is for the embeddings; none if nothing
-/// below the last LayerNorm is trained.
-fn lowest_trained(model: &Gpt2) -> Option<usize> {
-    if trains(&model.wte) || trains(&model.wpe) {
-        return Some(0);
-    }
-    model.h.iter().position(trains)
 }
 
 /// Whether gradients are kept for any parameter.

@@ -334,6 +334,57 @@ fn multiply<E: Float>(
     }
 }
 
+/// c = a · bᵀ: of a tile of queries and one of keys their scores.
+#[cube]
+fn score_products<E: Float>(
+    c: &mut Shared<[f32]>,
+    a: &Shared<[E]>,
+    b: &Shared<[E]>,
+    #[comptime] plan: Plan,
+) {
+    let strides = comptime!([plan.score_stride, plan.stride, plan.stride]);
+    let edge = comptime!(plan.edge);
+    let width = comptime!(plan.width);
+    multiply::<E>(
+        c,
+        a,
+        b,
+        edge,
+        edge,
+        width,
+        strides,
+        [false, true],
+        false,
+        plan,
+    );
+}
+
+/// c + a · b, or with `turned` c + aᵀ · b: weights or their slopes, times a tile.
+#[cube]
+fn add_products<E: Float>(
+    c: &mut Shared<[f32]>,
+    a: &Shared<[E]>,
+    b: &Shared<[E]>,
+    #[comptime] turned: bool,
+    #[comptime] plan: Plan,
+) {
+    let strides = comptime!([plan.sum_stride, plan.weight_stride, plan.stride]);
+    let edge = comptime!(plan.edge);
+    let width = comptime!(plan.width);
+    multiply::<E>(
+        c,
+        a,
+        b,
+        edge,
+        width,
+        edge,
+        strides,
+        [turned, false],
+        true,
+        plan,
+    );
+}
+
 fn layout(turned: bool) -> MatrixLayout {
     if turned {
         MatrixLayout::ColMajor
@@ -409,18 +460,7 @@ fn forward_kernel<E: Float, N: Size>(
             sync_cube();
             load::<E, N>(&mut kv, qkv, &keys, at, end, row_width, part + offset, plan);
             sync_cube();
-            multiply::<E>(
-                &mut scores,
-                &q,
-                &kv,
-                edge,
-                edge,
-                plan.width,
-                comptime!([plan.score_stride, plan.stride, plan.stride]),
-                [false, true],
-                false,
-                plan,
-            );
+            score_products::<E>(&mut scores, &q, &kv, plan);
             sync_cube();
             load::<E, N>(
                 &mut kv,
@@ -469,18 +509,7 @@ fn forward_kernel<E: Float, N: Size>(
                 totals[row] = total;
                 largest[row] = peak;
             }
-            multiply::<E>(
-                &mut mixed,
-                &weights,
-                &kv,
-                edge,
-                plan.width,
-                edge,
-                comptime!([plan.sum_stride, plan.weight_stride, plan.stride]),
-                [false, false],
-                true,
-                plan,
-            );
+            add_products::<E>(&mut mixed, &weights, &kv, false, plan);
         }
         sync_cube();
         if row < count {
@@ -588,31 +617,8 @@ fn query_grads_kernel<E: Float, N: Size>(
                 plan,
             );
             sync_cube();
-            let of_scores = comptime!([plan.score_stride, plan.stride, plan.stride]);
-            multiply::<E>(
-                &mut scores,
-                &q,
-                &k,
-                edge,
-                edge,
-                plan.width,
-                of_scores,
-                [false, true],
-                false,
-                plan,
-            );
-            multiply::<E>(
-                &mut d_weights,
-                &g,
-                &v,
-                edge,
-                edge,
-                plan.width,
-                of_scores,
-                [false, true],
-                false,
-                plan,
-            );
+            score_products::<E>(&mut scores, &q, &k, plan);
+            score_products::<E>(&mut d_weights, &g, &v, plan);
             sync_cube();
             for column in range_stepped(lane, edge, lanes) {
                 let mut slope = 0.0f32;
@@ -624,18 +630,7 @@ fn query_grads_kernel<E: Float, N: Size>(
                 slopes[row * plan.weight_stride + column] = E::cast_from(slope);
             }
             sync_cube();
-            multiply::<E>(
-                &mut dq,
-                &slopes,
-                &k,
-                edge,
-                plan.width,
-                edge,
-                comptime!([plan.sum_stride, plan.weight_stride, plan.stride]),
-                [false, false],
-                true,
-                plan,
-            );
+            add_products::<E>(&mut dq, &slopes, &k, false, plan);
         }
         sync_cube();
         if inside {
@@ -716,31 +711,8 @@ fn key_grads_kernel<E: Float, N: Size>(
             load::<E, N>(&mut q, qkv, &lie, at, t, 3 * part, offset, plan);
             load::<E, N>(&mut g, grad, &lie, at, t, part, offset, plan);
             sync_cube();
-            let of_scores = comptime!([plan.score_stride, plan.stride, plan.stride]);
-            multiply::<E>(
-                &mut scores,
-                &q,
-                &k,
-                edge,
-                edge,
-                plan.width,
-                of_scores,
-                [false, true],
-                false,
-                plan,
-            );
-            multiply::<E>(
-                &mut d_weights,
-                &g,
-                &v,
-                edge,
-                edge,
-                plan.width,
-                of_scores,
-                [false, true],
-                false,
-                plan,
-            );
+            score_products::<E>(&mut scores, &q, &k, plan);
+            score_products::<E>(&mut d_weights, &g, &v, plan);
             sync_cube();
             let inside = at + row < t;
             let mut dot = 0.0f32;
@@ -762,31 +734,8 @@ fn key_grads_kernel<E: Float, N: Size>(
                 slopes[row * plan.weight_stride + column] = E::cast_from(slope);
             }
             sync_cube();
-            let of_sums = comptime!([plan.sum_stride, plan.weight_stride, plan.stride]);
-            multiply::<E>(
-                &mut dv,
-                &weights,
-                &g,
-                edge,
-                plan.width,
-                edge,
-                of_sums,
-                [true, false],
-                true,
-                plan,
-            );
-            multiply::<E>(
-                &mut dk,
-                &slopes,
-                &q,
-                edge,
-                plan.width,
-                edge,
-                of_sums,
-                [true, false],
-                true,
-                plan,
-            );
+            add_products::<E>(&mut dv, &weights, &g, true, plan);
+            add_products::<E>(&mut dk, &slopes, &q, true, plan);
         }
         sync_cube();
         if first + row < t {

@@ -71,6 +71,14 @@ fn flat_rows(x: CubeTensor) -> CubeTensor {
     reshaped(x, [n, d])
 }
 
+/// The shape of `x`, but for its last axis.
+fn with_last(x: &CubeTensor, last: usize) -> Shape {
+    let mut shape = x.shape();
+    let axis = shape.num_dims() - 1;
+    shape[axis] = last;
+    shape
+}
+
 /// Numbers beside `like`.
 fn uploaded(like: &CubeTensor, values: &[u32]) -> CubeTensor {
     let bytes = Bytes::from_elems(values.to_vec());
@@ -82,9 +90,7 @@ fn uploaded(like: &CubeTensor, values: &[u32]) -> CubeTensor {
 impl FusedOps for CubeBackend {
     fn fused_linear(x: CubeTensor, weight: CubeTensor, bias: CubeTensor) -> CubeTensor {
         let dtype = x.dtype;
-        let mut shape = x.shape();
-        let axis = shape.num_dims() - 1;
-        shape[axis] = weight.shape()[1];
+        let shape = with_last(&x, weight.shape()[1]);
         let product = matmul(flat_rows(x), cast(weight, dtype), dtype);
         reshaped(elementwise::add_row(product, bias), shape)
     }
@@ -129,9 +135,7 @@ impl FusedOps for CubeBackend {
 impl FusedGrads for CubeBackend {
     fn linear_x_grad(weight: CubeTensor, grad: CubeTensor) -> CubeTensor {
         let dtype = grad.dtype;
-        let mut shape = grad.shape();
-        let axis = shape.num_dims() - 1;
-        shape[axis] = weight.shape()[0];
+        let shape = with_last(&grad, weight.shape()[0]);
         let dx = matmul(flat_rows(grad), transposed(cast(weight, dtype)), dtype);
         reshaped(dx, shape)
     }

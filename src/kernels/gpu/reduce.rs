@@ -10,27 +10,19 @@ use super::launch::{Operand, ROW_UNITS, empty};
 /// each; their number is a power of two.
 #[cube]
 pub(super) fn cube_sum(value: f32, room: &mut Shared<[f32]>) -> f32 {
-    let at = UNIT_POS as usize;
-    // The last sum may still be read.
-    sync_cube();
-    room[at] = value;
-    sync_cube();
-    let mut half = CUBE_DIM / 2;
-    while half > 0 {
-        if UNIT_POS < half {
-            let other = room[at + half as usize];
-            room[at] += other;
-        }
-        sync_cube();
-        half /= 2;
-    }
-    room[0]
+    fold(value, room, false)
 }
 
 /// As [`cube_sum`], for the largest.
 #[cube]
 pub(super) fn cube_max(value: f32, room: &mut Shared<[f32]>) -> f32 {
+    fold(value, room, true)
+}
+
+#[cube]
+fn fold(value: f32, room: &mut Shared<[f32]>, #[comptime] largest: bool) -> f32 {
     let at = UNIT_POS as usize;
+    // The last result may still be read.
     sync_cube();
     room[at] = value;
     sync_cube();
@@ -38,7 +30,11 @@ pub(super) fn cube_max(value: f32, room: &mut Shared<[f32]>) -> f32 {
     while half > 0 {
         if UNIT_POS < half {
             let other = room[at + half as usize];
-            room[at] = max(room[at], other);
+            if comptime!(largest) {
+                room[at] = max(room[at], other);
+            } else {
+                room[at] += other;
+            }
         }
         sync_cube();
         half /= 2;
