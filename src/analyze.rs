@@ -8,6 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::Serialize;
 
 use crate::data::Tokens;
+use crate::device::{read, read_scalar};
 use crate::error::Result;
 use crate::eval::score::mean_and_stderr;
 use crate::interrupt;
@@ -67,7 +68,7 @@ pub struct Analysis {
 /// Analyses a model on `windows` windows of `context` tokens from the start of a text.
 ///
 /// # Errors
-/// The text is shorter than one window, or a signal arrived.
+/// The text is shorter than one window, the device failed, or a signal arrived.
 pub fn analyze(
     model: &Gpt2,
     text: &Tokens,
@@ -83,7 +84,7 @@ pub fn analyze(
     for window in 0..windows {
         interrupt::check("nothing was written")?;
         let ids = text.read((window * context) as u64, context + 1)?;
-        sums.add(model, &ids, device);
+        sums.add(model, &ids, device)?;
         meter.advance(1);
     }
     Ok(sums.finish(windows, context))
@@ -114,17 +115,17 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, model: &Gpt2, ids: &[u32], device: &Device) {
+    fn add(&mut self, model: &Gpt2, ids: &[u32], device: &Device) -> Result<()> {
         let t = ids.len() - 1;
         let row = |shift: usize| -> Tensor<2, Int> {
             let ids: Vec<i64> = ids[shift..shift + t].iter().map(|&id| id.into()).collect();
             Tensor::from_data(TensorData::new(ids, [1, t]), device)
         };
         let targets = row(1).reshape([t]);
-        let loss = |x: Tensor<3>| -> f64 {
+        let loss = |x: Tensor<3>| {
             let hidden: Tensor<2> = model.ln_f.forward(x).squeeze_dim(0); // [T, D]
             let nll = kernels::token_nll(hidden, model.head(), targets.clone());
-            f64::from(nll.mean().into_scalar::<f32>())
+            read_scalar(nll.mean())
         };
         let rest = |x: Tensor<3>, from: usize| {
             let blocks = model.h[from..].iter();
@@ -136,21 +137,20 @@ impl Sums {
             let last = stream.last().expect("the embedding").clone();
             stream.push(block.forward(last));
         }
-        let plain = loss(stream[model.h.len()].clone());
+        let plain = loss(stream[model.h.len()].clone())?;
         self.losses.push(plain);
         for (l, block) in model.h.iter().enumerate() {
             let (before, after) = (stream[l].clone(), stream[l + 1].clone());
-            self.skipped[l].push(loss(rest(before.clone(), l + 1)) - plain);
-            self.twice[l].push(loss(rest(block.forward(after.clone()), l + 1)) - plain);
-            let mean_square =
-                |x: Tensor<3>| f64::from(x.clone().mul(x).mean().into_scalar::<f32>());
-            self.square_in[l] += mean_square(before.clone());
-            self.square_update[l] += mean_square(after - before);
+            self.skipped[l].push(loss(rest(before.clone(), l + 1))? - plain);
+            self.twice[l].push(loss(rest(block.forward(after.clone()), l + 1))? - plain);
+            let mean_square = |x: Tensor<3>| read_scalar(x.clone().mul(x).mean());
+            self.square_in[l] += mean_square(before.clone())?;
+            self.square_update[l] += mean_square(after - before)?;
         }
-        self.add_angles(&stream);
+        self.add_angles(&stream)
     }
 
-    fn add_angles(&mut self, stream: &[Tensor<3>]) {
+    fn add_angles(&mut self, stream: &[Tensor<3>]) -> Result<()> {
         let unit = |x: &Tensor<3>| {
             let norm = x.clone().mul(x.clone()).sum_dim(2).sqrt(); // [1, T, 1]
             x.clone() / norm.clamp_min(f32::MIN_POSITIVE)
@@ -159,7 +159,7 @@ impl Sums {
         for (l, angles) in self.angle.iter_mut().enumerate() {
             for (i, sum) in angles.iter_mut().enumerate() {
                 let cosines = (unit[l].clone() * unit[l + 1 + i].clone()).sum_dim(2);
-                let cosines: Vec<f64> = cosines.into_data().iter::<f64>().collect();
+                let cosines: Vec<f64> = read(cosines)?.iter::<f64>().collect();
                 let t = cosines.len() as f64;
                 let angle = |c: &f64| c.clamp(-1.0, 1.0).acos() / std::f64::consts::PI;
                 *sum += cosines.iter().map(angle).sum::<f64>() / t;
@@ -168,6 +168,7 @@ impl Sums {
                 }
             }
         }
+        Ok(())
     }
 
     fn finish(self, windows: usize, context: usize) -> Analysis {

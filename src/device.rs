@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use burn::tensor::{Device, ExecutionError, FloatDType, Tensor};
+use burn::tensor::{Device, ExecutionError, FloatDType, Tensor, TensorData};
 
 use crate::error::{Error, Result};
 
@@ -179,7 +179,7 @@ pub fn has_room(device: &Device, bytes: u64) -> bool {
 }
 
 /// What a device's failure means.
-pub fn failed(error: &ExecutionError) -> Error {
+fn failed(error: &ExecutionError) -> Error {
     let text = format!("{error:?}");
     let lower = text.to_lowercase();
     // CubeCL's words for it, and the driver's.
@@ -209,13 +209,20 @@ pub fn failed(error: &ExecutionError) -> Error {
     }
 }
 
+/// Reads a tensor.
+///
+/// # Errors
+/// What made it failed on the device; [`Error::OutOfMemory`] if for want of memory.
+pub fn read<const D: usize>(x: Tensor<D>) -> Result<TensorData> {
+    x.try_into_data().map_err(|error| failed(&error))
+}
+
 /// Reads a tensor of one number.
 ///
 /// # Errors
-/// What made the number failed on the device; [`Error::OutOfMemory`] if for want of memory.
+/// Those of [`read`].
 pub fn read_scalar(x: Tensor<1>) -> Result<f64> {
-    let data = x.try_into_data().map_err(|error| failed(&error))?;
-    let value = data.iter::<f64>().next();
+    let value = read(x)?.iter::<f64>().next();
     Ok(value.expect("a tensor of one number"))
 }
 

@@ -25,6 +25,9 @@ pub struct Sampling {
 /// stops early at `stop`.
 ///
 /// A context that fills `n_positions` goes on from its newer half.
+///
+/// # Errors
+/// The device failed, `emit` did, or a signal arrived.
 pub fn generate(
     model: &Gpt2,
     prompt: &[u32],
@@ -46,7 +49,7 @@ pub fn generate(
             cache = KvCache::new(model.h.len());
             fresh.clone_from(&context);
         }
-        let logits = last_logits(model, &fresh, &mut cache, &device);
+        let logits = last_logits(model, &fresh, &mut cache, &device)?;
         let next = choose(&logits, sampling, &mut rng);
         if next == stop {
             break;
@@ -59,12 +62,17 @@ pub fn generate(
 }
 
 /// Logits `[V]` after the last of `ids`.
-fn last_logits(model: &Gpt2, ids: &[u32], cache: &mut KvCache, device: &Device) -> Vec<f32> {
+fn last_logits(
+    model: &Gpt2,
+    ids: &[u32],
+    cache: &mut KvCache,
+    device: &Device,
+) -> Result<Vec<f32>> {
     let t = ids.len();
     let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
     let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [1, t]), device);
     let hidden = model.hidden_cached(ids, cache).slice([0..1, t - 1..t]); // [1, 1, D]
-    to_host(model.head_logits(hidden)).as_slice().to_vec()
+    Ok(to_host(model.head_logits(hidden))?.as_slice().to_vec())
 }
 
 fn choose(logits: &[f32], sampling: Sampling, rng: &mut ChaCha8Rng) -> u32 {

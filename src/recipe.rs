@@ -3,7 +3,7 @@
 //! Each component owns its table; a recipe composes them. Unknown keys are errors that point
 //! at the line and suggest the nearest known key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
@@ -143,6 +143,9 @@ pub struct FamilyRecipe {
     /// `cpu`, `cuda`, `wgpu`, `cuda:N` or `wgpu:N`; `--device` wins.
     #[serde(default)]
     pub device: DeviceSpec,
+    /// `f32` or `bf16`: what products are computed in; `--precision` wins.
+    #[serde(default)]
+    pub precision: Precision,
     /// Tasks, by name.
     #[serde(default)]
     pub tasks: Vec<String>,
@@ -197,11 +200,22 @@ pub fn load_any<T: DeserializeOwned>(path: &Path, overrides: &[String]) -> Resul
         let of_file = toml::from_str::<T>(&original).err();
         let message = match of_file.filter(|of_file| of_file.message() == e.message()) {
             Some(of_file) => of_file.to_string(),
-            None => format!("with --set: {}", e.message()),
+            None => format!("with --set{}: {}", line_of(&text, &e), e.message()),
         };
         unreadable(&e, path.display(), message)
     })?;
     Ok((value, text))
+}
+
+/// The line that an error is about, as in `, at lr = "x"`.
+fn line_of(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else {
+        return String::new();
+    };
+    let number = before.matches('\n').count();
+    let line = text.lines().nth(number).unwrap_or_default();
+    format!(", at {}", printable(line.trim()))
 }
 
 /// The error of a recipe that does not say what it should, with the nearest known key.
@@ -267,6 +281,27 @@ impl Recipe {
     /// device, the names of text files, whose content has a hash of its own, and how often
     /// the run measures and saves.
     pub fn identity(&self) -> String {
+        hex(&Sha256::digest(self.deciding().to_string()))
+    }
+
+    /// The keys whose values make another run of this recipe than of `other`, with both values:
+    /// `train.tokens is 768, was 512`.
+    pub fn changes_since(&self, other: &Self) -> Vec<String> {
+        let (mut new, mut old) = (BTreeMap::new(), BTreeMap::new());
+        leaves(&self.deciding(), String::new(), &mut new);
+        leaves(&other.deciding(), String::new(), &mut old);
+        let keys: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+        let not_given = "not given".to_owned();
+        let change = |key: &String| {
+            let value = |of: &BTreeMap<_, _>| of.get(key).unwrap_or(&not_given).clone();
+            let (new, old) = (value(&new), value(&old));
+            (new != old).then(|| format!("{key} is {new}, was {old}"))
+        };
+        keys.into_iter().filter_map(change).collect()
+    }
+
+    /// What decides the result of a run.
+    fn deciding(&self) -> serde_json::Value {
         let mut recipe = self.clone();
         // As where they are not given.
         recipe.train.gradient_checkpointing = false;
@@ -296,7 +331,43 @@ impl Recipe {
             let table = table.as_object_mut().expect("a table of the recipe");
             keys.iter().for_each(|&key| drop(table.remove(key)));
         }
-        hex(&Sha256::digest(value.to_string()))
+        value
+    }
+}
+
+/// The error of a folder that holds a run of another recipe, with what differs where the old one
+/// can be read.
+pub fn another_recipe(folder: &Path, new: &Recipe, old: Option<&Recipe>) -> Error {
+    /// Changes that are told.
+    const TOLD: usize = 3;
+    let changes = old.map_or_else(Vec::new, |old| new.changes_since(old));
+    let mut message = format!("{} holds a run of another recipe", folder.display());
+    for (i, change) in changes.iter().take(TOLD).enumerate() {
+        message += if i == 0 { ": " } else { "; " };
+        message += change;
+    }
+    if changes.len() > TOLD {
+        message += &format!("; and {} more", changes.len() - TOLD);
+    }
+    Error::usage(message)
+}
+
+/// Values by dotted key, those that are not given left out; entries of lists are numbered from 1,
+/// as `--set` names them.
+fn leaves(value: &serde_json::Value, key: String, out: &mut BTreeMap<String, String>) {
+    use serde_json::Value;
+    let below = |part: &str| match key.as_str() {
+        "" => part.to_owned(),
+        key => format!("{key}.{part}"),
+    };
+    match value {
+        Value::Null => {}
+        Value::Object(table) => table.iter().for_each(|(k, v)| leaves(v, below(k), out)),
+        Value::Array(tables) if tables.iter().any(Value::is_object) => {
+            let numbered = tables.iter().enumerate();
+            numbered.for_each(|(i, v)| leaves(v, below(&(i + 1).to_string()), out));
+        }
+        value => drop(out.insert(key, value.to_string())),
     }
 }
 

@@ -332,6 +332,8 @@ lr = 1e-3 | lr = 1e-3\noptimizer = "inherit" | ./m has no optimizer state | hint
     }
     let unknown = ["`trainn`", "hint: did you mean `train`?"];
     sandbox.refuses("train r.toml --set trainn.lr=1", 3, &unknown);
+    let named = ["with --set, at lr = \"fast\": invalid type"];
+    sandbox.refuses("train r.toml --set train.lr=fast", 3, &named);
 }
 
 #[test]
@@ -339,7 +341,10 @@ fn run_folders_belong_to_one_recipe_and_one_process() {
     let sandbox = with_recipe(RECIPE);
     let train = "train r.toml --set train.tokens=512";
     sandbox.run(train).expect(0, &[]);
-    let other = ["a run of another recipe", "hint: choose another `out`"];
+    let other = [
+        "a run of another recipe: train.tokens is 768, was 512",
+        "hint: choose another `out`",
+    ];
     sandbox.refuses("train r.toml --set train.tokens=768", 2, &other);
     let lock = fs::File::open(sandbox.path("run/.lock")).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();

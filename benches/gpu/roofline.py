@@ -36,7 +36,8 @@ def parts(shape, sequences):
     yield "attention", layers * (2 + 7) * 2 * pairs * d, layers * HALF * n * d * (4 + 4 + 2 * 8)
     # Two norms of a block and the last: read f32, write 16 bits; backward read both, write f32.
     yield "LayerNorm", 0, (2 * layers + 1) * n * d * (FULL + HALF + 2 * FULL + HALF + FULL)
-    yield "GELU and biases", 0, layers * n * (HALF * f * (2 + 3) + HALF * 2 * (4 * d + f) + HALF * (4 * d + f))
+    # Of the biases c_attn's alone is a pass of its own; each one's gradient reads what it is the sum of.
+    yield "GELU and biases", 0, layers * n * HALF * (f * (2 + 3) + 2 * 3 * d + (5 * d + f))
     yield "residual", 0, layers * 2 * n * d * (2 * FULL + HALF + FULL + HALF)
     yield "embeddings", 0, n * d * FULL * 4
     yield "weights to 16 bits", 0, 2 * params * (FULL + HALF)

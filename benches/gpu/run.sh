@@ -8,7 +8,7 @@
 #
 # Without cargo on the machine, BIN names a folder with what was built elsewhere:
 #   cargo build --release --features cuda --bins --tests
-#   BIN/scale-ckpt, BIN/gpu and BIN/train_parity (target/release/deps/gpu-* and train_parity-*)
+#   BIN/scale-ckpt, and BIN/gpu, BIN/train_parity, BIN/long_runs (target/release/deps/gpu-* and so on)
 #
 # ROUNDS (3), STEPS (20) and SHAPES say how much is timed. ONLY is a pattern of the parts that run, for
 # machines where a command may take minutes only: what is in OUT from before stays in the summary. The first run of
@@ -42,10 +42,10 @@ part() { # NAME COMMAND..: runs it, keeps what it says, goes on if it fails
 if [[ -z ${BIN:-} ]]; then
     cargo build --release --features cuda --bins || exit 1
     program=$PWD/target/release/scale-ckpt
-    tests() { SCALE_CKPT_GPU=cuda cargo test --release --features cuda --test "$1" -- --test-threads=1; }
+    tests() { SCALE_CKPT_GPU=cuda cargo test --release --features cuda --test "$1" -- --test-threads=1 --nocapture; }
 else
     program=$BIN/scale-ckpt
-    tests() { SCALE_CKPT_GPU=cuda SCALE_CKPT_PROGRAM=$program CARGO_MANIFEST_DIR=$PWD "$BIN/$1" --test-threads=1; }
+    tests() { SCALE_CKPT_GPU=cuda SCALE_CKPT_PROGRAM=$program CARGO_MANIFEST_DIR=$PWD "$BIN/$1" --test-threads=1 --nocapture; }
 fi
 {
     date -u
@@ -59,6 +59,7 @@ fi
 # Numbers before speed.
 part kernels tests gpu
 part parity tests train_parity
+part long tests long_runs
 
 peak_flag=() peak32_flag=()
 [[ -n $peak ]] && peak_flag=(--peak-flops "$peak") peak32_flag=(--peak-flops "$peak32")
@@ -78,12 +79,27 @@ for round in $(seq "$rounds"); do
     part "eval-gpt2-loop-$round" "$python" benches/pytorch/eval.py --shape gpt2 --items 500
 done
 
-# Recipes to their end, on the text that comes with the source.
+# Two hundred steps on the text that comes with the source.
 runs=$(mktemp -d)
-part quickstart "$program" train recipes/quickstart.toml --device cuda --set "out='$runs/quickstart'"
-part quickstart-again "$program" train recipes/quickstart.toml --device cuda --set "out='$runs/again'"
-part quickstart-cpu "$program" train recipes/quickstart.toml --device cpu --set "out='$runs/cpu'"
-for run in quickstart again cpu; do cp "$runs/$run/metrics.jsonl" "$out/$run.metrics.jsonl" 2>/dev/null; done
+quickstart() { "$program" train recipes/quickstart.toml --device "$1" --set "out='$runs/$2'" --set train.tokens=819_200; }
+part quickstart quickstart cuda quickstart
+part quickstart-again quickstart cuda again
+part quickstart-cpu quickstart cpu cpu
+
+# The continue recipe, twenty of its steps: from a gpt2 of random weights, since the hub may be out
+# of reach, on the same text.
+recipe() { # RECIPE OUT TOKENS MORE..
+    "$program" train "recipes/$1.toml" --device cuda --set "out='$runs/$2'" --set "train.tokens=$3" \
+        --set train.warmup_tokens=0 --set "data.train=['fixtures/prose/train.txt']" \
+        --set "data.val=['fixtures/prose/val.txt']" \
+        --set "eval.data.hellaswag='fixtures/hellaswag/hellaswag_val_200.jsonl'" "${@:4}"
+}
+continued() {
+    recipe scratch-full gpt2 524_288 --set "model.scratch.tokenizer='./fixtures/prose-4l'" &&
+        recipe continue continue 10_485_760 --set "model.from='$(echo "$runs"/gpt2/step-*)'"
+}
+part continue continued
+for run in quickstart again cpu continue; do cp "$runs/$run/metrics.jsonl" "$out/$run.metrics.jsonl" 2>/dev/null; done
 
 "$python" benches/gpu/summary.py "$out" "$gpu" "${failed[@]}" | tee "$out/README.md"
 [[ ${#failed[@]} -eq 0 ]]

@@ -100,7 +100,7 @@ def main():
     print(f"# {gpu}, {datetime.now(timezone.utc):%Y-%m-%d}\n")
     print("By `benches/gpu/run.sh`; the machine is in `machine.txt`.\n")
     print(f"Failed: {', '.join(failed)}\n" if failed else "Every part ran to its end.\n")
-    for name in ("kernels", "parity"):
+    for name in ("kernels", "parity", "long"):
         path = folder / f"{name}.out"
         lines = path.read_text().splitlines() if path.exists() else []
         print(*(f"{name}: {line}\n" for line in lines if line.startswith("test result")))

@@ -136,17 +136,21 @@ impl Report {
             format!("GPUs        {gpus}"),
         ];
         lines.extend(self.gpu_list.iter().map(|gpu| format!("            {gpu}")));
-        let version = |of: &Option<String>| of.clone().unwrap_or_else(|| "not found".into());
+        let version = |of: &Option<String>| of.clone().unwrap_or_else(|| "unknown".into());
         lines.push(format!(
             "CUDA        driver {}, headers {}",
             version(&self.driver),
             version(&self.cuda_version)
         ));
         for part in &self.cuda {
-            let found = part
-                .found
-                .as_ref()
-                .map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
+            let list = |paths: &[PathBuf]| {
+                let paths = paths.iter().map(|path| path.display().to_string());
+                paths.collect::<Vec<_>>().join(", ")
+            };
+            let found = match &part.found {
+                Some(path) => path.display().to_string(),
+                None => format!("{} not found in {}", part.file, list(&part.looked)),
+            };
             lines.push(format!("            {}: {found}", part.what));
         }
         let hub = &self.hub;

@@ -86,9 +86,9 @@ pub struct Args {
     /// cpu, cuda, wgpu, cuda:N or wgpu:N.
     #[arg(long)]
     device: Option<DeviceSpec>,
-    /// f32 or bf16: what products are computed in.
-    #[arg(long, default_value = "f32")]
-    precision: Precision,
+    /// f32 or bf16: what products are computed in [default: f32].
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -198,7 +198,7 @@ impl Args {
             context: self.context.or(recipe.context),
             stride: self.stride.or(recipe.stride).map(usize::from),
             share: !self.plain,
-            precision: self.precision,
+            precision: self.precision.unwrap_or(recipe.precision),
             device,
         };
         family.check()?;

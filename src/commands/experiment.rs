@@ -14,7 +14,7 @@ use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
 use scale_ckpt::progress::eprint_line;
-use scale_ckpt::recipe::Recipe;
+use scale_ckpt::recipe::{Recipe, another_recipe};
 use scale_ckpt::report::{Document, html, markdown};
 use scale_ckpt::run::{REPORT_FILE, RUN_FILE};
 use scale_ckpt::stages::Origin;
@@ -182,8 +182,7 @@ impl Job {
         }
         let run = RunFile::read(out)?;
         if run.recipe.identity() != self.recipe.identity() {
-            let message = format!("{} holds a run of another recipe", out.display());
-            return Err(Error::usage(message).with_hint(
+            return Err(another_recipe(out, &self.recipe, Some(&run.recipe)).with_hint(
                 "the comparison or the program has changed since: choose another `out`, or remove that folder",
             ));
         }

@@ -522,6 +522,7 @@ pub fn show(outcome: &Outcome, json: bool) -> Result<()> {
         return print_json(&json!({
             "schema": 2,
             "device": outcome.evaluation.device,
+            "dtype": outcome.evaluation.dtype,
             "selection": outcome.evaluation.selection,
             "tasks": outcome.evaluation.tasks,
             "models": rows,
@@ -529,6 +530,10 @@ pub fn show(outcome: &Outcome, json: bool) -> Result<()> {
         }));
     }
     print(&render(&rows))?;
+    let (dtype, device) = (&outcome.evaluation.dtype, &outcome.evaluation.device);
+    if dtype != "float32" {
+        print(&format!("\nin {dtype} on {device}"))?;
+    }
     if !outcome.comparisons.is_empty() {
         print(&format!("\n{}", render_comparisons(&outcome.comparisons)))?;
     }

@@ -15,7 +15,7 @@ use scale_ckpt::eval::task::Selection;
 use scale_ckpt::generate::{Sampling, generate};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
-use scale_ckpt::recipe::{LoadedRecipe, Recipe};
+use scale_ckpt::recipe::{self, LoadedRecipe, Recipe, another_recipe};
 use scale_ckpt::run::{BEFORE_FILE, ITEMS_FILE, REPORT_FILE, RUN_FILE, RunDir};
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ use super::tasks::TaskChoice;
 const SAMPLE_TOKENS: usize = 120;
 /// Hashes of what the run was started with.
 const INPUTS_FILE: &str = "inputs.json";
+/// Its recipe.
+const RECIPE_FILE: &str = "recipe.toml";
 
 /// Train as a recipe says: from a checkpoint, grown or not, or from scratch.
 ///
@@ -230,7 +232,7 @@ fn open_run(
     });
     let saved = match std::fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            run.write("recipe.toml", &loaded.text)?;
+            run.write(RECIPE_FILE, &loaded.text)?;
             run.write_json(INPUTS_FILE, &inputs)?;
             return Ok(run);
         }
@@ -251,14 +253,22 @@ fn open_run(
         Value::Null if input == "precision" => precision == Precision::F32,
         found => *found == inputs[input],
     };
-    match changed.iter().find(|&&input| !same(input)) {
-        None => Ok(run),
-        Some(input) => Err(Error::usage(format!(
+    let error = match changed.iter().find(|&&input| !same(input)) {
+        None => return Ok(run),
+        Some(&"recipe") => {
+            let old = recipe::load(&run.path().join(RECIPE_FILE), &[]).ok();
+            another_recipe(
+                run.path(),
+                &loaded.recipe,
+                old.as_ref().map(|old| &old.recipe),
+            )
+        }
+        Some(input) => Error::usage(format!(
             "{} holds a run of another {input}",
             run.path().display()
-        ))
-        .with_hint("choose another `out`, or remove that folder")),
-    }
+        )),
+    };
+    Err(error.with_hint("choose another `out`, or remove that folder"))
 }
 
 fn measures(recipe: &Recipe, start: &Start, device: &Device) -> Result<Measures> {

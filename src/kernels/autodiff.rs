@@ -1,6 +1,7 @@
 //! Gradients of the fused operations, as nodes of burn's autodiff graph.
 
 use burn::backend::TensorMetadata;
+use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -16,8 +17,19 @@ type Tracked<B> = FloatTensor<Autodiff<B>>;
 
 /// Backward passes, on a backend without autodiff.
 pub trait FusedGrads: Backend {
-    /// Gradient of GELU's input, from the input.
-    fn gelu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// What [`Self::gelu_grad`] asks for, and GELU of a linear layer.
+    fn linear_gelu(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2];
+
+    /// Gradient of the linear layer's output, from that of its GELU.
+    fn gelu_grad(
+        inner: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
 
     /// Gradient of a linear layer's input, from its weight.
     fn linear_x_grad(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -79,12 +91,41 @@ pub trait FusedGrads: Backend {
     fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
+/// Of a linear layer's input and weight, each where the other one's gradient asks for it.
+#[derive(Clone, Debug)]
+struct Factors<B: Backend>([Option<FloatTensor<B>>; 2]);
+
+impl<B: FusedGrads> Factors<B> {
+    /// `tracked`: whether gradients flow to x, and to the weight.
+    fn keep(tracked: [bool; 2], x: &FloatTensor<B>, weight: &FloatTensor<B>) -> Self {
+        Self([
+            tracked[1].then(|| x.clone()),
+            tracked[0].then(|| weight.clone()),
+        ])
+    }
+
+    /// Registers the gradients of input, weight and bias, which are at `nodes` where they are
+    /// wanted, from that of the output.
+    fn register(self, nodes: [Option<NodeId>; 3], grad: FloatTensor<B>, grads: &mut Gradients) {
+        let Self([x, weight]) = self;
+        let [node_x, node_weight, node_bias] = nodes;
+        if let (Some(node), Some(x)) = (node_weight, x) {
+            grads.register::<B>(node, B::linear_weight_grad(x, grad.clone()));
+        }
+        if let Some(node) = node_bias {
+            grads.register::<B>(node, B::row_sum(grad.clone()));
+        }
+        if let (Some(node), Some(weight)) = (node_x, weight) {
+            grads.register::<B>(node, B::linear_x_grad(weight, grad));
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Linear;
 
 impl<B: FusedGrads> Backward<B, 3> for Linear {
-    /// Input and weight, where the other one's gradient asks for them.
-    type State = [Option<FloatTensor<B>>; 2];
+    type State = Factors<B>;
 
     fn backward(
         self,
@@ -93,16 +134,51 @@ impl<B: FusedGrads> Backward<B, 3> for Linear {
         _checkpointer: &mut Checkpointer,
     ) {
         let grad = grads.consume::<B>(&ops.node);
-        let [x, weight] = ops.state;
-        let [node_x, node_weight, node_bias] = ops.parents;
-        if let (Some(node), Some(x)) = (node_weight, x) {
-            grads.register::<B>(node.id, B::linear_weight_grad(x, grad.clone()));
-        }
-        if let Some(node) = node_bias {
-            grads.register::<B>(node.id, B::row_sum(grad.clone()));
-        }
-        if let (Some(node), Some(weight)) = (node_x, weight) {
-            grads.register::<B>(node.id, B::linear_x_grad(weight, grad));
+        let nodes = ops.parents.map(|node| Some(node?.id));
+        ops.state.register(nodes, grad, grads);
+    }
+}
+
+#[derive(Debug)]
+struct LinearGelu;
+
+impl<B: FusedGrads> Backward<B, 3> for LinearGelu {
+    /// Factors, what GELU's gradient asks for, bias.
+    type State = (Factors<B>, [FloatTensor<B>; 2]);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let grad = grads.consume::<B>(&ops.node);
+        let nodes = ops.parents.map(|node| Some(node?.id));
+        let (factors, [inner, bias]) = ops.state;
+        factors.register(nodes, B::gelu_grad(inner, bias, grad), grads);
+    }
+}
+
+#[derive(Debug)]
+struct LinearOnto;
+
+impl<B: FusedGrads> Backward<B, 4> for LinearOnto {
+    /// Factors, and the type that the layer computes in.
+    type State = (Factors<B>, FloatDType);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (factors, dtype) = ops.state;
+        let [stream, x, weight, bias] = ops.parents.map(|node| Some(node?.id));
+        let of_layer = B::float_cast(grad.clone(), dtype);
+        factors.register([x, weight, bias], of_layer, grads);
+        if let Some(node) = stream {
+            grads.register::<B>(node, grad);
         }
     }
 }
@@ -165,24 +241,6 @@ impl<B: FusedGrads> Backward<B, 1> for CausalAttention {
 }
 
 #[derive(Debug)]
-struct Gelu;
-
-impl<B: FusedGrads> Backward<B, 1> for Gelu {
-    type State = FloatTensor<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
-            B::gelu_grad(ops.state, grad)
-        });
-    }
-}
-
-#[derive(Debug)]
 struct LayerNorm;
 
 impl<B: FusedGrads> Backward<B, 3> for LayerNorm {
@@ -218,30 +276,6 @@ impl<B: FusedGrads> Backward<B, 3> for LayerNorm {
 }
 
 #[derive(Debug)]
-struct Residual;
-
-impl<B: FusedGrads> Backward<B, 2> for Residual {
-    /// The type of what is added.
-    type State = FloatDType;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 2>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let [node_x, node_y] = ops.parents;
-        if let Some(node) = node_y {
-            grads.register::<B>(node.id, B::float_cast(grad.clone(), ops.state));
-        }
-        if let Some(node) = node_x {
-            grads.register::<B>(node.id, grad);
-        }
-    }
-}
-
-#[derive(Debug)]
 struct LinearCrossEntropy;
 
 impl<B: FusedGrads> Backward<B, 2> for LinearCrossEntropy {
@@ -265,7 +299,7 @@ impl<B: FusedGrads> Backward<B, 2> for LinearCrossEntropy {
 
 /// Whether gradients flow to `x`, which is not public: an operation on it knows.
 fn is_tracked<B: FusedGrads, C: CheckpointStrategy>(x: &FloatTensor<Autodiff<B, C>>) -> bool {
-    let ops = Backward::<B, 1>::prepare::<C>(Gelu, [x.node()]);
+    let ops = Backward::<B, 1>::prepare::<C>(CausalAttention, [x.node()]);
     matches!(ops.compute_bound().stateful(), OpsKind::Tracked(_))
 }
 
@@ -275,7 +309,7 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let wanted = [&x, &weight].map(is_tracked::<B, C>);
+        let tracked = [&x, &weight].map(is_tracked::<B, C>);
         let ops = Linear
             .prepare::<C>([x.node(), weight.node(), bias.node()])
             .compute_bound()
@@ -283,10 +317,7 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         let [x, weight, bias] = [x, weight, bias].map(|x| x.into_primitive());
         match ops {
             OpsKind::Tracked(prep) => {
-                let state = [
-                    wanted[1].then(|| x.clone()),
-                    wanted[0].then(|| weight.clone()),
-                ];
+                let state = Factors::keep(tracked, &x, &weight);
                 prep.finish(state, B::fused_linear(x, weight, bias))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::fused_linear(x, weight, bias)),
@@ -330,13 +361,24 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         }
     }
 
-    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        match Gelu.prepare::<C>([x.node()]).compute_bound().stateful() {
+    fn fused_linear_gelu(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let tracked = [&x, &weight].map(is_tracked::<B, C>);
+        let ops = LinearGelu
+            .prepare::<C>([x.node(), weight.node(), bias.node()])
+            .compute_bound()
+            .stateful();
+        let [x, weight, bias] = [x, weight, bias].map(|x| x.into_primitive());
+        match ops {
             OpsKind::Tracked(prep) => {
-                let x = x.into_primitive();
-                prep.finish(x.clone(), B::fused_gelu(x))
+                let factors = Factors::keep(tracked, &x, &weight);
+                let [inner, out] = B::linear_gelu(x, weight, bias.clone());
+                prep.finish((factors, [inner, bias]), out)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::fused_gelu(x.into_primitive())),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear_gelu(x, weight, bias)),
         }
     }
 
@@ -367,17 +409,24 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         }
     }
 
-    fn fused_residual(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
-        let ops = Residual
-            .prepare::<C>([x.node(), y.node()])
+    fn fused_linear_onto(
+        stream: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let tracked = [&x, &weight].map(is_tracked::<B, C>);
+        let ops = LinearOnto
+            .prepare::<C>([stream.node(), x.node(), weight.node(), bias.node()])
             .compute_bound()
             .stateful();
-        let (x, y) = (x.into_primitive(), y.into_primitive());
-        let dtype = y.dtype().into();
-        let sum = B::fused_residual(x, y);
+        let [stream, x, weight, bias] = [stream, x, weight, bias].map(|x| x.into_primitive());
         match ops {
-            OpsKind::Tracked(prep) => prep.finish(dtype, sum),
-            OpsKind::UnTracked(prep) => prep.finish(sum),
+            OpsKind::Tracked(prep) => {
+                let state = (Factors::keep(tracked, &x, &weight), x.dtype().into());
+                prep.finish(state, B::fused_linear_onto(stream, x, weight, bias))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear_onto(stream, x, weight, bias)),
         }
     }
 

@@ -56,9 +56,9 @@ impl FusedOps for Flex {
         mixed
     }
 
-    fn fused_gelu(x: FlexTensor) -> FlexTensor {
-        let x = contiguous(x);
-        like(&x, math::map(values(&x), math::gelu))
+    fn fused_linear_gelu(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let [_, out] = Self::linear_gelu(x, weight, bias);
+        out
     }
 
     fn fused_layer_norm(
@@ -92,8 +92,13 @@ impl FusedOps for Flex {
         like(&x, out)
     }
 
-    fn fused_residual(x: FlexTensor, y: FlexTensor) -> FlexTensor {
-        Flex::float_add(x, y)
+    fn fused_linear_onto(
+        stream: FlexTensor,
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+    ) -> FlexTensor {
+        Flex::float_add(stream, Self::fused_linear(x, weight, bias))
     }
 
     fn fused_linear_cross_entropy(
@@ -196,8 +201,15 @@ impl FusedGrads for Flex {
         like(&qkv, made)
     }
 
-    fn gelu_grad(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
-        let [x, grad] = [x, grad].map(contiguous);
+    /// The product is kept with its bias, which costs nothing there.
+    fn linear_gelu(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> [FlexTensor; 2] {
+        let inner = contiguous(Self::fused_linear(x, weight, bias));
+        let out = like(&inner, math::map(values(&inner), math::gelu));
+        [inner, out]
+    }
+
+    fn gelu_grad(inner: FlexTensor, _bias: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        let [x, grad] = [inner, grad].map(contiguous);
         like(
             &x,
             math::map2(values(&x), values(&grad), |x, g| math::gelu_slope(x) * g),

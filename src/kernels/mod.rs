@@ -55,8 +55,12 @@ pub trait FusedOps: Backend {
     /// Causal attention of Q, K and V side by side. `[B, T, 3D] -> [B, T, D]`
     fn fused_causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> FloatTensor<Self>;
 
-    /// tanh-GELU of any shape.
-    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// tanh-GELU of [`Self::fused_linear`].
+    fn fused_linear_gelu(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
 
     /// LayerNorm over the last axis: x `[.., D]`, weight and bias `[D]`; in `dtype`.
     fn fused_layer_norm(
@@ -67,8 +71,13 @@ pub trait FusedOps: Backend {
         dtype: FloatDType,
     ) -> FloatTensor<Self>;
 
-    /// x + y in f32, y of any type.
-    fn fused_residual(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// stream `[.., out]` in f32 + [`Self::fused_linear`], in f32.
+    fn fused_linear_onto(
+        stream: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
 
     /// Mean cross-entropy of hidden `[N, D]` · headᵀ `[D, V]` against targets `[N]`; `[1]`.
     fn fused_linear_cross_entropy(
@@ -121,12 +130,34 @@ pub fn gelu_erf(x: Tensor<3>) -> Tensor<3> {
     plain::in_f32(x, plain::gelu_erf)
 }
 
-/// tanh approximation of GELU, of `[B, T, F]`.
-pub fn gelu_new(x: Tensor<3>) -> Tensor<3> {
+/// The tanh approximation of GELU of [`linear`]. `[B, T, in] -> [B, T, out]`
+pub fn linear_gelu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     if !is_fused(&x) {
-        return plain::in_f32(x, plain::gelu_new);
+        return plain::linear_gelu(x, weight, bias);
     }
-    Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::fused_linear_gelu(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ))
+}
+
+/// The residual stream `[B, T, out]`, in f32, plus [`linear`] of x `[B, T, in]`, of any type.
+pub fn linear_onto(
+    stream: Tensor<3>,
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+) -> Tensor<3> {
+    if !is_fused(&x) {
+        return plain::linear_onto(stream, x, weight, bias);
+    }
+    Tensor::from_dispatch(Dispatch::fused_linear_onto(
+        stream.into_dispatch(),
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ))
 }
 
 /// LayerNorm over the last axis of x `[B, T, D]`, which is f32, with weight and bias `[D]`:
@@ -147,20 +178,6 @@ pub fn layer_norm(
         bias.into_dispatch(),
         epsilon,
         dtype,
-    ))
-}
-
-/// The residual stream x `[B, T, D]`, in f32, plus what a layer writes to it, of any type.
-pub fn residual(x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
-    if y.dtype() == DType::F32 {
-        return x + y;
-    }
-    if !is_fused(&y) {
-        return x + y.cast(FloatDType::F32);
-    }
-    Tensor::from_dispatch(Dispatch::fused_residual(
-        x.into_dispatch(),
-        y.into_dispatch(),
     ))
 }
 

@@ -21,7 +21,7 @@ use super::cpu::{contiguous, indices, last_two, values};
 use super::gemm::{self, Matrix, Start};
 use super::math::{self, vectorized};
 use super::{attention_is_fused, is_fused, plain};
-use crate::device::failed;
+use crate::device::read;
 use crate::error::Result;
 
 /// Columns of logits at a time: a row's softmax is summed up piece by piece, so that the head is
@@ -98,7 +98,7 @@ pub fn target_nll(
     } else {
         plain::target_nll(hidden, head, rows, targets)
     };
-    let scores = scores.try_into_data().map_err(|error| failed(&error))?; // [P, 2]
+    let scores = read(scores)?; // [P, 2]
     let scores: Vec<f64> = scores.iter::<f64>().collect();
     let pair = |s: &[f64]| (s[0], s[1] == 1.0);
     Ok(scores.chunks_exact(2).map(pair).collect())

@@ -42,6 +42,21 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     burn::tensor::module::linear(x, weight, Some(bias))
 }
 
+/// [`gelu_new`] of [`linear`].
+pub fn linear_gelu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    in_f32(linear(x, weight, bias), gelu_new)
+}
+
+/// stream `[B, T, out]` in f32 plus [`linear`].
+pub fn linear_onto(
+    stream: Tensor<3>,
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+) -> Tensor<3> {
+    stream + linear(x, weight, bias).cast(FloatDType::F32)
+}
+
 /// Rows of `wte` `[V, D]` plus those of `wpe` `[P, D]` from `start`, for ids `[B, T]`.
 pub fn embed(wte: Tensor<2>, wpe: Tensor<2>, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
     let [b, t] = ids.dims();

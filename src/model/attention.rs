@@ -31,25 +31,24 @@ impl Attention {
         }
     }
 
-    /// `[B, T, D] -> [B, T, D]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// What heads mix, before the output projection. `[B, T, D] -> [B, T, D]`
+    pub(super) fn mix(&self, x: Tensor<3>) -> Tensor<3> {
         let qkv = self.c_attn.forward(x); // [B, T, 3D]
-        self.c_proj
-            .forward(kernels::causal_attention(qkv, self.n_head))
+        kernels::causal_attention(qkv, self.n_head)
     }
 
-    /// What heads mix in a pack of sequences, before the output projection.
+    /// The same in a pack of sequences.
     /// `[1, N, D] -> [N, D]`
     pub(super) fn mix_packed(&self, x: Tensor<3>, pieces: &Arc<[Piece]>) -> Tensor<2> {
         let qkv = self.c_attn.forward(x); // [1, N, 3D]
         kernels::packed_attention(qkv.squeeze_dim(0), self.n_head, pieces)
     }
 
-    /// For tokens that follow those in `cache`, which grows by their keys and values.
-    pub fn forward_cached(&self, x: Tensor<3>, cache: &mut LayerCache) -> Tensor<3> {
+    /// The same for tokens that follow those in `cache`, which grows by their keys and values.
+    pub(super) fn mix_cached(&self, x: Tensor<3>, cache: &mut LayerCache) -> Tensor<3> {
         let [q, k, v] = self.heads(x);
         let (k, v) = cache.append(k, v); // [B, H, past + T, S]
-        self.attend(q, k, v)
+        attend(q, k, v)
     }
 
     /// Q, K and V by head. `[B, T, D] -> 3 x [B, H, T, S]`
@@ -64,14 +63,13 @@ impl Attention {
                 .swap_dims(1, 2)
         })
     }
+}
 
-    /// `[B, H, T, S]` against keys and values of length U ≥ T, then the output projection.
-    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
-        let [b, h, t, s] = q.dims();
-        let scores = q.matmul(k.swap_dims(2, 3)); // [B, H, T, U]
-        let weights = kernels::plain::causal_softmax(scores, 1.0 / (s as f64).sqrt()); // [B, H, T, U]
-        let mixed = weights.matmul(v); // [B, H, T, S]
-        self.c_proj
-            .forward(mixed.swap_dims(1, 2).reshape([b, t, h * s]))
-    }
+/// `[B, H, T, S]` against keys and values of length U ≥ T: `[B, T, D]`.
+fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
+    let [b, h, t, s] = q.dims();
+    let scores = q.matmul(k.swap_dims(2, 3)); // [B, H, T, U]
+    let weights = kernels::plain::causal_softmax(scores, 1.0 / (s as f64).sqrt()); // [B, H, T, U]
+    let mixed = weights.matmul(v); // [B, H, T, S]
+    mixed.swap_dims(1, 2).reshape([b, t, h * s])
 }

@@ -38,8 +38,8 @@ impl Block {
 
     /// `[B, T, D] -> [B, T, D]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = kernels::residual(x.clone(), self.attn.forward(self.ln_1.forward(x)));
-        self.feed_forward(x)
+        let mixed = self.attn.mix(self.ln_1.forward(x.clone()));
+        self.feed_forward(self.attn.c_proj.onto(x, mixed))
     }
 
     /// For a pack of sequences; where `rows` are given, only they go on after attention.
@@ -56,23 +56,19 @@ impl Block {
             mixed = mixed.select(0, rows.clone());
             x = x.select(1, rows);
         }
-        self.feed_forward(kernels::residual(
-            x,
-            self.attn.c_proj.forward(mixed.unsqueeze()),
-        ))
+        self.feed_forward(self.attn.c_proj.onto(x, mixed.unsqueeze()))
     }
 
     /// For tokens that follow those in `cache`.
     pub fn forward_cached(&self, x: Tensor<3>, cache: &mut LayerCache) -> Tensor<3> {
-        let mixed = self
-            .attn
-            .forward_cached(self.ln_1.forward(x.clone()), cache);
-        self.feed_forward(kernels::residual(x, mixed))
+        let mixed = self.attn.mix_cached(self.ln_1.forward(x.clone()), cache);
+        self.feed_forward(self.attn.c_proj.onto(x, mixed))
     }
 
     /// The block's second half.
     fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
-        kernels::residual(x.clone(), self.mlp.forward(self.ln_2.forward(x)))
+        let inner = self.mlp.inner(self.ln_2.forward(x.clone()));
+        self.mlp.c_proj.onto(x, inner)
     }
 }
 
@@ -98,15 +94,13 @@ impl Mlp {
         }
     }
 
-    /// `[B, T, D] -> [B, T, D]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let inner = self.c_fc.forward(x); // [B, T, F]
-        let inner = match self.activation {
-            Activation::GeluNew => kernels::gelu_new(inner),
-            Activation::Gelu => kernels::gelu_erf(inner),
-            Activation::Relu => burn::tensor::activation::relu(inner),
-            Activation::Silu => burn::tensor::activation::silu(inner),
-        };
-        self.c_proj.forward(inner)
+    /// Before the output projection. `[B, T, D] -> [B, T, F]`
+    fn inner(&self, x: Tensor<3>) -> Tensor<3> {
+        match self.activation {
+            Activation::GeluNew => self.c_fc.gelu(x),
+            Activation::Gelu => kernels::gelu_erf(self.c_fc.forward(x)),
+            Activation::Relu => burn::tensor::activation::relu(self.c_fc.forward(x)),
+            Activation::Silu => burn::tensor::activation::silu(self.c_fc.forward(x)),
+        }
     }
 }

@@ -76,4 +76,14 @@ impl Conv1d {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         kernels::linear(x, self.weight.val(), self.bias.val())
     }
+
+    /// The tanh-GELU of [`Self::forward`].
+    pub fn gelu(&self, x: Tensor<3>) -> Tensor<3> {
+        kernels::linear_gelu(x, self.weight.val(), self.bias.val())
+    }
+
+    /// The residual stream `[B, T, out]`, in f32, plus [`Self::forward`].
+    pub fn onto(&self, stream: Tensor<3>, x: Tensor<3>) -> Tensor<3> {
+        kernels::linear_onto(stream, x, self.weight.val(), self.bias.val())
+    }
 }

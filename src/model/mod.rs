@@ -22,7 +22,8 @@ pub use cache::{KvCache, LayerCache};
 pub use layers::{Conv1d, LayerNorm, Weight};
 
 use crate::checkpoint::Gpt2Config;
-use crate::device::Precision;
+use crate::device::{Precision, read_scalar};
+use crate::error::Result;
 use crate::kernels::{self, Piece};
 
 /// The language model.
@@ -84,12 +85,14 @@ impl Gpt2 {
     }
 
     /// Root mean square of the residual stream after every block. `[B, T] -> n_layer`
-    pub fn residual_rms(&self, ids: Tensor<2, Int>) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn residual_rms(&self, ids: Tensor<2, Int>) -> Result<Vec<f64>> {
         let mut x = self.embed(ids, 0); // [B, T, D]
         let mut after = |block: &Block| {
             x = block.forward(x.clone());
-            let mean_square: f32 = x.clone().mul(x.clone()).mean().into_scalar();
-            f64::from(mean_square).sqrt()
+            Ok(read_scalar(x.clone().mul(x.clone()).mean())?.sqrt())
         };
         self.h.iter().map(&mut after).collect()
     }

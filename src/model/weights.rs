@@ -9,6 +9,7 @@ use super::{Block, Gpt2, LayerNorm};
 use crate::checkpoint::safetensors::TensorOut;
 use crate::checkpoint::{Checkpoint, Dtype, Gpt2Config, HostTensor};
 use crate::checkpoint::{draw, layout};
+use crate::device::read;
 use crate::error::{Error, Result};
 
 /// Loads a checkpoint. Weights are widened to f32.
@@ -74,10 +75,13 @@ pub struct Named {
 }
 
 /// Every parameter of a model, in file order.
-pub fn read_all<M: Module>(module: &M) -> Vec<Named> {
+///
+/// # Errors
+/// The device failed.
+pub fn read_all<M: Module>(module: &M) -> Result<Vec<Named>> {
     let mut reader = Reader {
         path: Path::default(),
-        out: Vec::new(),
+        out: Ok(Vec::new()),
     };
     module.visit(&mut reader);
     reader.out
@@ -127,7 +131,7 @@ impl Path {
 
 struct Reader {
     path: Path,
-    out: Vec<Named>,
+    out: Result<Vec<Named>>,
 }
 
 impl ModuleVisitor for Reader {
@@ -140,22 +144,29 @@ impl ModuleVisitor for Reader {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.out.push(Named {
-            name: self.path.name(),
-            values: to_host(param.val()),
-        });
+        if let Ok(out) = &mut self.out {
+            match to_host(param.val()) {
+                Ok(values) => out.push(Named {
+                    name: self.path.name(),
+                    values,
+                }),
+                Err(error) => self.out = Err(error),
+            }
+        }
     }
 }
 
 /// Values of a tensor on the host.
-pub fn to_host<const D: usize>(tensor: Tensor<D>) -> HostTensor {
+///
+/// # Errors
+/// What made them failed on the device.
+pub fn to_host<const D: usize>(tensor: Tensor<D>) -> Result<HostTensor> {
     let shape: [usize; D] = tensor.dims();
-    let values = tensor
-        .into_data()
+    let values = read(tensor)?
         .convert::<f32>()
         .try_into_vec::<f32>()
         .expect("converted to f32");
-    HostTensor::new(&shape, values)
+    Ok(HostTensor::new(&shape, values))
 }
 
 /// A tensor from values on the host.

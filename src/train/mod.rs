@@ -190,7 +190,7 @@ pub fn train(
         }
         let mut wakeup = None;
         if !skipped {
-            (trainee, wakeup) = update(trainee, gradient, stage, config, lr);
+            (trainee, wakeup) = update(trainee, gradient, stage, config, lr)?;
         }
         trainee.step += 1;
         observer.after_step(
@@ -275,11 +275,13 @@ fn update(
     stage: &Stage,
     config: &TrainConfig,
     lr: f64,
-) -> (Trainee, Option<WakeUp>) {
-    let watched = stage.watches(trainee.step).then(|| {
-        let seen = WakeUp::before(&trainee.model, &gradient.grads, gradient.inputs.clone());
-        (seen, trainee.model.clone())
-    });
+) -> Result<(Trainee, Option<WakeUp>)> {
+    let watched = if stage.watches(trainee.step) {
+        let seen = WakeUp::before(&trainee.model, &gradient.grads, gradient.inputs.clone())?;
+        Some((seen, trainee.model.clone()))
+    } else {
+        None
+    };
     let scale = clip_scale(config.grad_clip, gradient.norm);
     let Trainee {
         model,
@@ -287,13 +289,16 @@ fn update(
         ..
     } = trainee;
     let model = optimizer.step(model, gradient.grads, lr, scale, &stage.lr_scale);
-    let wakeup = watched.map(|(seen, before)| seen.after(&before, &model));
+    let wakeup = match watched {
+        Some((seen, before)) => Some(seen.after(&before, &model)?),
+        None => None,
+    };
     let trainee = Trainee {
         model,
         optimizer,
         ..trainee
     };
-    (trainee, wakeup)
+    Ok((trainee, wakeup))
 }
 
 /// `torch.nn.utils.clip_grad_norm_`'s factor.

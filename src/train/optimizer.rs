@@ -203,25 +203,21 @@ impl Optimizer {
     }
 
     /// Moments by name, in name order, for saving.
-    pub fn saved(&self) -> Vec<(String, SavedMoments)> {
-        let mut all: Vec<_> = self
-            .state
-            .iter()
-            .map(|(name, moments)| {
-                let exp_avg = to_host(moments.exp_avg.clone());
-                let exp_avg_sq = to_host(moments.exp_avg_sq.clone());
-                (
-                    name.clone(),
-                    SavedMoments {
-                        exp_avg,
-                        exp_avg_sq,
-                        step: moments.step,
-                    },
-                )
-            })
-            .collect();
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn saved(&self) -> Result<Vec<(String, SavedMoments)>> {
+        let read = |(name, moments): (&String, &Moments)| {
+            let saved = SavedMoments {
+                exp_avg: to_host(moments.exp_avg.clone())?,
+                exp_avg_sq: to_host(moments.exp_avg_sq.clone())?,
+                step: moments.step,
+            };
+            Ok((name.clone(), saved))
+        };
+        let mut all = self.state.iter().map(read).collect::<Result<Vec<_>>>()?;
         all.sort_by(|a, b| a.0.cmp(&b.0));
-        all
+        Ok(all)
     }
 
     /// Puts saved moments back.
@@ -459,7 +455,7 @@ mod tests {
         let mut optimizer = optimizer();
         let blocks = [(0, true), (0, false), (1, true), (1, false)].map(|(s, k)| origin(s, k));
         optimizer.carry_over(policy, &blocks);
-        let saved = optimizer.saved().into_iter();
+        let saved = optimizer.saved().unwrap().into_iter();
         saved
             .map(|(name, moments)| (name, moments.exp_avg.as_slice()[0], moments.step))
             .collect()

@@ -52,8 +52,8 @@ pub fn save(
     mut state: TrainerState,
     extra: &[(&str, Vec<u8>)],
 ) -> Result<()> {
-    let named = weights::read_all(&trainee.model);
-    let moments = trainee.optimizer.saved();
+    let named = weights::read_all(&trainee.model)?;
+    let moments = trainee.optimizer.saved()?;
     // What made them so is the step just done, counted from 0.
     refuse_non_finite(&named, &moments, trainee.step.saturating_sub(1))?;
     let staged = StagedDir::new(destination, true)?;

@@ -11,6 +11,8 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::layout;
+use crate::device::read_scalar;
+use crate::error::Result;
 use crate::kernels;
 use crate::model::Gpt2;
 use crate::model::weights::Path;
@@ -30,27 +32,32 @@ pub struct WakeUp {
 
 impl WakeUp {
     /// What can be seen before the step: gradients, and the residual stream on `ids` `[B, T]`.
-    pub fn before(model: &Gpt2, grads: &GradientsParams, ids: Tensor<2, Int>) -> Self {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn before(model: &Gpt2, grads: &GradientsParams, ids: Tensor<2, Int>) -> Result<Self> {
         let values = values(model, Some(grads));
         let n_layer = model.h.len();
-        Self {
-            grad_norm: block_norms(&values, n_layer, |_| true),
-            inner_grad_norm: block_norms(&values, n_layer, is_inner),
+        Ok(Self {
+            grad_norm: block_norms(&values, n_layer, |_| true)?,
+            inner_grad_norm: block_norms(&values, n_layer, is_inner)?,
             update_norm: Vec::new(),
-            residual_rms: model.valid().residual_rms(ids),
-        }
+            residual_rms: model.valid().residual_rms(ids)?,
+        })
     }
 
     /// Adds what the step did, from the model before and after it.
-    #[must_use]
-    pub fn after(self, before: &Gpt2, after: &Gpt2) -> Self {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn after(self, before: &Gpt2, after: &Gpt2) -> Result<Self> {
         let (old, new) = (values(before, None), values(after, None));
         let change = |(new, old): (Named, Named)| (new.0, new.1 - old.1);
         let changes: Vec<Named> = new.into_iter().zip(old).map(change).collect();
-        Self {
-            update_norm: block_norms(&changes, after.h.len(), |_| true),
+        Ok(Self {
+            update_norm: block_norms(&changes, after.h.len(), |_| true)?,
             ..self
-        }
+        })
     }
 
     /// Blocks that a gradient should reach and does not, with what is wrong; `trains` says
@@ -85,18 +92,17 @@ fn is_inner(name: &str) -> bool {
 type Named = (String, Tensor<1>);
 
 /// Euclidean norm per block over the parameters whose name in the block `counts` accepts.
-fn block_norms(named: &[Named], n_layer: usize, counts: impl Fn(&str) -> bool) -> Vec<f64> {
+fn block_norms(named: &[Named], n_layer: usize, counts: impl Fn(&str) -> bool) -> Result<Vec<f64>> {
     let mut squares = vec![0.0; n_layer];
     for (name, values) in named {
         match layout::split_block_name(name) {
             Some((layer, rest)) if counts(rest) => {
-                let square: f32 = kernels::square_sum(values.clone()).into_scalar();
-                squares[layer] += f64::from(square);
+                squares[layer] += read_scalar(kernels::square_sum(values.clone()))?;
             }
             _ => {}
         }
     }
-    squares.into_iter().map(f64::sqrt).collect()
+    Ok(squares.into_iter().map(f64::sqrt).collect())
 }
 
 /// Every parameter of `model`, or the gradients there are, in file order.

@@ -1,4 +1,4 @@
-//! One value in, one value out.
+//! One value in, one value out, and what layers' biases are added along with.
 
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
@@ -17,14 +17,16 @@ fn gelu_tanh<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
     ((x + x * x * x * Vector::new(CUBIC)) * Vector::new(ROOT_2_OVER_PI)).tanh()
 }
 
+/// GELU of x + row, for every row of x.
 #[cube(launch)]
 fn gelu_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],
+    row: &[Vector<f32, N>],
     out: &mut [Vector<E, N>],
     #[define(E)] _elem: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
-        let x = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS]);
+        let x = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS]) + row[ABSOLUTE_POS % row.len()];
         let one = Vector::new(1.0f32);
         let y = x * Vector::new(0.5f32) * (one + gelu_tanh::<N>(x));
         out[ABSOLUTE_POS] = Vector::cast_from(y);
@@ -34,12 +36,13 @@ fn gelu_kernel<E: Float, N: Size>(
 #[cube(launch)]
 fn gelu_grad_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],
+    row: &[Vector<f32, N>],
     grad: &[Vector<E, N>],
     out: &mut [Vector<E, N>],
     #[define(E)] _elem: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
-        let x = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS]);
+        let x = Vector::<f32, N>::cast_from(x[ABSOLUTE_POS]) + row[ABSOLUTE_POS % row.len()];
         let grad = Vector::<f32, N>::cast_from(grad[ABSOLUTE_POS]);
         let (one, half) = (Vector::new(1.0f32), Vector::new(0.5f32));
         let t = gelu_tanh::<N>(x);
@@ -62,16 +65,18 @@ fn add_row_kernel<E: Float, N: Size>(
     }
 }
 
-/// x in f32 plus y in a type of its own.
+/// x in f32, plus y in a type of its own, plus row for every row.
 #[cube(launch)]
 fn residual_kernel<E: Float, N: Size>(
     x: &[Vector<f32, N>],
     y: &[Vector<E, N>],
+    row: &[Vector<f32, N>],
     out: &mut [Vector<f32, N>],
     #[define(E)] _elem: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
-        out[ABSOLUTE_POS] = x[ABSOLUTE_POS] + Vector::cast_from(y[ABSOLUTE_POS]);
+        let y = Vector::<f32, N>::cast_from(y[ABSOLUTE_POS]) + row[ABSOLUTE_POS % row.len()];
+        out[ABSOLUTE_POS] = x[ABSOLUTE_POS] + y;
     }
 }
 
@@ -87,25 +92,27 @@ fn scaled_kernel<E: Float, N: Size>(
     }
 }
 
-pub(super) fn gelu(x: CubeTensor) -> CubeTensor {
-    let x = contiguous(x);
+/// GELU of x `[.., D]` + row `[D]`.
+pub(super) fn gelu(x: CubeTensor, row: CubeTensor) -> CubeTensor {
+    let (x, row) = (contiguous(x), f32s(row));
     let out = empty(&x, x.meta.shape().clone(), x.dtype);
-    let n = vector(len(&x));
+    let n = vector(rows(&x)[1]);
     let (count, dim) = grid(&x.client, len(&x) / n);
     let (client, elem) = (x.client.clone(), elem(&x));
-    let (x, result) = (x.operand(), out.clone().operand());
-    gelu_kernel::launch(&client, count, dim, n, x, result, elem);
+    let [x, row, result] = [x, row, out.clone()].map(Operand::operand);
+    gelu_kernel::launch(&client, count, dim, n, x, row, result, elem);
     out
 }
 
-pub(super) fn gelu_grad(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
-    let [x, grad] = [x, grad].map(contiguous);
+/// Gradient of x, from that of [`gelu`].
+pub(super) fn gelu_grad(x: CubeTensor, row: CubeTensor, grad: CubeTensor) -> CubeTensor {
+    let ([x, grad], row) = ([x, grad].map(contiguous), f32s(row));
     let out = empty(&x, x.meta.shape().clone(), x.dtype);
-    let n = vector(len(&x));
+    let n = vector(rows(&x)[1]);
     let (count, dim) = grid(&x.client, len(&x) / n);
     let (client, elem) = (x.client.clone(), elem(&x));
-    let [x, grad, result] = [x, grad, out.clone()].map(Operand::operand);
-    gelu_grad_kernel::launch(&client, count, dim, n, x, grad, result, elem);
+    let [x, row, grad, result] = [x, row, grad, out.clone()].map(Operand::operand);
+    gelu_grad_kernel::launch(&client, count, dim, n, x, row, grad, result, elem);
     out
 }
 
@@ -120,14 +127,15 @@ pub(super) fn add_row(x: CubeTensor, row: CubeTensor) -> CubeTensor {
     x
 }
 
-pub(super) fn residual(x: CubeTensor, y: CubeTensor) -> CubeTensor {
-    let (x, y) = (f32s(x), contiguous(y));
+/// x `[.., D]` + y `[.., D]` + row `[D]`, in f32.
+pub(super) fn residual(x: CubeTensor, y: CubeTensor, row: CubeTensor) -> CubeTensor {
+    let ([x, row], y) = ([x, row].map(f32s), contiguous(y));
     let out = empty(&x, x.meta.shape().clone(), DType::F32);
-    let n = vector(len(&x));
+    let n = vector(rows(&x)[1]);
     let (count, dim) = grid(&x.client, len(&x) / n);
     let (client, elem) = (x.client.clone(), elem(&y));
-    let [x, y, result] = [x, y, out.clone()].map(Operand::operand);
-    residual_kernel::launch(&client, count, dim, n, x, y, result, elem);
+    let [x, y, row, result] = [x, y, row, out.clone()].map(Operand::operand);
+    residual_kernel::launch(&client, count, dim, n, x, y, row, result, elem);
     out
 }
 

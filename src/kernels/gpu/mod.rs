@@ -87,12 +87,16 @@ fn uploaded(like: &CubeTensor, values: &[u32]) -> CubeTensor {
     CubeTensor::new_contiguous(client, device, [values.len()].into(), handle, DType::U32)
 }
 
+/// x `[.., in]` · weight `[in, out]`, in the type of x.
+fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
+    let dtype = x.dtype;
+    let shape = with_last(&x, weight.shape()[1]);
+    reshaped(matmul(flat_rows(x), cast(weight, dtype), dtype), shape)
+}
+
 impl FusedOps for CubeBackend {
     fn fused_linear(x: CubeTensor, weight: CubeTensor, bias: CubeTensor) -> CubeTensor {
-        let dtype = x.dtype;
-        let shape = with_last(&x, weight.shape()[1]);
-        let product = matmul(flat_rows(x), cast(weight, dtype), dtype);
-        reshaped(elementwise::add_row(product, bias), shape)
+        elementwise::add_row(product(x, weight), bias)
     }
 
     fn fused_embed(wte: CubeTensor, wpe: CubeTensor, ids: CubeTensor, start: usize) -> CubeTensor {
@@ -104,8 +108,8 @@ impl FusedOps for CubeBackend {
         mixed
     }
 
-    fn fused_gelu(x: CubeTensor) -> CubeTensor {
-        elementwise::gelu(x)
+    fn fused_linear_gelu(x: CubeTensor, weight: CubeTensor, bias: CubeTensor) -> CubeTensor {
+        elementwise::gelu(product(x, weight), bias)
     }
 
     fn fused_layer_norm(
@@ -118,8 +122,13 @@ impl FusedOps for CubeBackend {
         norm::layer_norm(x, weight, bias, epsilon, dtype.into())
     }
 
-    fn fused_residual(x: CubeTensor, y: CubeTensor) -> CubeTensor {
-        elementwise::residual(x, y)
+    fn fused_linear_onto(
+        stream: CubeTensor,
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+    ) -> CubeTensor {
+        elementwise::residual(stream, product(x, weight), bias)
     }
 
     fn fused_linear_cross_entropy(
@@ -178,8 +187,14 @@ impl FusedGrads for CubeBackend {
         attention::backward(qkv, mixed, log_sums, grad, n_head)
     }
 
-    fn gelu_grad(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
-        elementwise::gelu_grad(x, grad)
+    fn linear_gelu(x: CubeTensor, weight: CubeTensor, bias: CubeTensor) -> [CubeTensor; 2] {
+        let inner = product(x, weight);
+        let out = elementwise::gelu(inner.clone(), bias);
+        [inner, out]
+    }
+
+    fn gelu_grad(inner: CubeTensor, bias: CubeTensor, grad: CubeTensor) -> CubeTensor {
+        elementwise::gelu_grad(inner, bias, grad)
     }
 
     fn layer_norm_grads(
