@@ -524,7 +524,9 @@ lr = 1e-3
         assert!(error.unwrap_err().to_string().contains("line 15"));
         let error = load_text(GOOD, &["train.lrr=3"]).unwrap_err();
         assert!(
-            error.to_string().contains("with --set: unknown field"),
+            error
+                .to_string()
+                .contains("with --set, at lrr = 3: unknown field"),
             "{error}"
         );
     }

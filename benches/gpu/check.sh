@@ -4,7 +4,7 @@
 # Through Vulkan, the GPU's kernels against the plain-tensor versions, values and gradients; a hundred
 # steps of training against PyTorch's, and two hundred against the CPU's; five hundred in the same
 # memory. On a GPU, or where there is none on Mesa's software driver (Debian: mesa-vulkan-drivers),
-# which takes about TIME minutes after the build.
+# which takes a quarter of an hour after the build.
 #
 # FEATURE is wgpu (WGSL, any driver) or vulkan (SPIR-V, 16 bits and matrix units where the driver
 # has them; of Mesa's software driver that takes version 26). DEVICE is wgpu unless given.
