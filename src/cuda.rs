@@ -39,21 +39,25 @@ pub struct Part {
 impl Part {
     /// The error of its absence.
     pub fn missing(&self) -> Error {
-        let looked: Vec<String> = self
-            .looked
-            .iter()
-            .map(|p| p.display().to_string())
-            .collect();
         Error::Device {
             message: format!(
                 "{}: {} was not found in {}",
                 self.what,
                 self.file,
-                looked.join(", ")
+                places(&self.looked)
             ),
             hint: Some(self.hint.to_owned()),
         }
     }
+}
+
+/// Paths as a sentence lists them.
+pub fn places(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(", ")
 }
 
 /// Looks for everything, in folders that `var` and the usual places name, below `root`.

@@ -152,12 +152,25 @@ fn keep_kernels() {
     CubeClRuntimeConfig::try_set(config);
 }
 
-/// Bytes that a GPU's allocator has reserved; none on the CPU, whose memory is the process's.
-pub fn memory_reserved(device: &Device) -> Option<u64> {
+/// A GPU's memory as its allocator has it, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocated {
+    /// What tensors take.
+    pub in_use: u64,
+    /// What was taken from the device, room for later tensors included.
+    pub reserved: u64,
+}
+
+/// What is allocated on a GPU; none on the CPU, whose memory is the process's.
+pub fn allocated(device: &Device) -> Option<Allocated> {
     if is_cpu(device) {
         return None;
     }
-    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
+    let usage = device.memory_pool_usage()?;
+    Some(Allocated {
+        in_use: usage.bytes_in_use,
+        reserved: usage.bytes_reserved,
+    })
 }
 
 /// Whether a GPU has so much memory left, which is asked by taking it for a moment.

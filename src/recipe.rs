@@ -287,17 +287,10 @@ impl Recipe {
     /// The keys whose values make another run of this recipe than of `other`, with both values:
     /// `train.tokens is 768, was 512`.
     pub fn changes_since(&self, other: &Self) -> Vec<String> {
-        let (mut new, mut old) = (BTreeMap::new(), BTreeMap::new());
-        leaves(&self.deciding(), String::new(), &mut new);
-        leaves(&other.deciding(), String::new(), &mut old);
-        let keys: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
-        let not_given = "not given".to_owned();
-        let change = |key: &String| {
-            let value = |of: &BTreeMap<_, _>| of.get(key).unwrap_or(&not_given).clone();
-            let (new, old) = (value(&new), value(&old));
-            (new != old).then(|| format!("{key} is {new}, was {old}"))
-        };
-        keys.into_iter().filter_map(change).collect()
+        let mut found = Vec::new();
+        let (new, old) = (self.deciding(), other.deciding());
+        changes("", Some(&new), Some(&old), &mut found);
+        found
     }
 
     /// What decides the result of a run.
@@ -352,22 +345,43 @@ pub fn another_recipe(folder: &Path, new: &Recipe, old: Option<&Recipe>) -> Erro
     Error::usage(message)
 }
 
-/// Values by dotted key, those that are not given left out; entries of lists are numbered from 1,
-/// as `--set` names them.
-fn leaves(value: &serde_json::Value, key: String, out: &mut BTreeMap<String, String>) {
+/// Adds what differs at `key` and below it. Tables of a list are numbered from 1, as `--set` names
+/// them.
+fn changes(
+    key: &str,
+    new: Option<&serde_json::Value>,
+    old: Option<&serde_json::Value>,
+    out: &mut Vec<String>,
+) {
     use serde_json::Value;
-    let below = |part: &str| match key.as_str() {
+    let [new, old] = [new, old].map(|value| value.filter(|value| !value.is_null()));
+    let below = |part: &str| match key {
         "" => part.to_owned(),
         key => format!("{key}.{part}"),
     };
-    match value {
-        Value::Null => {}
-        Value::Object(table) => table.iter().for_each(|(k, v)| leaves(v, below(k), out)),
-        Value::Array(tables) if tables.iter().any(Value::is_object) => {
-            let numbered = tables.iter().enumerate();
-            numbered.for_each(|(i, v)| leaves(v, below(&(i + 1).to_string()), out));
+    let has_tables = |list: &[Value]| list.iter().any(Value::is_object);
+    match (new, old) {
+        (Some(Value::Object(new)), Some(Value::Object(old))) => {
+            let keys: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+            for key in keys {
+                changes(&below(key), new.get(key), old.get(key), out);
+            }
         }
-        value => drop(out.insert(key, value.to_string())),
+        (Some(Value::Array(new)), Some(Value::Array(old)))
+            if has_tables(new) || has_tables(old) =>
+        {
+            for i in 0..new.len().max(old.len()) {
+                changes(&below(&(i + 1).to_string()), new.get(i), old.get(i), out);
+            }
+        }
+        (new, old) if new == old => {}
+        (new, old) => {
+            let [new, old] = [new, old].map(|value| match value {
+                Some(value) => value.to_string(),
+                None => "not given".into(),
+            });
+            out.push(format!("{key} is {new}, was {old}"));
+        }
     }
 }
 

@@ -426,7 +426,10 @@ fn recipes_that_cannot_be_meant_are_refused() {
         (
             "budget.flop=1",
             3,
-            &["with --set, at flop = 1: unknown field `flop`", "did you mean `flops`"],
+            &[
+                "with --set, at flop = 1: unknown field `flop`",
+                "did you mean `flops`",
+            ],
         ),
         (
             "budget.flops=1e6",

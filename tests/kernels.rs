@@ -175,7 +175,7 @@ fn frozen_inputs_change_no_other_gradient() {
     let device = Device::flex().autodiff();
     let _turn = seeded(&device, 9);
     let (n, d, f) = (37, 12, 20);
-    let values: Vec<Tensor<1>> = [n * d, d * f, f, d, f * d]
+    let values: Vec<Tensor<1>> = [n * d, d * f, f, d, f * d, f * f, f, f * f, f, n * f]
         .map(|n| random([n], &device).detach())
         .into();
     let targets: Tensor<1, Int> = Tensor::from_data(TensorData::new(vec![3_i64; n], [n]), &device);
@@ -194,6 +194,10 @@ fn frozen_inputs_change_no_other_gradient() {
             FloatDType::F32,
         );
         let x = kernels::linear(x, leaves[1].clone().reshape([d, f]), leaves[2].clone());
+        let square = |i: usize| leaves[i].clone().reshape([f, f]);
+        let x = kernels::linear_gelu(x, square(5), leaves[6].clone());
+        let stream = leaves[9].clone().reshape([1, n, f]);
+        let x = kernels::linear_onto(stream, x, square(7), leaves[8].clone());
         let head = leaves[4].clone().reshape([d, f]);
         let grads =
             kernels::linear_cross_entropy(x.reshape([n, f]), head, targets.clone()).backward();

@@ -2,8 +2,8 @@
 # benches/gpu/run.sh PYTHON [OUT]
 #
 # Everything that is to be seen on an NVIDIA GPU, in one go: parity, 500 steps of flat memory, speed
-# beside PyTorch in turns, HellaSwag beside PyTorch's completion loop, and recipes that run to their
-# end. PYTHON has torch. What comes out goes to OUT, benches/results/DATE-GPU unless given, with a
+# beside PyTorch in turns, HellaSwag beside PyTorch's completion loop, 200 steps of the quickstart and
+# 20 of the continue recipe. PYTHON has torch. What comes out goes to OUT, benches/results/DATE-GPU unless given, with a
 # summary in README.md there.
 #
 # Without cargo on the machine, BIN names a folder with what was built elsewhere:
@@ -81,13 +81,14 @@ done
 
 # Two hundred steps on the text that comes with the source.
 runs=$(mktemp -d)
+trap 'rm -rf "$runs"' EXIT
 quickstart() { "$program" train recipes/quickstart.toml --device "$1" --set "out='$runs/$2'" --set train.tokens=819_200; }
 part quickstart quickstart cuda quickstart
 part quickstart-again quickstart cuda again
 part quickstart-cpu quickstart cpu cpu
 
-# The continue recipe, twenty of its steps: from a gpt2 of random weights, since the hub may be out
-# of reach, on the same text.
+# The continue recipe, twenty of its steps, on the same text; from a gpt2 after one step from random
+# weights, since the hub may be out of reach.
 recipe() { # RECIPE OUT TOKENS MORE..
     "$program" train "recipes/$1.toml" --device cuda --set "out='$runs/$2'" --set "train.tokens=$3" \
         --set train.warmup_tokens=0 --set "data.train=['fixtures/prose/train.txt']" \

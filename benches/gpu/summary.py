@@ -85,7 +85,7 @@ def losses(folder, name):
 
 
 def runs(folder):
-    print("\n## Quickstart\n")
+    print("\n## Recipes\n")
     cuda, again, cpu = (losses(folder, name) for name in ("quickstart", "again", "cpu"))
     if cuda and cpu:
         apart = [abs(a - b) for a, b in zip(cuda, cpu)]
@@ -93,6 +93,8 @@ def runs(folder):
     if cuda and again:
         apart = max(abs(a - b) for a, b in zip(cuda, again))
         print(f"\nTwice on the GPU: losses at most {apart:.2e} apart")
+    if continued := losses(folder, "continue"):
+        print(f"\nThe continue recipe, {len(continued)} steps: loss {continued[0]:.4f} at first, {continued[-1]:.4f} at the end")
 
 
 def main():
@@ -104,6 +106,9 @@ def main():
         path = folder / f"{name}.out"
         lines = path.read_text().splitlines() if path.exists() else []
         print(*(f"{name}: {line}\n" for line in lines if line.startswith("test result")))
+    path = folder / "long.err"
+    lines = path.read_text().splitlines() if path.exists() else []
+    print(*(f"{line}\n" for line in lines if re.search(r" apart at most| bytes after ", line)))
     training(folder)
     scoring(folder)
     runs(folder)

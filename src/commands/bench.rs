@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use scale_ckpt::checkpoint::{Gpt2Config, layout};
-use scale_ckpt::device::{DeviceSpec, Precision, is_cpu, memory_reserved};
+use scale_ckpt::device::{Allocated, DeviceSpec, Precision, allocated, is_cpu};
 use scale_ckpt::error::{Error, did_you_mean};
 use scale_ckpt::eval::encode::{Request, Sequence};
 use scale_ckpt::eval::engine::Engine;
@@ -126,11 +126,11 @@ struct Training {
     flops_per_s: f64,
     mfu: Option<f64>,
     parts: Parts,
-    /// What the device's allocator holds after the steps that do not count, and after all: equal
+    /// What tensors take on the device after the steps that do not count, and after all: equal
     /// where nothing leaks. On a CPU the process's high-water mark.
     memory_after_warm_up_bytes: Option<u64>,
     memory_at_end_bytes: Option<u64>,
-    /// The most of it after any step.
+    /// The most that was taken from the device by the end of any step, room for more included.
     peak_memory_bytes: Option<u64>,
 }
 
@@ -222,14 +222,15 @@ impl TrainArgs {
             let steps = (0..count).map(|_| {
                 interrupt::check("stopped while timing")?;
                 let parts = bench.step(&none, clock);
-                peak.set(peak.get().max(memory(&device)));
+                peak.set(peak.get().max(memory(&device).map(|m| m.reserved)));
                 meter.advance(1);
                 parts
             });
             steps.collect()
         };
         let first = run(WARM_UP, Clock::Steps)?[0].total();
-        let memory_after_warm_up_bytes = memory(&device);
+        let in_use = || memory(&device).map(|memory| memory.in_use);
+        let memory_after_warm_up_bytes = in_use();
         let steps = run(self.steps, Clock::Steps)?;
         let parts = run(self.steps, Clock::Parts)?;
         drop(meter);
@@ -265,7 +266,7 @@ impl TrainArgs {
                 optimizer: median_of(|p| p.optimizer),
             },
             memory_after_warm_up_bytes,
-            memory_at_end_bytes: memory(&device),
+            memory_at_end_bytes: in_use(),
             peak_memory_bytes: peak.get(),
         };
         if self.common.json {
@@ -373,7 +374,7 @@ impl EvalArgs {
             seconds,
             items_per_s: self.items as f64 / seconds,
             tokens_per_s: (self.items * tokens) as f64 / seconds,
-            peak_memory_bytes: memory(&device),
+            peak_memory_bytes: memory(&device).map(|memory| memory.reserved),
         };
         if self.common.json {
             return print_json(&found);
@@ -423,16 +424,20 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// High-water mark of this process's memory, which on a CPU is all there is; on a GPU, what its
-/// allocator holds by now.
-fn memory(device: &Device) -> Option<u64> {
+/// High-water mark of this process's memory, which on a CPU is all there is; on a GPU, what is
+/// allocated there by now.
+fn memory(device: &Device) -> Option<Allocated> {
     if !is_cpu(device) {
-        return memory_reserved(device);
+        return allocated(device);
     }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let mark = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = mark.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    let mark = kib * 1024;
+    Some(Allocated {
+        in_use: mark,
+        reserved: mark,
+    })
 }

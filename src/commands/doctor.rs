@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::checkpoint::hub::{HubConfig, reach};
-use scale_ckpt::cuda::{driver_version, gpu_count, parts, toolkit_version};
+use scale_ckpt::cuda::{driver_version, gpu_count, parts, places, toolkit_version};
 use scale_ckpt::device::kernel_cache;
 use scale_ckpt::{Result, VERSION};
 use serde::Serialize;
@@ -143,13 +143,9 @@ impl Report {
             version(&self.cuda_version)
         ));
         for part in &self.cuda {
-            let list = |paths: &[PathBuf]| {
-                let paths = paths.iter().map(|path| path.display().to_string());
-                paths.collect::<Vec<_>>().join(", ")
-            };
             let found = match &part.found {
                 Some(path) => path.display().to_string(),
-                None => format!("{} not found in {}", part.file, list(&part.looked)),
+                None => format!("{} not found in {}", part.file, places(&part.looked)),
             };
             lines.push(format!("            {}: {found}", part.what));
         }

@@ -86,7 +86,7 @@ pub struct Args {
     /// cpu, cuda, wgpu, cuda:N or wgpu:N.
     #[arg(long)]
     device: Option<DeviceSpec>,
-    /// f32 or bf16: what products are computed in [default: f32].
+    /// f32 or bf16: what products are computed in [default: the recipe's, else f32].
     #[arg(long)]
     precision: Option<Precision>,
     /// Print JSON.

@@ -134,7 +134,7 @@ impl<B: FusedGrads> Backward<B, 3> for Linear {
         _checkpointer: &mut Checkpointer,
     ) {
         let grad = grads.consume::<B>(&ops.node);
-        let nodes = ops.parents.map(|node| Some(node?.id));
+        let nodes = ops.parents.map(|node| node.map(|node| node.id));
         ops.state.register(nodes, grad, grads);
     }
 }
@@ -153,7 +153,7 @@ impl<B: FusedGrads> Backward<B, 3> for LinearGelu {
         _checkpointer: &mut Checkpointer,
     ) {
         let grad = grads.consume::<B>(&ops.node);
-        let nodes = ops.parents.map(|node| Some(node?.id));
+        let nodes = ops.parents.map(|node| node.map(|node| node.id));
         let (factors, [inner, bias]) = ops.state;
         factors.register(nodes, B::gelu_grad(inner, bias, grad), grads);
     }
@@ -174,9 +174,11 @@ impl<B: FusedGrads> Backward<B, 4> for LinearOnto {
     ) {
         let grad = grads.consume::<B>(&ops.node);
         let (factors, dtype) = ops.state;
-        let [stream, x, weight, bias] = ops.parents.map(|node| Some(node?.id));
-        let of_layer = B::float_cast(grad.clone(), dtype);
-        factors.register([x, weight, bias], of_layer, grads);
+        let [stream, x, weight, bias] = ops.parents.map(|node| node.map(|node| node.id));
+        let nodes = [x, weight, bias];
+        if nodes.iter().any(Option::is_some) {
+            factors.register(nodes, B::float_cast(grad.clone(), dtype), grads);
+        }
         if let Some(node) = stream {
             grads.register::<B>(node, grad);
         }

@@ -203,16 +203,17 @@ impl FusedGrads for Flex {
 
     /// The product is kept with its bias, which costs nothing there.
     fn linear_gelu(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> [FlexTensor; 2] {
-        let inner = contiguous(Self::fused_linear(x, weight, bias));
+        let inner = Self::fused_linear(x, weight, bias);
         let out = like(&inner, math::map(values(&inner), math::gelu));
         [inner, out]
     }
 
     fn gelu_grad(inner: FlexTensor, _bias: FlexTensor, grad: FlexTensor) -> FlexTensor {
-        let [x, grad] = [inner, grad].map(contiguous);
+        let grad = contiguous(grad);
+        let slope_times = |x, g| math::gelu_slope(x) * g;
         like(
-            &x,
-            math::map2(values(&x), values(&grad), |x, g| math::gelu_slope(x) * g),
+            &inner,
+            math::map2(values(&inner), values(&grad), slope_times),
         )
     }
 

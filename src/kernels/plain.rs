@@ -18,7 +18,7 @@ pub fn in_f32<const D: usize>(x: Tensor<D>, f: impl Fn(Tensor<D>) -> Tensor<D>) 
 }
 
 /// ½x(1 + tanh(√(2/π)(x + 0.044715x³))), `NewGELUActivation` of `transformers`.
-pub fn gelu_new<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+fn gelu_new<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let cube = x.clone() * x.clone() * x.clone();
     let inner = (x.clone() + cube * 0.044_715) * ROOT_2_OVER_PI;
     x * (inner.tanh() + 1.0) * 0.5
@@ -42,7 +42,7 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     burn::tensor::module::linear(x, weight, Some(bias))
 }
 
-/// [`gelu_new`] of [`linear`].
+/// The tanh approximation of GELU of [`linear`].
 pub fn linear_gelu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     in_f32(linear(x, weight, bias), gelu_new)
 }

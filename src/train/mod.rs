@@ -190,7 +190,13 @@ pub fn train(
         }
         let mut wakeup = None;
         if !skipped {
-            (trainee, wakeup) = update(trainee, gradient, stage, config, lr)?;
+            let updated = update(trainee, gradient, stage, config, lr);
+            (trainee, wakeup) = updated.map_err(|error| match error {
+                Error::OutOfMemory { .. } => error.with_hint(
+                    "a smaller train.micro_batch needs less, and so does train.wakeup_steps = 0",
+                ),
+                error => error,
+            })?;
         }
         trainee.step += 1;
         observer.after_step(

@@ -52,7 +52,7 @@ pub fn loss_and_gradients(
         let y = block.forward(x.clone());
         let grads = (y * grad.autodiff()).sum().backward();
         grad = x.grad(&grads).expect("a leaf has a gradient");
-        total = accumulate(model, total, GradientsParams::from_grads(grads, model));
+        total = accumulate(block, total, GradientsParams::from_grads(grads, block));
     }
     if embeds {
         let y = model.embed(inputs, 0);
