@@ -66,7 +66,7 @@ impl DeviceSpec {
         }
         Err(Error::Device {
             message: format!("{self} does not compute in {precision}"),
-            hint: Some("take precision = \"f32\"".into()),
+            hint: Some("use --precision f32, or precision = \"f32\" in a recipe".into()),
         })
     }
 
@@ -297,10 +297,11 @@ fn open_wgpu(index: usize) -> Result<Device> {
     let found = Device::enumerate(burn::tensor::DeviceType::Wgpu);
     let count = found.len();
     found.into_iter().nth(index).ok_or_else(|| Error::Device {
-        message: format!("wgpu:{index}: {count} GPUs were found"),
+        message: format!("wgpu:{index}: there is no such GPU; found: {count}"),
         hint: Some(match count {
             0 => "install the GPU's Vulkan driver (for a software one: mesa-vulkan-drivers), or use --device cpu".into(),
-            _ => format!("write wgpu:0 to wgpu:{}, or use --device cpu", count - 1),
+            1 => "use --device wgpu:0".into(),
+            _ => format!("use wgpu:0 to wgpu:{}, or --device cpu", count - 1),
         }),
     })
 }
