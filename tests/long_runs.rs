@@ -108,8 +108,8 @@ fn two_hundred_steps_in_f32() {
     }
 }
 
-/// A megabyte and a half more is a tensor of 3 KB kept at every step: one row of activations
-/// would be found. What the allocator reserves differs by half of that from run to run.
+/// A kilobyte kept at every step would be found. What was let go is given back in lots: on Mesa's
+/// software driver 55 KB of it are left, after 82 steps as after 502.
 #[test]
 fn five_hundred_steps_in_the_same_memory() {
     let Some(device) = device() else { return };
@@ -123,5 +123,5 @@ fn five_hundred_steps_in_the_same_memory() {
         bytes("memory_at_end_bytes"),
     );
     eprintln!("{device}: {before} bytes after two steps, {after} after 502");
-    assert!(after < before + 1_500_000, "{before} bytes became {after}");
+    assert!(after < before + 500_000, "{before} bytes became {after}");
 }

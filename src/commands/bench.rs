@@ -127,7 +127,8 @@ struct Training {
     mfu: Option<f64>,
     parts: Parts,
     /// What tensors take on the device after the steps that do not count, and after all: equal
-    /// where nothing leaks. On a CPU the process's high-water mark.
+    /// where nothing leaks, but for what waits to be given back. On a CPU the process's high-water
+    /// mark.
     memory_after_warm_up_bytes: Option<u64>,
     memory_at_end_bytes: Option<u64>,
     /// The most that was taken from the device by the end of any step, room for more included.
