@@ -23,6 +23,8 @@ use serde::Serialize;
 use crate::durable;
 use crate::error::{Error, Result};
 
+/// What was run, as resolved; checkpoints hold it too.
+pub const RECIPE_FILE: &str = "recipe.toml";
 /// What was run, on what, and what it costs.
 pub const RUN_FILE: &str = "run.json";
 /// Scores before training, kept so that a resumed run does not repeat them.

@@ -10,11 +10,14 @@
 #![cfg(feature = "gpu")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/linear.rs"]
+mod linear_forms;
 mod support;
 
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use linear_forms::FORMS;
 use scale_ckpt::checkpoint::HostTensor;
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::kernels::{self, AdamWStep, Piece, Slot, plain};
@@ -187,42 +190,24 @@ fn layer_norm() {
 /// Alone, under a GELU, and onto the residual stream.
 #[test]
 fn linear() {
-    type Layer = fn(Tensor<3>, Tensor<2>, Tensor<1>) -> Tensor<3>;
-    type Onto = fn(Tensor<3>, Tensor<3>, Tensor<2>, Tensor<1>) -> Tensor<3>;
     // Rows of 240 and 132 values are no whole number of what CUDA aligns them to.
-    for (b, t, d, f) in [
-        (1, 1, 4, 4),
-        (2, 5, 7, 3),
-        (3, 70, 96, 132),
-        (1, 9, 240, 720),
+    for shape in [
+        [1, 1, 4, 4],
+        [2, 5, 7, 3],
+        [3, 70, 96, 132],
+        [1, 9, 240, 720],
     ] {
-        let mut inputs = vec![narrow(&[b * t * d], 1), wide(&[d * f], 2), wide(&[f], 3)];
-        let of = |x: &[Tensor<1>], layer: Layer| {
-            let input = x[0].clone().reshape([b, t, d]);
-            layer(input, x[1].clone().reshape([d, f]), x[2].clone())
-        };
-        let layers: [(&str, Layer, Layer); 2] = [
-            ("linear", kernels::linear, plain::linear),
-            ("linear_gelu", kernels::linear_gelu, plain::linear_gelu),
+        let [b, t, d, f] = shape;
+        let inputs = [
+            narrow(&[b * t * d], 1),
+            wide(&[d * f], 2),
+            wide(&[f], 3),
+            wide(&[b * t * f], 4),
         ];
-        for (what, fused, plain) in layers {
-            compare(what, &inputs, true, &|x, _| of(x, fused), &|x, _| {
-                of(x, plain)
-            });
+        for (what, takes, fused, plain) in FORMS {
+            let [fused, plain] = [fused, plain].map(|form| move |x: &[_], _| form(x, shape));
+            compare(what, &inputs[..takes], true, &fused, &plain);
         }
-        inputs.push(wide(&[b * t * f], 4));
-        let onto = |x: &[Tensor<1>], layer: Onto| {
-            let stream = x[3].clone().reshape([b, t, f]);
-            let input = x[0].clone().reshape([b, t, d]);
-            layer(stream, input, x[1].clone().reshape([d, f]), x[2].clone())
-        };
-        compare(
-            "linear_onto",
-            &inputs,
-            true,
-            &|x, _| onto(x, kernels::linear_onto),
-            &|x, _| onto(x, plain::linear_onto),
-        );
     }
 }
 

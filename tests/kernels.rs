@@ -4,11 +4,14 @@
 //! are relative to the largest value and allow about 30 units in the last place.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/linear.rs"]
+mod linear_forms;
 mod support;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
+use linear_forms::FORMS;
 use scale_ckpt::kernels::{self, plain};
 use scale_ckpt::model::weights::to_host;
 use support::assert_close;
@@ -71,44 +74,20 @@ fn compare<const D: usize>(
 /// Alone, under a GELU, and onto the residual stream.
 #[test]
 fn linear() {
-    type Layer = fn(Tensor<3>, Tensor<2>, Tensor<1>) -> Tensor<3>;
-    type Onto = fn(Tensor<3>, Tensor<3>, Tensor<2>, Tensor<1>) -> Tensor<3>;
     let device = Device::flex().autodiff();
     let _turn = seeded(&device, 6);
-    for (b, t, d, f) in [
-        (1, 1, 1, 1),
-        (2, 5, 7, 3),
-        (1, 200, 8, 200),
-        (3, 70, 96, 130),
+    for shape in [
+        [1, 1, 1, 1],
+        [2, 5, 7, 3],
+        [1, 200, 8, 200],
+        [3, 70, 96, 130],
     ] {
-        let mut inputs = vec![
-            random([b * t * d], &device),
-            random([d * f], &device),
-            random([f], &device),
-        ];
-        let of = |x: &[Tensor<1>], layer: Layer| {
-            let input = x[0].clone().reshape([b, t, d]);
-            layer(input, x[1].clone().reshape([d, f]), x[2].clone())
-        };
-        let layers: [(&str, Layer, Layer); 2] = [
-            ("linear", kernels::linear, plain::linear),
-            ("linear_gelu", kernels::linear_gelu, plain::linear_gelu),
-        ];
-        for (what, fused, plain) in layers {
-            compare(what, &inputs, |x| of(x, fused), |x| of(x, plain));
+        let [b, t, d, f] = shape;
+        let inputs = [b * t * d, d * f, f, b * t * f].map(|n| random([n], &device));
+        for (what, takes, fused, plain) in FORMS {
+            let [fused, plain] = [fused, plain].map(|form| move |x: &[_]| form(x, shape));
+            compare(what, &inputs[..takes], fused, plain);
         }
-        inputs.push(random([b * t * f], &device));
-        let onto = |x: &[Tensor<1>], layer: Onto| {
-            let stream = x[3].clone().reshape([b, t, f]);
-            let input = x[0].clone().reshape([b, t, d]);
-            layer(stream, input, x[1].clone().reshape([d, f]), x[2].clone())
-        };
-        compare(
-            "linear_onto",
-            &inputs,
-            |x| onto(x, kernels::linear_onto),
-            |x| onto(x, plain::linear_onto),
-        );
     }
 }
 

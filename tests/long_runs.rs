@@ -6,9 +6,8 @@
 mod sandbox;
 mod support;
 
-use sandbox::{Sandbox, TOKENIZER};
+use sandbox::Sandbox;
 use serde_json::Value;
-use support::fixture;
 
 /// 200 steps: 100 of a two-layer model, and 100 of it grown to four layers by copies, which
 /// have to find their way back from a higher loss.
@@ -37,18 +36,17 @@ fn device() -> Option<String> {
 
 /// Losses of every step.
 fn losses(device: &str, precision: &str) -> Vec<f64> {
-    let sandbox = Sandbox::with("gpt2-pico");
-    let tokens = std::fs::read(fixture("train-100/tokens.bin")).unwrap();
-    sandbox.write("tokens.bin", tokens);
-    sandbox.write("m/tokenizer.json", TOKENIZER);
+    let sandbox = Sandbox::with_tokens();
     sandbox.write("r.toml", RECIPE);
     let set = format!("train.precision='{precision}'");
     sandbox
         .run(&format!("train r.toml --device {device} --set {set}"))
         .expect(0, &[]);
-    let events = sandbox.events().into_iter();
-    let steps = events.filter(|event| event["grad_norm"].is_f64());
-    let losses: Vec<f64> = steps.map(|event| event["loss"].as_f64().unwrap()).collect();
+    let steps = sandbox.steps();
+    let losses: Vec<f64> = steps
+        .iter()
+        .map(|step| step["loss"].as_f64().unwrap())
+        .collect();
     assert_eq!(losses.len(), STEPS);
     losses
 }

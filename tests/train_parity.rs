@@ -9,7 +9,7 @@
 mod sandbox;
 mod support;
 
-use sandbox::{Sandbox, TOKENIZER};
+use sandbox::Sandbox;
 use serde_json::Value;
 use support::{Expected, assert_close, fixture};
 
@@ -106,10 +106,7 @@ fn check(name: &str, recipe: &str) {
 }
 
 fn check_within(name: &str, recipe: &str, tolerances: &Tolerances) {
-    let sandbox = Sandbox::with("gpt2-pico");
-    let tokens = std::fs::read(fixture("train-100/tokens.bin")).unwrap();
-    sandbox.write("tokens.bin", tokens);
-    sandbox.write("m/tokenizer.json", TOKENIZER);
+    let sandbox = Sandbox::with_tokens();
     sandbox.write("r.toml", format!("{SOURCES}{recipe}"));
     let device = device();
     sandbox
@@ -117,8 +114,7 @@ fn check_within(name: &str, recipe: &str, tolerances: &Tolerances) {
         .expect(0, &[]);
 
     let expected = Expected::load(&fixture("train-100/expected.safetensors"));
-    let events = sandbox.events().into_iter();
-    let steps: Vec<Value> = events.filter(|event| event["grad_norm"].is_f64()).collect();
+    let steps = sandbox.steps();
     for (of, key, tolerance) in [
         ("losses", "loss", tolerances.losses),
         ("norms", "grad_norm", tolerances.norms),

@@ -3,8 +3,8 @@
 #
 # Everything that is to be seen on an NVIDIA GPU, in one go: parity, 500 steps of flat memory, speed
 # beside PyTorch in turns, HellaSwag beside PyTorch's completion loop, 200 steps of the quickstart and
-# 20 of the continue recipe. PYTHON has torch. What comes out goes to OUT, benches/results/DATE-GPU unless given, with a
-# summary in README.md there.
+# 20 of the continue recipe. PYTHON has torch. What comes out goes to OUT, benches/results/DATE-GPU
+# unless given, with a summary in README.md there.
 #
 # Without cargo on the machine, BIN names a folder with what was built elsewhere:
 #   cargo build --release --features cuda --bins --tests

@@ -16,7 +16,7 @@ use scale_ckpt::generate::{Sampling, generate};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{self, LoadedRecipe, Recipe, another_recipe};
-use scale_ckpt::run::{BEFORE_FILE, ITEMS_FILE, REPORT_FILE, RUN_FILE, RunDir};
+use scale_ckpt::run::{BEFORE_FILE, ITEMS_FILE, RECIPE_FILE, REPORT_FILE, RUN_FILE, RunDir};
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -32,8 +32,6 @@ use super::tasks::TaskChoice;
 const SAMPLE_TOKENS: usize = 120;
 /// Hashes of what the run was started with.
 const INPUTS_FILE: &str = "inputs.json";
-/// Its recipe.
-const RECIPE_FILE: &str = "recipe.toml";
 
 /// Train as a recipe says: from a checkpoint, grown or not, or from scratch.
 ///

@@ -10,7 +10,7 @@ use scale_ckpt::grower::GROWTH_FILE;
 use scale_ckpt::ledger;
 use scale_ckpt::progress::Meter;
 use scale_ckpt::recipe::LoadedRecipe;
-use scale_ckpt::run::RunDir;
+use scale_ckpt::run::{RECIPE_FILE, RunDir};
 use scale_ckpt::stages::PlannedStage;
 use scale_ckpt::train::state::{self, TrainerState};
 use scale_ckpt::train::wakeup::WakeUp;
@@ -109,7 +109,7 @@ impl Watcher<'_> {
             optimizer_steps: Default::default(),
             left_out: trainee.left_out.clone(),
         };
-        let mut extra = vec![("recipe.toml", self.loaded.text.clone().into_bytes())];
+        let mut extra = vec![(RECIPE_FILE, self.loaded.text.clone().into_bytes())];
         extra.extend(self.start.tokenizer.embedded_files());
         if let Some(growth) = self.growth_record() {
             extra.push((GROWTH_FILE, growth));

@@ -125,7 +125,8 @@ impl<B: FusedGrads> Factors<B> {
 struct Linear;
 
 impl<B: FusedGrads> Backward<B, 3> for Linear {
-    type State = Factors<B>;
+    /// Factors; under a GELU, what its gradient asks for, and the bias.
+    type State = (Factors<B>, Option<[FloatTensor<B>; 2]>);
 
     fn backward(
         self,
@@ -135,27 +136,33 @@ impl<B: FusedGrads> Backward<B, 3> for Linear {
     ) {
         let grad = grads.consume::<B>(&ops.node);
         let nodes = ops.parents.map(|node| node.map(|node| node.id));
-        ops.state.register(nodes, grad, grads);
+        let (factors, gelu) = ops.state;
+        let grad = match gelu {
+            Some([inner, bias]) => B::gelu_grad(inner, bias, grad),
+            None => grad,
+        };
+        factors.register(nodes, grad, grads);
     }
 }
 
-#[derive(Debug)]
-struct LinearGelu;
-
-impl<B: FusedGrads> Backward<B, 3> for LinearGelu {
-    /// Factors, what GELU's gradient asks for, bias.
-    type State = (Factors<B>, [FloatTensor<B>; 2]);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let nodes = ops.parents.map(|node| node.map(|node| node.id));
-        let (factors, [inner, bias]) = ops.state;
-        factors.register(nodes, B::gelu_grad(inner, bias, grad), grads);
+/// A linear layer of input, weight and bias; `forward` gives its output and, under a GELU, what the
+/// gradient of that asks for.
+fn linear<B: FusedGrads, C: CheckpointStrategy>(
+    inputs: [FloatTensor<Autodiff<B, C>>; 3],
+    forward: impl FnOnce([FloatTensor<B>; 3]) -> (FloatTensor<B>, Option<[FloatTensor<B>; 2]>),
+) -> FloatTensor<Autodiff<B, C>> {
+    let [x, weight, bias] = &inputs;
+    let tracked = [x, weight].map(is_tracked::<B, C>);
+    let ops = Linear
+        .prepare::<C>([x.node(), weight.node(), bias.node()])
+        .compute_bound()
+        .stateful();
+    let inputs = inputs.map(|x| x.into_primitive());
+    let factors = Factors::keep(tracked, &inputs[0], &inputs[1]);
+    let (out, gelu) = forward(inputs);
+    match ops {
+        OpsKind::Tracked(prep) => prep.finish((factors, gelu), out),
+        OpsKind::UnTracked(prep) => prep.finish(out),
     }
 }
 
@@ -311,19 +318,9 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let tracked = [&x, &weight].map(is_tracked::<B, C>);
-        let ops = Linear
-            .prepare::<C>([x.node(), weight.node(), bias.node()])
-            .compute_bound()
-            .stateful();
-        let [x, weight, bias] = [x, weight, bias].map(|x| x.into_primitive());
-        match ops {
-            OpsKind::Tracked(prep) => {
-                let state = Factors::keep(tracked, &x, &weight);
-                prep.finish(state, B::fused_linear(x, weight, bias))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear(x, weight, bias)),
-        }
+        linear::<B, C>([x, weight, bias], |[x, weight, bias]| {
+            (B::fused_linear(x, weight, bias), None)
+        })
     }
 
     fn fused_embed(
@@ -368,20 +365,10 @@ impl<B: FusedOps + FusedGrads, C: CheckpointStrategy> FusedOps for Autodiff<B, C
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let tracked = [&x, &weight].map(is_tracked::<B, C>);
-        let ops = LinearGelu
-            .prepare::<C>([x.node(), weight.node(), bias.node()])
-            .compute_bound()
-            .stateful();
-        let [x, weight, bias] = [x, weight, bias].map(|x| x.into_primitive());
-        match ops {
-            OpsKind::Tracked(prep) => {
-                let factors = Factors::keep(tracked, &x, &weight);
-                let [inner, out] = B::linear_gelu(x, weight, bias.clone());
-                prep.finish((factors, [inner, bias]), out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear_gelu(x, weight, bias)),
-        }
+        linear::<B, C>([x, weight, bias], |[x, weight, bias]| {
+            let [inner, out] = B::linear_gelu(x, weight, bias.clone());
+            (out, Some([inner, bias]))
+        })
     }
 
     fn fused_layer_norm(

@@ -282,12 +282,11 @@ fn update(
     config: &TrainConfig,
     lr: f64,
 ) -> Result<(Trainee, Option<WakeUp>)> {
-    let watched = if stage.watches(trainee.step) {
+    let before = || -> Result<_> {
         let seen = WakeUp::before(&trainee.model, &gradient.grads, gradient.inputs.clone())?;
-        Some((seen, trainee.model.clone()))
-    } else {
-        None
+        Ok((seen, trainee.model.clone()))
     };
+    let watched = stage.watches(trainee.step).then(before).transpose()?;
     let scale = clip_scale(config.grad_clip, gradient.norm);
     let Trainee {
         model,
@@ -295,10 +294,8 @@ fn update(
         ..
     } = trainee;
     let model = optimizer.step(model, gradient.grads, lr, scale, &stage.lr_scale);
-    let wakeup = match watched {
-        Some((seen, before)) => Some(seen.after(&before, &model)?),
-        None => None,
-    };
+    let wakeup = watched.map(|(seen, before)| seen.after(&before, &model));
+    let wakeup = wakeup.transpose()?;
     let trainee = Trainee {
         model,
         optimizer,

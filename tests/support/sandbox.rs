@@ -65,6 +65,15 @@ impl Sandbox {
         sandbox
     }
 
+    /// With a tiny GPT-2 as `./m`, and the tokens of `fixtures/train-100` as `tokens.bin`.
+    pub fn with_tokens() -> Self {
+        let sandbox = Self::with("gpt2-pico");
+        sandbox.write("m/tokenizer.json", TOKENIZER);
+        let tokens = fs::read(fixture("train-100/tokens.bin")).unwrap();
+        sandbox.write("tokens.bin", tokens);
+        sandbox
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -78,6 +87,13 @@ impl Sandbox {
         let text = String::from_utf8(self.read("run/metrics.jsonl")).unwrap();
         let parse = |line: &str| serde_json::from_str(line).unwrap();
         text.lines().map(parse).collect()
+    }
+
+    /// Those of its training steps.
+    pub fn steps(&self) -> Vec<Value> {
+        let mut events = self.events();
+        events.retain(|event| event["grad_norm"].is_f64());
+        events
     }
 
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {

@@ -133,9 +133,9 @@ fn matrix_edge(client: &Client, dtype: DType) -> usize {
             .cmma
             .iter()
             .any(|config| {
-                config.a_type == element.into()
-                    && config.b_type == element.into()
-                    && config.cd_type == ElemType::Float(FloatKind::F32).into()
+                config.a_type == element
+                    && config.b_type == element
+                    && config.cd_type == ElemType::Float(FloatKind::F32)
                     && [config.m, config.n, config.k] == [edge; 3]
             })
     };

@@ -195,8 +195,8 @@ pub(super) fn linear_cross_entropy(
     let d_hidden = wanted[0].then(|| CubeBackend::float_cat(d_hidden, 0));
     let d_head = d_head.map(|grad| slice(&grad, 0..classes));
     (
-        reshaped(loss, &[1]),
-        [d_hidden.map(|grad| reshaped(grad, &[n, d])), d_head],
+        reshaped(loss, [1]),
+        [d_hidden.map(|grad| reshaped(grad, [n, d])), d_head],
     )
 }
 
