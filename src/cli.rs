@@ -1,7 +1,11 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+use clap::builder::{PathBufValueParser, TypedValueParser, ValueParser};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use scale_ckpt::Result;
+use scale_ckpt::home::Paths;
 
 use crate::commands::{
     analyze, bench, compare, completions, data, diff, doctor, eval, generate, grow, inspect,
@@ -46,6 +50,12 @@ enum Command {
 }
 
 impl Cli {
+    /// Reads the command line; exits where it cannot be read.
+    pub fn read() -> Self {
+        let matches = expanding(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self.command {
@@ -69,4 +79,26 @@ impl Cli {
             Command::Man(args) => args.execute(),
         }
     }
+}
+
+/// The command with `~` expanded in every argument that is a path: the shell does it only where
+/// `~` begins a word, which in `--out=~/x` it does not.
+fn expanding(command: clap::Command) -> clap::Command {
+    let at_home = |arg: Arg| {
+        let is_path = arg.get_value_parser().type_id() == ValueParser::path_buf().type_id();
+        if is_path {
+            arg.value_parser(PathBufValueParser::new().try_map(told))
+        } else {
+            arg
+        }
+    };
+    command.mut_args(at_home).mut_subcommands(expanding)
+}
+
+/// The path with `~` expanded, or why it cannot be, in one text.
+fn told(path: PathBuf) -> Result<PathBuf, String> {
+    path.at_home().map_err(|error| match error.hint() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    })
 }

@@ -123,6 +123,16 @@ impl Error {
         }
     }
 
+    /// What this error says as an [`Error::Invalid`] of `at`, with its hint.
+    #[must_use]
+    pub fn within(&self, at: impl std::fmt::Display) -> Self {
+        Self::Invalid {
+            at: at.to_string(),
+            message: self.to_string(),
+            hint: self.hint().map(str::to_owned),
+        }
+    }
+
     /// A closure for `map_err` that makes an [`Error::Io`].
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();

@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, Origin, save};
 use crate::data::Tokenizer;
 use crate::durable::StagedDir;
 use crate::error::{Error, Result};
-use crate::growth::{Claim, Growth, GrowthPlan, Slot};
+use crate::growth::{Claim, Growth, GrowthPlan, Provenance};
 use crate::progress::{Meter, Unit};
 
 /// The record of a growth beside the model that came of it.
@@ -21,7 +21,8 @@ pub const GROWTH_FILE: &str = "growth.json";
 /// What [`GROWTH_FILE`] holds.
 #[derive(Clone, Debug, Serialize)]
 pub struct GrowthRecord {
-    /// Version of this format.
+    /// Version of this format. In the first, `layers` had no `sources`, and its `source` was the
+    /// block of the layer map.
     pub schema: u32,
     /// Always `scale-ckpt`.
     pub tool: &'static str,
@@ -33,8 +34,8 @@ pub struct GrowthRecord {
     pub n_layer: usize,
     /// Seed of random values.
     pub seed: u64,
-    /// Source and initializer of every block.
-    pub layers: Vec<Slot>,
+    /// What every block is made of, and how.
+    pub layers: Vec<Provenance>,
     /// What the plan claims.
     pub claim: Claim,
     /// What was measured, if it was.
@@ -90,7 +91,7 @@ impl Grower<'_> {
             .map(|probe| self.certify(staged.path(), probe))
             .transpose()?;
         let record = GrowthRecord {
-            schema: 1,
+            schema: 2,
             tool: "scale-ckpt",
             tool_version: VERSION,
             source: SourceRecord {
@@ -100,7 +101,7 @@ impl Grower<'_> {
             },
             n_layer: self.plan.n_layer(),
             seed: self.seed,
-            layers: self.plan.slots.clone(),
+            layers: self.plan.provenance(),
             claim: self.plan.claim(),
             certificate,
             non_finite,
@@ -170,6 +171,11 @@ impl Grower<'_> {
             .as_ref()
             .map(|repo| format!("base_model: {repo}\n"))
             .unwrap_or_default();
+        let changed = if self.plan.n_layer() < self.source.config.n_layer {
+            "cut"
+        } else {
+            "grown"
+        };
         let (before, after, seed, plan) = (
             self.source.config.n_layer,
             self.plan.n_layer(),
@@ -178,8 +184,9 @@ impl Grower<'_> {
         );
         format!(
             "---\nlibrary_name: transformers\npipeline_tag: text-generation\n{base}tags:\n- gpt2\n- scale-ckpt\n---\n\n\
-             # {source}, grown from {before} to {after} layers\n\n\
-             Made from `{source}`{at} by scale-ckpt {VERSION}. Blocks of the source behind each block, new ones starred:\n\n\
+             # {source}, {changed} from {before} to {after} layers\n\n\
+             Made from `{source}`{at} by scale-ckpt {VERSION}. The blocks of the source that each block is made of, new ones\n\
+             starred (`0+1*` of 0 and 1, a star alone of none):\n\n\
              ```text\n{plan}\n```\n\n\
              New blocks: {inits}. Seed {seed}. The other blocks, the embeddings and the final LayerNorm are those of the\n\
              source, bit for bit. The full plan and certificate are in `growth.json`.\n\n\

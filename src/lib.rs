@@ -16,6 +16,7 @@ pub mod events;
 pub mod generate;
 pub mod grower;
 pub mod growth;
+pub mod home;
 pub mod inspect;
 pub mod interrupt;
 pub mod kernels;
@@ -27,6 +28,7 @@ pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod settings;
 pub mod stages;
 pub mod train;
 

@@ -1,7 +1,7 @@
 //! Recipes: a run in TOML.
 //!
-//! Each component owns its table; a recipe composes them. Unknown keys are errors that point
-//! at the line and suggest the nearest known key.
+//! Each component owns its table; a recipe composes them. Mistakes are told as
+//! [`settings`] tells them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -14,8 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::{Gpt2Config, hex};
 use crate::data::Order;
 use crate::device::{DeviceSpec, Precision};
-use crate::error::{Error, Result, did_you_mean, printable, read_text};
+use crate::error::{Error, Result, printable, read_text};
 use crate::growth::GrowConfig;
+use crate::home;
+use crate::settings::{self, Kind, Mistake, Overrides};
 use crate::stages::StageConfig;
 use crate::train::TrainConfig;
 
@@ -24,6 +26,7 @@ use crate::train::TrainConfig;
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// The run's folder.
+    #[serde(deserialize_with = "home::deserialize")]
     pub out: PathBuf,
     /// Seed of growth, initialization and data order.
     #[serde(default = "default_seed")]
@@ -57,12 +60,35 @@ fn default_seed() -> u64 {
 
 /// `[model] from = "gpt2"`, or `[model.scratch]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", try_from = "ModelTable")]
 pub enum ModelSource {
     /// A checkpoint: hub id, folder or file.
     From(String),
     /// A fresh model.
     Scratch(ScratchConfig),
+}
+
+/// The `[model]` table as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelTable {
+    from: Option<String>,
+    scratch: Option<ScratchConfig>,
+}
+
+impl TryFrom<ModelTable> for ModelSource {
+    type Error = &'static str;
+
+    fn try_from(table: ModelTable) -> Result<Self, Self::Error> {
+        match (table.from, table.scratch) {
+            (Some(from), None) => Ok(Self::From(from)),
+            (None, Some(scratch)) => Ok(Self::Scratch(scratch)),
+            (None, None) => {
+                Err("expected from = \"gpt2\" or another checkpoint, or [model.scratch]")
+            }
+            (Some(_), Some(_)) => Err("[model] has either `from` or [model.scratch]"),
+        }
+    }
 }
 
 /// Shape of a fresh model.
@@ -78,6 +104,7 @@ pub struct ScratchConfig {
     /// Longest context.
     pub n_positions: usize,
     /// A folder with a tokenizer; GPT-2's own unless given.
+    #[serde(default, deserialize_with = "home::deserialize")]
     pub tokenizer: Option<PathBuf>,
     /// Rows of the embedding; 50257 unless given.
     pub vocab_size: Option<usize>,
@@ -104,8 +131,10 @@ impl ScratchConfig {
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// Text or shards to train on; of a folder of shards, those with `train` in their names.
+    #[serde(deserialize_with = "home::deserialize")]
     pub train: Vec<PathBuf>,
     /// Text or shards to validate on; of a folder of shards, those with `val` in their names.
+    #[serde(deserialize_with = "home::deserialize")]
     pub val: Vec<PathBuf>,
     /// In which order an epoch visits the windows.
     #[serde(default)]
@@ -122,7 +151,7 @@ pub struct EvalConfig {
     #[serde(default)]
     pub tasks: Vec<String>,
     /// Files of their data by name of the dataset; from the hub unless given.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "home::deserialize")]
     pub data: BTreeMap<String, PathBuf>,
     /// Items of each task, the first ones; all unless given.
     pub limit: Option<NonZeroUsize>,
@@ -150,7 +179,7 @@ pub struct FamilyRecipe {
     #[serde(default)]
     pub tasks: Vec<String>,
     /// Files of their data by name of the dataset; from the hub unless given.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "home::deserialize")]
     pub data: BTreeMap<String, PathBuf>,
     /// Few-shot examples before every question.
     #[serde(default)]
@@ -158,7 +187,7 @@ pub struct FamilyRecipe {
     /// Seed of their choice; that of lm-evaluation-harness unless given.
     pub fewshot_seed: Option<u64>,
     /// Files that examples come from, by name of the dataset.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "home::deserialize")]
     pub fewshot_data: BTreeMap<String, PathBuf>,
     /// Items of each task; all unless given.
     pub limit: Option<NonZeroUsize>,
@@ -168,9 +197,10 @@ pub struct FamilyRecipe {
     #[serde(default)]
     pub skip_bad: bool,
     /// The folder of the results.
+    #[serde(default, deserialize_with = "home::deserialize")]
     pub out: Option<PathBuf>,
     /// Text, shards, folders or globs for loss and perplexity.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "home::deserialize")]
     pub val: Vec<PathBuf>,
     /// Tokens of it at most.
     pub val_tokens: Option<NonZeroU64>,
@@ -183,70 +213,67 @@ pub struct FamilyRecipe {
 /// Reads the recipe of an evaluation.
 ///
 /// # Errors
-/// Names the line, and suggests the nearest key for an unknown one.
+/// As [`load_any`].
 pub fn load_family(path: &Path) -> Result<FamilyRecipe> {
-    Ok(load_any(path, &[])?.0)
+    Ok(load_any(Kind::Evaluation, path, &[])?.0)
 }
 
-/// Reads any kind of recipe, with its text; `overrides` are applied to both.
+/// Reads settings of a kind, with their text; `overrides` are applied to both.
 ///
 /// # Errors
-/// Names the line, and suggests the nearest key for an unknown one.
-pub fn load_any<T: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<(T, String)> {
+/// The file is of another kind, or what it says is not sound: the error has the full key, the
+/// line or the `--set`, and the nearest key for an unknown one.
+pub fn load_any<T: DeserializeOwned>(
+    kind: Kind,
+    path: &Path,
+    overrides: &[String],
+) -> Result<(T, String)> {
     let original = read_text(path)?;
-    let text = with_overrides(&original, overrides, path)?;
-    let value = toml::from_str(&text).map_err(|e| {
+    kind.expect(&original, path)?;
+    if overrides.is_empty() {
+        let value = settings::read(&original).map_err(|m| m.into_error(path.display()))?;
+        return Ok((value, original));
+    }
+    let overrides = Overrides(overrides);
+    let mut tables = settings::tables(&original).map_err(|m| m.into_error(path.display()))?;
+    overrides.apply(&mut tables)?;
+    let value = settings::of_tables(&tables).map_err(|mistake| {
         // Lines are those of the file; what --set brought has none.
-        let of_file = toml::from_str::<T>(&original).err();
-        let message = match of_file.filter(|of_file| of_file.message() == e.message()) {
-            Some(of_file) => of_file.to_string(),
-            None => format!("with --set{}: {}", line_of(&text, &e), e.message()),
-        };
-        unreadable(&e, path.display(), message)
+        let of_file = settings::read::<T>(&original).err();
+        match of_file.filter(|of_file| of_file.key == mistake.key) {
+            Some(of_file) if overrides.behind(&mistake).is_none() => {
+                of_file.into_error(path.display())
+            }
+            _ => of_override(mistake, path, &overrides),
+        }
     })?;
-    Ok((value, text))
+    Ok((value, tables.to_string()))
 }
 
-/// The line that an error is about, as in `, at lr = "x"`.
-fn line_of(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start));
-    let Some(before) = before else {
-        return String::new();
-    };
-    let number = before.matches('\n').count();
-    let line = text.lines().nth(number).unwrap_or_default();
-    format!(", at {}", printable(line.trim()))
-}
-
-/// The error of a recipe that does not say what it should, with the nearest known key.
-fn unreadable(e: &toml::de::Error, at: impl std::fmt::Display, message: String) -> Error {
-    let both = "wanted exactly 1 element, more than 1 element";
-    let message = message.replace(both, "[model] has either `from` or [model.scratch]");
-    let error = Error::invalid(at, message.trim_end());
-    match suggestion(e.message()) {
-        Some(key) => error.with_hint(format!("did you mean `{key}`?")),
-        None => error,
+/// The error of what `--set` made of a file.
+fn of_override(mistake: Mistake, path: &Path, overrides: &Overrides<'_>) -> Error {
+    match overrides.behind(&mistake) {
+        Some(set) => mistake.into_error(format!("{}, --set {}", path.display(), printable(set))),
+        None => mistake.into_error(format!("{}, with --set", path.display())),
     }
 }
 
 /// The tables of a recipe's file.
 ///
 /// # Errors
-/// It cannot be read, or is not TOML.
+/// It cannot be read, is not TOML, or no recipe of a run.
 pub fn read_table(path: &Path) -> Result<toml::Table> {
     let text = read_text(path)?;
-    text.parse()
-        .map_err(|e: toml::de::Error| Error::invalid(path.display(), e.to_string().trim_end()))
+    Kind::Run.expect(&text, path)?;
+    settings::tables(&text).map_err(|mistake| mistake.into_error(path.display()))
 }
 
 /// The recipe that tables say; `at` names them in errors.
 ///
 /// # Errors
 /// Says which key is wrong, and suggests the nearest known one.
-pub fn of_table(table: toml::Table, at: &str) -> Result<Recipe> {
-    let recipe: Recipe = table
-        .try_into()
-        .map_err(|e: toml::de::Error| unreadable(&e, at, e.to_string()))?;
+pub fn of_table(table: &toml::Table, at: &str) -> Result<Recipe> {
+    let recipe: Recipe = settings::of_tables(table).map_err(|mistake| mistake.into_error(at))?;
     check_values(&recipe).map_err(|message| Error::invalid(at, message))?;
     Ok(recipe)
 }
@@ -256,7 +283,7 @@ pub fn of_table(table: toml::Table, at: &str) -> Result<Recipe> {
 /// # Errors
 /// Says which key is wrong, and suggests the nearest known one.
 pub fn of_text(text: &str, at: &str) -> Result<LoadedRecipe> {
-    let recipe: Recipe = toml::from_str(text).map_err(|e| unreadable(&e, at, e.to_string()))?;
+    let recipe: Recipe = settings::read(text).map_err(|mistake| mistake.into_error(at))?;
     check_values(&recipe).map_err(|message| Error::invalid(at, message))?;
     Ok(LoadedRecipe {
         recipe,
@@ -389,9 +416,9 @@ fn changes(
 /// `stage.1.key=value` for the first `[[stage]]`.
 ///
 /// # Errors
-/// Names the line, and suggests the nearest key for an unknown one.
+/// As [`load_any`].
 pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
-    let (recipe, text): (Recipe, String) = load_any(path, overrides)?;
+    let (recipe, text): (Recipe, String) = load_any(Kind::Run, path, overrides)?;
     check_values(&recipe).map_err(|message| Error::invalid(path.display(), message))?;
     let sha256 = hex(&Sha256::digest(text.as_bytes()));
     Ok(LoadedRecipe {
@@ -430,67 +457,6 @@ fn check_values(recipe: &Recipe) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// The known key nearest to the unknown one that a message of serde names.
-fn suggestion(message: &str) -> Option<String> {
-    let mut quoted = message
-        .strip_prefix("unknown ")?
-        .split('`')
-        .skip(1)
-        .step_by(2);
-    let word = quoted.next()?;
-    did_you_mean(word, quoted).map(str::to_owned)
-}
-
-/// The text of a recipe with `overrides` applied.
-fn with_overrides(text: &str, overrides: &[String], path: &Path) -> Result<String> {
-    if overrides.is_empty() {
-        return Ok(text.to_owned());
-    }
-    let mut root: toml::Table = text
-        .parse()
-        .map_err(|e: toml::de::Error| Error::invalid(path.display(), e.to_string()))?;
-    for assignment in overrides {
-        let bad = |why: &str| {
-            Error::usage(format!("--set {}: {why}", printable(assignment)))
-                .with_hint("write --set train.lr=3e-4")
-        };
-        let (key, value) = assignment.split_once('=').ok_or_else(|| bad("no `=`"))?;
-        // A bare word is taken as a string, for shells that eat quotes.
-        let value = format!("v = {value}")
-            .parse::<toml::Table>()
-            .ok()
-            .and_then(|mut t| t.remove("v"))
-            .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-        let mut keys: Vec<&str> = key.trim().split('.').collect();
-        let last = keys
-            .pop()
-            .filter(|k| !k.is_empty())
-            .ok_or_else(|| bad("no key"))?;
-        let mut table = &mut root;
-        let mut keys = keys.into_iter();
-        while let Some(key) = keys.next() {
-            let entry = table
-                .entry(key)
-                .or_insert_with(|| toml::Table::new().into());
-            let entry = match entry {
-                toml::Value::Array(tables) => {
-                    let number = keys.next().and_then(|number| number.parse::<usize>().ok());
-                    let index = number.and_then(|number| number.checked_sub(1));
-                    index
-                        .and_then(|index| tables.get_mut(index))
-                        .ok_or_else(|| {
-                            bad("tables of a list are numbered from 1, as in stage.1.tokens")
-                        })?
-                }
-                entry => entry,
-            };
-            table = entry.as_table_mut().ok_or_else(|| bad("not a table"))?;
-        }
-        table.insert(last.to_owned(), value);
-    }
-    toml::to_string(&root).map_err(|e| Error::invalid(path.display(), e.to_string()))
 }
 
 #[cfg(test)]
@@ -537,12 +503,8 @@ lr = 1e-3
         let error = load_text(&GOOD.replace("micro_batch", "micro_bach"), &["seed=3"]);
         assert!(error.unwrap_err().to_string().contains("line 15"));
         let error = load_text(GOOD, &["train.lrr=3"]).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("with --set, at lrr = 3: unknown field"),
-            "{error}"
-        );
+        let told = "--set train.lrr=3: there is no key `train.lrr`";
+        assert!(error.to_string().contains(told), "{error}");
     }
 
     #[test]

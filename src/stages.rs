@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Gpt2Config;
 use crate::error::{Error, Result};
-use crate::growth::{GrowConfig, GrowthPlan};
+use crate::growth::{Asked, GrowConfig, GrowthPlan};
 use crate::train::optimizer::{BlockOrigin, OptimizerPolicy};
 use crate::train::schedule::{Schedule, Shape};
-use crate::train::select::Scope;
+use crate::train::select::{self, Scope};
 use crate::train::{MAX_TOKENS, ScheduleOver, Stage, TrainConfig, check_rate};
 
 /// A `[[stage]]` of a recipe. What it leaves open is taken from `[train]`.
@@ -73,13 +73,17 @@ impl PlannedStage {
     pub fn block_origins(&self) -> Vec<BlockOrigin> {
         match &self.growth {
             None => (0..self.n_layer)
-                .map(|source| BlockOrigin { source, kept: true })
+                .map(|layer| BlockOrigin {
+                    source: Some(layer),
+                    kept: true,
+                })
                 .collect(),
             Some(plan) => plan
                 .slots
                 .iter()
-                .map(|slot| BlockOrigin {
-                    source: slot.source,
+                .enumerate()
+                .map(|(layer, slot)| BlockOrigin {
+                    source: plan.only_source(layer),
                     kept: slot.is_kept(),
                 })
                 .collect(),
@@ -140,7 +144,40 @@ pub fn plan(
             error => error,
         })?;
     }
+    check_words(train, stages, &planner.planned)?;
     Ok(planner.planned)
+}
+
+/// Refuses `new` or `old` where no stage of the run has such blocks. In a single stage they may
+/// be none: what `[train]` says holds for all.
+fn check_words(
+    train: &TrainConfig,
+    stages: &[StageConfig],
+    planned: &[PlannedStage],
+) -> Result<()> {
+    let lists = stages.iter().filter_map(|stage| stage.trainable.as_ref());
+    let tables = stages.iter().filter_map(|stage| stage.lr_scale.as_ref());
+    let named: BTreeSet<(&str, &str)> = lists
+        .chain([&train.trainable])
+        .flatten()
+        .map(|word| ("trainable", word.as_str()))
+        .chain(
+            tables
+                .chain([&train.lr_scale])
+                .flatten()
+                .map(|(word, _)| ("lr_scale", word.as_str())),
+        )
+        .collect();
+    let has_new = planned.iter().any(|stage| !stage.new_layers.is_empty());
+    let has_old = planned
+        .iter()
+        .any(|stage| stage.new_layers.len() < stage.n_layer);
+    for (key, word) in named {
+        if word == "new" && !has_new || word == "old" && !has_old {
+            return Err(select::selects_nothing(word).within(format!("recipe: {key}")));
+        }
+    }
+    Ok(())
 }
 
 fn invalid(message: String) -> Error {
@@ -214,9 +251,13 @@ impl Planner<'_> {
             new_layers: &self.new_layers,
         };
         let trainable = stage.trainable.as_ref().unwrap_or(&self.train.trainable);
-        let trainable = scope.select(trainable).map_err(invalid)?;
+        let trainable = scope
+            .select(trainable)
+            .map_err(|error| error.within("recipe"))?;
         let lr_scale = stage.lr_scale.as_ref().unwrap_or(&self.train.lr_scale);
-        let lr_scale = scope.factors(lr_scale).map_err(invalid)?;
+        let lr_scale = scope
+            .factors(lr_scale)
+            .map_err(|error| error.within("recipe"))?;
         let index = self.planned.len();
         let first_step = self.planned.last().map_or(0, |last| last.stage.end());
         let steps = stage.tokens.div_ceil(self.train.batch_tokens);
@@ -279,14 +320,8 @@ impl Planner<'_> {
             },
             (Some(grow), None) => grow.clone(),
         };
-        let explain = |error: Error| {
-            let at_fault = invalid(format!("grow: {error}"));
-            match error.hint() {
-                Some(hint) => at_fault.with_hint(hint),
-                None => at_fault,
-            }
-        };
-        grow.resolve(self.n_layer).map(Some).map_err(explain)
+        let plan = grow.resolve(self.n_layer, Asked::ByRecipe);
+        plan.map(Some).map_err(|error| error.within("recipe"))
     }
 
     /// The schedule, and the tokens of the run that it does not count.
@@ -478,7 +513,15 @@ mod tests {
                 "`hh` matches no parameter",
             ),
             ("[[stage]]\ntokens = 5\nlr = nan\n", "stage 1: lr = NaN"),
-            ("train.tokens = 5\n[grow]\nto = 2\n", "grow: "),
+            (
+                "train.tokens = 5\n[grow]\nto = 2\n",
+                "grow.to = 2 is not deeper",
+            ),
+            ("train.tokens = 5\n[grow]\n", "give grow.to"),
+            (
+                "[[stage]]\ntokens = 5\ngrow = { to = 4, placement = \"top\", init = \"interpolate\" }\n",
+                "stage 1: interpolate stands between two kept blocks",
+            ),
         ] {
             let error = planned(2, text).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

@@ -211,7 +211,7 @@ fn growth_requests_are_checked() {
 --to 5000 | 2 | --to 5000 | at most 4096
 --to -4 | 2 | -4
 --to 99999999999999999999 | 2 | 99999999999999999999
- | 2 | how deep? | --to N
+ | 2 | how deep? | --to N | --plan
 --to 4 --method gstack | 2 | no method `gstack` | did you mean `g-stack`?
 --to 4 --method zzz | 2 | no method `zzz` | hint: `scale-ckpt methods`
 --to 5 --method g-stack | 2 | g-stack | it needs a multiple of 2 | hint: any depth
@@ -222,17 +222,25 @@ fn growth_requests_are_checked() {
 --to 4 --init noisy:nois=1 | 2 | `nois` | `noise` | hint: write --init
 --to 4 --init noisy:noise=-1 | 2 | noisy | not negative
 --to 4 --init noisy:noise=nan | 2 | noisy | finite
+--to 4 --init blend | 2 | --init blend: `weights` is missing | hint: write --init 'blend:weights={"0"=0.5
+--to 4 --init interpolate:coefficient=0.3 | 2 | interpolate stands between two kept blocks | block 3 | below it is source block 1, above it none | copy or zero-residual | interleave below 3
+--to 3 --placement top --init interpolate | 2 | interpolate stands between two kept blocks | block 2 | hint: there, take copy
+--to 3 --placement middle --init interpolate:coefficient=1.5 | 2 | coefficient = 1.5 is not from 0 to 1 | hint: blend
+--to 4 --init random:std="wide" | 2 | std: expected a number, found "wide" | hint: write --init random:std
+--to 4 --allow-shrink | 2 | --plan <FILE>
+--plan one.toml | 2 | leaves 1 of 2 blocks | source block 1 would be lost | hint: give --allow-shrink
 --to 4 --init blend:weights={"9"=1.0} | 2 | blend | 9
 --to 4 --max-shard-size 5parsecs | 2 | --max-shard-size | `parsecs` is not a unit
 --to 4 --max-shard-size 0 | 2 | expected a size from 1 byte
 --to 4 --probe nowhere.txt | 3 | cannot read nowhere.txt
 --to 4 --plan three.toml | 2 | makes 3 blocks, --to says 4
---plan key.toml | 3 | key.toml | line 3 | `int`
+--plan key.toml | 3 | key.toml, line 3 | no key `slice.1.int` | did you mean `init`?
+--plan run.toml | 3 | run.toml: this is the recipe of a run, not a plan file | hint: run `scale-ckpt train run.toml`
 --plan init.toml | 3 | init.toml | line 3 | did you mean `copy`
 --to 4 --init identity:std=1e30 | 1 | certificate does not hold
 --plan range.toml | 3 | range.toml | slice 1 | [0, 9] | [0, 2]
 --plan huge.toml | 3 | huge.toml | more than 4096 blocks
---plan empty.toml | 3 | empty.toml | missing field `slice`
+--plan empty.toml | 3 | empty.toml | `slice` is missing | hint: a plan file has [[slice]]
 --plan bytes.toml | 3 | bytes.toml | UTF-8
 --plan nowhere.toml | 3 | cannot read nowhere.toml
 "#;
@@ -240,6 +248,8 @@ fn growth_requests_are_checked() {
     let all = "[[slice]]\nlayers = [0, 2]\n";
     let last = "[[slice]]\nlayers = [1, 2]\n";
     sandbox.write("three.toml", [all, last].concat());
+    sandbox.write("one.toml", "[[slice]]\nlayers = [0, 1]\n");
+    sandbox.write("run.toml", RECIPE);
     sandbox.write("key.toml", [all, "int = 3\n"].concat());
     sandbox.write("init.toml", [all, "init = \"copi\"\n"].concat());
     sandbox.write("range.toml", all.replace('2', "9"));
@@ -285,18 +295,18 @@ fn recipes_are_checked_before_anything_is_written() {
     let table = r#"
 micro_batch | micro_bach | r.toml | line 11 | hint: did you mean `micro_batch`?
 [data] | [dta] | r.toml | line 4 | hint: did you mean `data`?
-[train] | [eval] | r.toml | line 9 | unknown field `batch_tokens`
-lr = 1e-3 |  | r.toml | missing field `lr`
-[model]\nfrom = "./m" |  | r.toml | missing field `model`
+[train] | [eval] | r.toml | line 9 | there is no key `eval.batch_tokens`
+lr = 1e-3 |  | r.toml | `train.lr` is missing
+[model]\nfrom = "./m" |  | r.toml | `model` is missing | hint: give [model] from = "gpt2", or [model.scratch]
 from | scratch = { n_layer = 1, n_embd = 8, n_head = 1, n_positions = 8 }\nfrom | r.toml | line 2 | either `from` or [model.scratch]
 lr = 1e-3 | lr = 1e-3\nmin_lr = 1e-2 | min_lr = 0.01 is above lr = 0.001
 lr = 1e-3 | lr = 1e-3\nwarmup_tokens = 20000 | 20000 of the 10240 tokens
 lr = 1e-3 | lr = 1e-3\ndecay_tokens = 100 | belongs to schedule = "wsd"
 lr = 1e-3 | lr = 1e-3\nunfreeze_at_tokens = 20000 | beyond its 10240 tokens
 lr = 1e-3 | lr = 1e-3\neval_every_tokens = 0 | eval_every_tokens must be at least 1
-10240 | "many" | r.toml | line 8 | invalid type
-10240 | -1 | r.toml | line 8 | -1
-["val.txt"] | "val.txt" | r.toml | line 6 | expected a sequence
+10240 | "many" | r.toml | line 8 | train.tokens: expected a whole number from 0, found "many"
+10240 | -1 | r.toml | line 8 | train.tokens: expected a whole number from 0, found -1
+["val.txt"] | "val.txt" | r.toml | line 6 | data.val: expected a list, found "val.txt" | hint: write val = ["val.txt"]
 1e-3 |  | r.toml | line 12
 1e-3 | nan | train.lr
 = 256 | = 250 | train.batch_tokens = 250 | multiple of context = 32
@@ -308,13 +318,15 @@ val.txt | bad.txt | bad.txt: not UTF-8 at byte 3 | hint: convert the file
 train.txt | empty.txt | empty.txt: no text there
 ["val.txt"] | [] | r.toml | data.val names no files
 out = "run" | out = "" | r.toml | `out` is empty
-[data] | [grow]\nto = 2\n[data] | not deeper than the source's 2 blocks
+[data] | [grow]\nto = 2\n[data] | recipe: grow.to = 2 is not deeper than the source's 2 blocks
+[data] | [grow]\nplan = "one.toml"\n[data] | leaves 1 of 2 blocks | hint: give grow.allow_shrink = true
 lr = 1e-3 | lr = 1e-3\noptimizer = "inherit" | ./m has no optimizer state | hint: start with optimizer = "fresh"
 [data] | [grow]\nto = 4\nmethod = "gstack"\n[data] | gstack | hint: did you mean `g-stack`?
 ./m | ./nowhere | ./nowhere: no config.json
 "#;
     let sandbox = with_recipe(RECIPE);
     sandbox.write("bad.txt", b"abc\xff");
+    sandbox.write("one.toml", "[[slice]]\nlayers = [0, 1]\n");
     sandbox.write("empty.txt", "\n<|endoftext|>\n \n");
     for row in rows(table) {
         let [from, to] = [row[0], row[1]].map(|cell| cell.replace("\\n", "\n"));
@@ -332,7 +344,7 @@ lr = 1e-3 | lr = 1e-3\noptimizer = "inherit" | ./m has no optimizer state | hint
     }
     let unknown = ["`trainn`", "hint: did you mean `train`?"];
     sandbox.refuses("train r.toml --set trainn.lr=1", 3, &unknown);
-    let named = ["with --set, at lr = \"fast\": invalid type"];
+    let named = ["r.toml, --set train.lr=fast: train.lr: expected a number, found \"fast\""];
     sandbox.refuses("train r.toml --set train.lr=fast", 3, &named);
 }
 

@@ -427,7 +427,7 @@ fn recipes_that_cannot_be_meant_are_refused() {
             "budget.flop=1",
             3,
             &[
-                "with --set, at flop = 1: unknown field `flop`",
+                "c.toml, --set budget.flop=1: there is no key `budget.flop`",
                 "did you mean `flops`",
             ],
         ),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// siblings that do not use each other.
 const LAYERS: &[&[&str]] = &[
     &["allocator", "error"],
-    &["cuda", "interrupt"],
+    &["cuda", "home", "interrupt", "settings"],
     &["durable"],
     &["checkpoint", "device"],
     &["progress", "kernels", "manifest", "events", "ledger"],
@@ -26,6 +26,7 @@ const WITHOUT_BURN: &[&str] = &[
     "allocator",
     "cuda",
     "error",
+    "home",
     "interrupt",
     "durable",
     "checkpoint",
@@ -38,6 +39,7 @@ const WITHOUT_BURN: &[&str] = &[
     "recipe",
     "report",
     "run",
+    "settings",
     "stages",
     "progress",
 ];
@@ -112,6 +114,29 @@ fn every_module_has_its_place() {
     {
         assert!(level(module).is_some(), "{module} is not in LAYERS");
     }
+}
+
+/// A path in a settings file may begin with `~`, as a shell has it.
+#[test]
+fn paths_that_people_write_know_the_home_folder() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut fields = 0;
+    for file in [
+        "recipe.rs",
+        "growth/config.rs",
+        "compare/config.rs",
+        "compare/search.rs",
+    ] {
+        let lines = code_lines(&src.join(file));
+        for pair in lines.windows(2) {
+            if pair[1].starts_with("pub ") && pair[1].ends_with(',') && pair[1].contains("PathBuf")
+            {
+                assert!(pair[0].contains("home::deserialize"), "{file}: {}", pair[1]);
+                fields += 1;
+            }
+        }
+    }
+    assert!(fields >= 13, "{fields}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use scale_ckpt::compare::{ArmRuns, Findings, RunRecord, matching};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
+use scale_ckpt::home;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{ModelSource, Recipe};
 use scale_ckpt::report::{comparison, table, text};
@@ -81,7 +82,7 @@ impl Args {
     pub fn execute(self) -> Result<()> {
         let is_recipe = |name: &String| name.ends_with(".toml");
         match self.what.as_slice() {
-            [recipe] if is_recipe(recipe) => self.experiment(Path::new(recipe)),
+            [recipe] if is_recipe(recipe) => self.experiment(&home::expand(recipe)?),
             runs if runs.iter().any(is_recipe) => Err(Error::usage(
                 "a comparison's recipe is given with something else",
             )
@@ -280,12 +281,12 @@ const TITLE: &str = "Comparison";
 
 /// Folders that a name or a glob stands for.
 fn expand(name: &str) -> Result<Vec<PathBuf>> {
-    let path = PathBuf::from(name);
+    let path = home::expand(name)?;
     if path.exists() || !name.contains(['*', '?', '[']) {
         return Ok(vec![path]);
     }
     let bad = |why: String| Error::usage(format!("{name}: {why}"));
-    let found = glob::glob(name).map_err(|e| bad(e.to_string()))?;
+    let found = glob::glob(&home::expand_text(name)?).map_err(|e| bad(e.to_string()))?;
     let mut found: Vec<PathBuf> = found.flatten().filter(|path| path.is_dir()).collect();
     found.sort();
     if found.is_empty() {

@@ -8,6 +8,7 @@ use scale_ckpt::checkpoint::hub::HubConfig;
 use scale_ckpt::data::prepare::{Manifest, Options, ValSize, expand, prepare};
 use scale_ckpt::data::{Split, Tokenizer};
 use scale_ckpt::error::Error;
+use scale_ckpt::home;
 use scale_ckpt::progress::{DownloadMeter, eprint_line};
 
 use super::shared::{print, print_json, thousands};
@@ -42,7 +43,7 @@ impl Args {
 struct PrepareArgs {
     /// Files, folders, globs, or hf://datasets/org/name[@revision][/files], where files may be a
     /// glob.
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = home::expand_text)]
     inputs: Vec<String>,
     /// The folder to write.
     #[arg(long, value_name = "DIR")]

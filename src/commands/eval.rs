@@ -1,7 +1,7 @@
 //! `scale-ckpt eval`.
 
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use scale_ckpt::Result;
 use scale_ckpt::device::{DeviceSpec, Precision};
@@ -9,6 +9,7 @@ use scale_ckpt::error::Error;
 use scale_ckpt::eval::dataset::Shots;
 use scale_ckpt::eval::published::CELLS;
 use scale_ckpt::eval::task::{Selection, Shard};
+use scale_ckpt::home;
 use scale_ckpt::recipe::{FamilyRecipe, load_family};
 use serde_json::json;
 
@@ -97,7 +98,8 @@ pub struct Args {
 fn named_path(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, path)) if !name.is_empty() && !path.is_empty() => {
-            Ok((name.to_owned(), PathBuf::from(path)))
+            let path = home::expand(path).map_err(|error| error.to_string())?;
+            Ok((name.to_owned(), path))
         }
         _ => Err("expected NAME=PATH, as in hellaswag=hellaswag_val.jsonl".into()),
     }
@@ -124,7 +126,7 @@ impl Args {
     /// What is asked: by the recipe, if there is one, and by the command line, which wins.
     fn family(self) -> Result<Family> {
         let mut recipe = match self.checkpoints.as_slice() {
-            [only] if is_recipe(only) => load_family(Path::new(only))?,
+            [only] if is_recipe(only) => load_family(&home::expand(only)?)?,
             names => {
                 if let Some(recipe) = names.iter().find(|name| is_recipe(name)) {
                     let message = format!("{recipe} is a recipe, and other checkpoints are named");

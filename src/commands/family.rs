@@ -20,6 +20,7 @@ use scale_ckpt::eval::published;
 use scale_ckpt::eval::report;
 use scale_ckpt::eval::score::{ItemScore, ModelScore};
 use scale_ckpt::eval::task::{Selection, Shard, group_of};
+use scale_ckpt::home;
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::report::{family, html};
@@ -479,7 +480,9 @@ fn expand(name: &str) -> Result<Vec<String>> {
     if !name.contains(['*', '?', '[']) || Path::new(name).exists() {
         return Ok(vec![name.to_owned()]);
     }
-    let paths = glob::glob(name).map_err(|e| Error::usage(format!("{name}: not a glob: {e}")))?;
+    let pattern = home::expand_text(name)?;
+    let paths =
+        glob::glob(&pattern).map_err(|e| Error::usage(format!("{name}: not a glob: {e}")))?;
     let mut found: Vec<String> = paths
         .flatten()
         .filter(|path| {

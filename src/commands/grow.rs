@@ -9,7 +9,9 @@ use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, layout};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::durable::refuse_existing;
 use scale_ckpt::grower::{GROWTH_FILE, Grower, GrowthRecord};
-use scale_ckpt::growth::{GrowConfig, Growth, GrowthPlan, Initializer, Placement};
+use scale_ckpt::growth::{
+    Asked, GrowConfig, Growth, GrowthPlan, Initializer, Placement, Provenance, Term,
+};
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::report::table;
 use serde_json::{Value, json};
@@ -40,6 +42,9 @@ pub struct Args {
     /// A plan file.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// Let a plan file leave fewer blocks than the source has.
+    #[arg(long, requires = "plan")]
+    allow_shrink: bool,
     /// Seed of random values.
     #[arg(long, default_value_t = 1337)]
     seed: u64,
@@ -69,7 +74,9 @@ pub struct Args {
 impl Args {
     pub fn execute(self) -> Result<()> {
         let source = open(&self.source)?;
-        let plan = self.config()?.resolve(source.config.n_layer)?;
+        let plan = self
+            .config()?
+            .resolve(source.config.n_layer, Asked::ByFlags)?;
         let out = self
             .out
             .clone()
@@ -114,40 +121,26 @@ impl Args {
             placement: self.placement,
             init,
             plan: self.plan.clone(),
+            allow_shrink: self.allow_shrink,
         })
     }
 
     fn show_plan(&self, source: &Checkpoint, plan: &GrowthPlan, out: &Path) -> Result<()> {
         let target = source.config.with_n_layer(plan.n_layer());
-        let files = planned_files(&tensor_sizes(source, plan)?, self.max_shard_size);
-        let total: u64 = files.iter().map(|f| f.1).sum();
+        let files = self.files(source, plan)?;
         if self.json {
-            let files: Vec<Value> = files
-                .iter()
-                .map(|(name, size)| json!({ "name": name, "bytes": size }))
-                .collect();
-            return print_json(&json!({
-                "schema": 1, "dry_run": true, "source": source.origin, "plan": plan, "claim": plan.claim(), "out": out,
-                "parameters": { "before": layout::parameter_count(&source.config), "after": layout::parameter_count(&target) },
-                "files": files,
+            let seen = json!({
+                "schema": 2, "dry_run": true, "source": source.origin, "plan": plan,
+                "n_layer": plan.n_layer(), "seed": self.seed, "layers": plan.provenance(),
+                "claim": plan.claim(), "certificate": null,
                 "companions": save::companions_of(&source.dir),
-            }));
+            });
+            return print_json(&self.located(seen, source, plan, out)?);
         }
-        let rows: Vec<Vec<String>> = plan
-            .slots
-            .iter()
-            .enumerate()
-            .map(|(layer, slot)| {
-                vec![
-                    layer.to_string(),
-                    slot.source.to_string(),
-                    slot.init
-                        .as_ref()
-                        .map_or_else(|| "kept".into(), ToString::to_string),
-                ]
-            })
-            .collect();
-        let mut text = table::render(&["layer", "source", "values"], &[true, true, false], &rows);
+        let total: u64 = files.iter().map(|f| f.1).sum();
+        let rows: Vec<Vec<String>> = plan.provenance().iter().enumerate().map(row).collect();
+        let head = ["layer", "made of", "values"];
+        let mut text = table::render(&head, &[true, false, false], &rows);
         text.push_str(&format!("\n\n{}", counts(&source.config, &target)));
         text.push_str(&format!("\nclaim: {}", plan.claim()));
         text.push_str(&format!(
@@ -164,6 +157,36 @@ impl Args {
         print(&text)
     }
 
+    /// The weight files with their bytes of tensors.
+    fn files(&self, source: &Checkpoint, plan: &GrowthPlan) -> Result<Vec<(String, u64)>> {
+        Ok(planned_files(
+            &tensor_sizes(source, plan)?,
+            self.max_shard_size,
+        ))
+    }
+
+    /// A record, with where it is and how large.
+    fn located(
+        &self,
+        mut record: Value,
+        source: &Checkpoint,
+        plan: &GrowthPlan,
+        out: &Path,
+    ) -> Result<Value> {
+        let target = source.config.with_n_layer(plan.n_layer());
+        let files = self.files(source, plan)?.into_iter();
+        let files: Vec<Value> = files
+            .map(|(name, size)| json!({ "name": name, "bytes": size }))
+            .collect();
+        record["out"] = json!(out);
+        record["parameters"] = json!({
+            "before": layout::parameter_count(&source.config),
+            "after": layout::parameter_count(&target),
+        });
+        record["files"] = files.into();
+        Ok(record)
+    }
+
     fn report(
         &self,
         source: &Checkpoint,
@@ -172,7 +195,8 @@ impl Args {
         record: &GrowthRecord,
     ) -> Result<()> {
         if self.json {
-            return print_json(record);
+            let record = serde_json::to_value(record).expect("a record serializes");
+            return print_json(&self.located(record, source, plan, out)?);
         }
         let target = source.config.with_n_layer(plan.n_layer());
         report_growth(record);
@@ -190,6 +214,26 @@ impl Args {
         eprint_line(&counts(&source.config, &target));
         print(&out.display().to_string())
     }
+}
+
+/// A row of the plan: layer, source blocks with their shares, initializer.
+fn row((layer, made): (usize, &Provenance)) -> Vec<String> {
+    let share = |term: &Term| match term.weight {
+        1.0 => term.layer.to_string(),
+        weight => format!("{weight}*{}", term.layer),
+    };
+    let sources: Vec<String> = made.sources.iter().map(share).collect();
+    vec![
+        layer.to_string(),
+        if sources.is_empty() {
+            "no source".into()
+        } else {
+            sources.join(" + ")
+        },
+        made.init
+            .as_ref()
+            .map_or_else(|| "kept".into(), ToString::to_string),
+    ]
 }
 
 fn counts(before: &Gpt2Config, after: &Gpt2Config) -> String {

@@ -10,7 +10,7 @@ use scale_ckpt::compare::search::{
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
-use scale_ckpt::growth::{GrowthPlan, plan_file};
+use scale_ckpt::growth::{Asked, GrowthPlan, plan_file};
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
 use scale_ckpt::report::{search, text};
@@ -145,7 +145,7 @@ fn plans(config: &SearchConfig) -> Result<Vec<(Named, GrowthPlan)>> {
                 *n_layer.insert(source.config.n_layer)
             }
         };
-        match named.grow.resolve(depth) {
+        match named.grow.resolve(depth, Asked::ByRecipe) {
             Ok(plan) => match same(&planned, &plan) {
                 Some(other) => {
                     eprint_line(&format!(

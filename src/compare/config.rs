@@ -26,7 +26,9 @@ use serde::{Deserialize, Serialize};
 use super::budget::{Fit, Ledger, scale};
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
+use crate::home;
 use crate::recipe::{self, LoadedRecipe, Recipe};
+use crate::settings::Kind;
 
 /// Tables that are replaced as a whole, since their keys exclude each other.
 const WHOLE: [&str; 3] = ["model", "grow", "stage"];
@@ -36,6 +38,7 @@ const WHOLE: [&str; 3] = ["model", "grow", "stage"];
 #[serde(deny_unknown_fields)]
 pub struct CompareConfig {
     /// The folder of runs and reports.
+    #[serde(deserialize_with = "home::deserialize")]
     pub out: PathBuf,
     /// What the report is called.
     pub title: Option<String>,
@@ -149,6 +152,7 @@ pub struct Arm {
     /// What it is, in a sentence, for the report.
     pub about: Option<String>,
     /// A recipe that it starts from.
+    #[serde(default, deserialize_with = "home::deserialize")]
     pub recipe: Option<PathBuf>,
     /// Whether it may spend what the source cost as well: for arms that do not use the source.
     #[serde(default)]
@@ -172,9 +176,9 @@ impl CompareConfig {
     /// Reads a comparison; `overrides` are as for recipes.
     ///
     /// # Errors
-    /// Names the line, and suggests the nearest key for an unknown one.
+    /// As [`recipe::load_any`], or its numbers and names do not go together.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let (config, _): (Self, String) = recipe::load_any(path, overrides)?;
+        let (config, _): (Self, String) = recipe::load_any(Kind::Comparison, path, overrides)?;
         let checked = config.check();
         checked.map_err(|message| Error::invalid(path.display(), message))?;
         Ok(config)
@@ -251,7 +255,7 @@ impl CompareConfig {
                 train.insert("tokens".into(), 1.into());
             }
         }
-        recipe::of_table(table, &at)
+        recipe::of_table(&table, &at)
     }
 
     /// The tables of an arm's recipe.

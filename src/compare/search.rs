@@ -15,7 +15,9 @@ use super::stats::rank_correlation;
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
 use crate::growth::{GrowConfig, Initializer, Method, Placement};
+use crate::home;
 use crate::recipe::{self, Recipe};
+use crate::settings::Kind;
 
 /// More candidates than anybody trains.
 const MAX_CANDIDATES: usize = 1000;
@@ -25,6 +27,7 @@ const MAX_CANDIDATES: usize = 1000;
 #[serde(deny_unknown_fields)]
 pub struct SearchConfig {
     /// The folder of runs and results.
+    #[serde(deserialize_with = "home::deserialize")]
     pub out: PathBuf,
     /// Seed of growth and data order.
     #[serde(default = "default_seed")]
@@ -72,7 +75,7 @@ pub struct Candidates {
     #[serde(default)]
     pub inits: Vec<Initializer>,
     /// Plan files, whatever depth they make.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "home::deserialize")]
     pub plans: Vec<PathBuf>,
 }
 
@@ -102,9 +105,9 @@ impl SearchConfig {
     /// Reads a search; `overrides` are as for recipes.
     ///
     /// # Errors
-    /// Names the line, and suggests the nearest key for an unknown one.
+    /// As [`recipe::load_any`], or its candidates are none.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let (config, _): (Self, String) = recipe::load_any(path, overrides)?;
+        let (config, _): (Self, String) = recipe::load_any(Kind::Search, path, overrides)?;
         let checked = config.check();
         checked.map_err(|message| Error::invalid(path.display(), message))?;
         Ok(config)
@@ -262,7 +265,7 @@ impl SearchConfig {
         if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
             train.entry("tokens").or_insert(1.into());
         }
-        recipe::of_table(table, &at)
+        recipe::of_table(&table, &at)
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{GrowthPlan, Initializer, Method, Placement, plan_file};
 use crate::checkpoint::config::MAX_LAYERS;
 use crate::error::{Error, Result};
+use crate::home;
 
 /// How to grow: the `[grow]` table, and the flags of `grow`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -21,15 +22,47 @@ pub struct GrowConfig {
     /// How they get their values; `zero-residual` unless given.
     pub init: Option<Initializer>,
     /// A plan file.
+    #[serde(default, deserialize_with = "home::deserialize")]
     pub plan: Option<PathBuf>,
+    /// Whether a plan file may leave fewer blocks than there are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_shrink: bool,
+}
+
+/// Where a [`GrowConfig`] was written, so that errors name what can be changed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// By the flags of `grow`.
+    ByFlags,
+    /// By the `grow` table of a recipe.
+    ByRecipe,
+}
+
+impl Asked {
+    /// What a key is called there.
+    fn name(self, key: &str) -> String {
+        match self {
+            Self::ByFlags => format!("--{}", key.replace('_', "-")),
+            Self::ByRecipe => format!("grow.{key}"),
+        }
+    }
+
+    /// A key with a value.
+    fn set(self, key: &str, value: impl std::fmt::Display) -> String {
+        match self {
+            Self::ByFlags => format!("{} {value}", self.name(key)),
+            Self::ByRecipe => format!("{} = {value}", self.name(key)),
+        }
+    }
 }
 
 impl GrowConfig {
-    /// The plan for a source of `n` blocks.
+    /// The plan for a model of `n` blocks.
     ///
     /// # Errors
-    /// The keys contradict each other, or `to` is not above `n`.
-    pub fn resolve(&self, n: usize) -> Result<GrowthPlan> {
+    /// The keys contradict each other, or `to` is not above `n`, or a plan file leaves fewer
+    /// blocks than `n` and is not allowed to.
+    pub fn resolve(&self, n: usize, asked: Asked) -> Result<GrowthPlan> {
         let given = [
             self.method.is_some(),
             self.plan.is_some(),
@@ -43,25 +76,30 @@ impl GrowConfig {
         }
         if let Some(path) = &self.plan {
             let plan = plan_file::load(path, n)?;
-            return match self.to {
-                Some(to) if to != plan.n_layer() => Err(Error::usage(format!(
-                    "the plan file makes {} blocks, --to says {to}",
-                    plan.n_layer()
-                ))),
-                _ => Ok(plan),
-            };
+            self.check_plan(&plan, asked)?;
+            return Ok(plan);
         }
         let to = self.to.ok_or_else(|| {
-            Error::usage("how deep? give --to N, in a recipe `to` or `depths`, or a plan file")
+            Error::usage(match asked {
+                Asked::ByFlags => "how deep? give --to N, or a plan file with --plan",
+                Asked::ByRecipe => "how deep? give grow.to, grow.plan, or `depths` of a stage",
+            })
         })?;
         if to <= n {
-            return Err(Error::usage(format!(
-                "--to {to} is not deeper than the source's {n} blocks"
-            )));
+            let error = Error::usage(format!(
+                "{} is not deeper than the source's {n} blocks",
+                asked.set("to", to)
+            ));
+            return Err(if to < n {
+                error.with_hint("a plan file can name fewer blocks than there are")
+            } else {
+                error
+            });
         }
         if to > MAX_LAYERS {
             return Err(Error::usage(format!(
-                "--to {to}: at most {MAX_LAYERS} blocks are supported"
+                "{}: at most {MAX_LAYERS} blocks are supported",
+                asked.set("to", to)
             )));
         }
         if let Some(name) = &self.method {
@@ -77,6 +115,33 @@ impl GrowConfig {
             self.init.as_ref().unwrap_or(&Initializer::ZERO_RESIDUAL),
         )
     }
+
+    /// Holds what a plan file makes against what is asked besides.
+    fn check_plan(&self, plan: &GrowthPlan, asked: Asked) -> Result<()> {
+        let (n, makes) = (plan.source_n_layer, plan.n_layer());
+        if let Some(to) = self.to.filter(|&to| to != makes) {
+            return Err(Error::usage(match asked {
+                Asked::ByFlags => format!("the plan file makes {makes} blocks, --to says {to}"),
+                Asked::ByRecipe => format!("the plan file makes {makes} blocks, grow.to says {to}"),
+            }));
+        }
+        if makes < n && !self.allow_shrink {
+            let lost = match plan.dropped().as_slice() {
+                [one] => format!("source block {one} would be lost"),
+                several => {
+                    let names: Vec<String> = several.iter().map(ToString::to_string).collect();
+                    format!("source blocks {} would be lost", names.join(", "))
+                }
+            };
+            let message = format!("the plan file leaves {makes} of {n} blocks: {lost}");
+            let allow = match asked {
+                Asked::ByFlags => asked.name("allow_shrink"),
+                Asked::ByRecipe => asked.set("allow_shrink", true),
+            };
+            return Err(Error::usage(message).with_hint(format!("give {allow} if that is meant")));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -85,7 +150,7 @@ mod tests {
 
     #[test]
     fn growth_keys_that_contradict_are_refused() {
-        let resolve = |grow: GrowConfig| grow.resolve(12);
+        let resolve = |grow: GrowConfig| grow.resolve(12, Asked::ByRecipe);
         assert!(
             resolve(GrowConfig {
                 to: Some(12),

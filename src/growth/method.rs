@@ -5,7 +5,7 @@
 //! learning rate) is a recipe's matter, not a plan's.
 
 use super::init::{Initializer, Interpolate};
-use super::plan::{GrowthPlan, Placement, repeat_block};
+use super::plan::{GrowthPlan, Placement, Slot, repeat_block};
 use crate::error::{Error, Result, did_you_mean};
 
 /// A published method.
@@ -28,7 +28,18 @@ impl Method {
     pub fn plan(&self, n: usize, to: usize) -> Result<GrowthPlan> {
         let map = (self.map)(n, to)?;
         debug_assert_eq!(map.len(), to, "{}", self.name);
-        GrowthPlan::from_map(n, &map, &(self.init)())
+        let init = (self.init)();
+        if !matches!(init, Initializer::Interpolate(_)) {
+            return GrowthPlan::from_map(n, &map, &init);
+        }
+        // There is nothing to average with above the last block, which is copied.
+        let copies = GrowthPlan::from_map(n, &map, &Initializer::COPY)?;
+        let top = copies.slots.iter().rposition(Slot::is_kept).unwrap_or(0);
+        let mut slots = copies.slots;
+        for slot in slots[..top].iter_mut().filter(|slot| !slot.is_kept()) {
+            slot.init = Some(init.clone());
+        }
+        GrowthPlan::new(n, slots)
     }
 
     /// The method of that name.
@@ -131,7 +142,7 @@ pub const METHODS: [Method; 11] = [
     },
     Method {
         name: "average",
-        summary: "between neighbours their average, spread evenly; interpolate 0.5",
+        summary: "between neighbours their average, spread evenly; above the last block its copy",
         source: "the averaging arm of voalmciaf/OpT-DeUS",
         map: |n, to| Ok(Placement::Interleave.layer_map(n, to)),
         init: || Initializer::Interpolate(Interpolate::default()),
@@ -150,9 +161,9 @@ fn reaches(method: &str, ok: bool, depths: String) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage(format!(
-        "--method {method} does not reach this depth; it needs {depths}"
+        "method {method} does not reach this depth; it needs {depths}"
     ))
-    .with_hint("any depth is reached with --placement and --init, or with a plan file"))
+    .with_hint("any depth is reached with a placement and an initializer, or with a plan file"))
 }
 
 fn whole_multiple(method: &str, n: usize, to: usize) -> Result<()> {

@@ -15,10 +15,10 @@ use std::io::Write;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-pub use config::GrowConfig;
-pub use init::{Claim, Initializer, LayerInit};
+pub use config::{Asked, GrowConfig};
+pub use init::{Claim, Initializer, LayerInit, Term};
 pub use method::{METHODS, Method};
-pub use plan::{GrowthPlan, Placement, Slot};
+pub use plan::{GrowthPlan, Placement, Provenance, Slot};
 
 use self::init::{Site, Values};
 use crate::checkpoint::layout::{self, BLOCK, BlockParam};
@@ -114,13 +114,7 @@ impl<'a> Growth<'a> {
     /// Values of parameter `index` of new block `layer`.
     fn values(self, layer: usize, index: usize, init: &dyn LayerInit) -> Result<Values> {
         let target = self.config();
-        let site = Site {
-            source: self.source,
-            target: &target,
-            parent: self.plan.slots[layer].source,
-            gap: self.plan.gap(layer),
-            layer,
-        };
+        let site = Site::new(self.source, &target, self.plan.sources(layer));
         let param: &BlockParam = &BLOCK[index];
         let mut rng = rng(self.seed, layer, index);
         let values = init.init(&site, param, &mut rng)?;

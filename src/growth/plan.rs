@@ -2,13 +2,15 @@
 //!
 //! Where and what are separate. A plan starts from a *layer map*, a list of source blocks; the
 //! first place of a source block keeps it, bit for bit, and every further place is new and
-//! gets its values from an initializer.
+//! gets its values from an initializer. What a block is made of, its *provenance*, follows from
+//! both: the block of the map for copies, the blocks around it for interpolation, none for
+//! values that are drawn.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::init::{Claim, Initializer};
+use super::init::{Claim, Initializer, Term};
 use crate::error::{Error, Result};
 
 /// Where new blocks stand when no method or plan file says so.
@@ -54,7 +56,8 @@ pub fn repeat_block(n: usize, block: std::ops::Range<usize>, added: usize) -> Ve
 /// One block of the grown model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Slot {
-    /// The source block behind it.
+    /// The source block of the layer map, which the block need not be made of: see
+    /// [`GrowthPlan::sources`].
     pub source: usize,
     /// How its values come about; none for a kept block.
     pub init: Option<Initializer>,
@@ -67,24 +70,64 @@ impl Slot {
     }
 }
 
-/// Where a new block stands between kept ones.
+/// Where a new block stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Gap {
-    /// The nearest kept source block below; that above where there is none.
-    pub below: usize,
-    /// The nearest kept source block above; that below where there is none.
-    pub above: usize,
+pub struct Place {
+    /// Its index in the grown model.
+    pub layer: usize,
+    /// Blocks of the source.
+    pub source_n_layer: usize,
+    /// The source block of the layer map.
+    pub parent: usize,
+    /// The nearest kept source block below.
+    pub below: Option<usize>,
+    /// The nearest kept source block above.
+    pub above: Option<usize>,
     /// 0 is at the block below, 1 at the block above; one new block alone is at ½.
     pub fraction: f32,
 }
 
-/// A complete plan: one slot per block of the grown model.
+impl Place {
+    /// The error of an initializer that needs a kept block on either side.
+    pub fn has_one_neighbour(&self, initializer: &str) -> Error {
+        let n = self.source_n_layer;
+        let side = match (self.below, self.above) {
+            (Some(below), _) => format!("below it is source block {below}, above it none"),
+            (None, Some(above)) => format!("above it is source block {above}, below it none"),
+            (None, None) => "around it is none".to_owned(),
+        };
+        let message = format!(
+            "{initializer} stands between two kept blocks, and block {} of the grown model does not: {side}",
+            self.layer
+        );
+        Error::usage(message).with_hint(format!(
+            "there, take copy or zero-residual. All new blocks stand between two with placement interleave below {} blocks, and middle below {}; method average copies at the top",
+            n + n.div_ceil(2),
+            2 * n
+        ))
+    }
+}
+
+/// What a block of the grown model is made of, as records tell it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Provenance {
+    /// The source block, where it is made of exactly one.
+    pub source: Option<usize>,
+    /// Every source block that it is made of, with its share; none where all values are drawn.
+    pub sources: Vec<Term>,
+    /// How its values come about; none for a kept block.
+    pub init: Option<Initializer>,
+}
+
+/// A complete plan: one slot per block of the grown model.
+#[derive(Clone, Debug, PartialEq)]
 pub struct GrowthPlan {
     /// Blocks of the source.
     pub source_n_layer: usize,
     /// Blocks of the grown model, bottom first.
     pub slots: Vec<Slot>,
+    /// What each is made of.
+    sources: Vec<Vec<Term>>,
 }
 
 impl GrowthPlan {
@@ -111,8 +154,8 @@ impl GrowthPlan {
     /// Checks a list of slots.
     ///
     /// # Errors
-    /// A slot names a block the source does not have, a kept block stands twice, or a blend
-    /// has a bad term.
+    /// A slot names a block the source does not have, a kept block stands twice, or an
+    /// initializer has a bad parameter or cannot stand there.
     pub fn new(source_n_layer: usize, slots: Vec<Slot>) -> Result<Self> {
         let mut kept = vec![false; source_n_layer];
         for slot in &slots {
@@ -134,10 +177,38 @@ impl GrowthPlan {
         if slots.is_empty() {
             return Err(Error::usage("the plan has no blocks"));
         }
+        let sources = (0..slots.len())
+            .map(|layer| sources(source_n_layer, &slots, layer))
+            .collect::<Result<_>>()?;
         Ok(Self {
             source_n_layer,
             slots,
+            sources,
         })
+    }
+
+    /// The source blocks that block `layer` is made of: itself where it is kept, those that its
+    /// initializer reads where it is new.
+    pub fn sources(&self, layer: usize) -> &[Term] {
+        &self.sources[layer]
+    }
+
+    /// The one source block that block `layer` is made of, if it is exactly one.
+    pub fn only_source(&self, layer: usize) -> Option<usize> {
+        match self.sources(layer) {
+            [term] => Some(term.layer),
+            _ => None,
+        }
+    }
+
+    /// What every block is made of.
+    pub fn provenance(&self) -> Vec<Provenance> {
+        let of = |(layer, slot): (usize, &Slot)| Provenance {
+            source: self.only_source(layer),
+            sources: self.sources(layer).to_vec(),
+            init: slot.init.clone(),
+        };
+        self.slots.iter().enumerate().map(of).collect()
     }
 
     /// Blocks of the grown model.
@@ -162,26 +233,6 @@ impl GrowthPlan {
             .collect()
     }
 
-    /// The kept blocks around the new block `layer`, and its place between them.
-    pub fn gap(&self, layer: usize) -> Gap {
-        let kept = |slot: &&Slot| slot.is_kept();
-        let own = self.slots[layer].source;
-        let (lower, upper) = (&self.slots[..layer], &self.slots[layer + 1..]);
-        let below = lower.iter().rev().find(kept).map(|slot| slot.source);
-        let above = upper.iter().find(kept).map(|slot| slot.source);
-        let new_below = lower
-            .iter()
-            .rev()
-            .take_while(|slot| !slot.is_kept())
-            .count();
-        let new_above = upper.iter().take_while(|slot| !slot.is_kept()).count();
-        Gap {
-            below: below.or(above).unwrap_or(own),
-            above: above.or(below).unwrap_or(own),
-            fraction: (new_below + 1) as f32 / (new_below + new_above + 2) as f32,
-        }
-    }
-
     /// The weakest claim of its initializers; none if the kept blocks are not the whole
     /// source in order, for then the function changes whatever the new blocks do.
     pub fn claim(&self) -> Claim {
@@ -203,6 +254,34 @@ impl GrowthPlan {
     }
 }
 
+/// What block `layer` is made of.
+fn sources(source_n_layer: usize, slots: &[Slot], layer: usize) -> Result<Vec<Term>> {
+    match &slots[layer].init {
+        Some(init) => init.as_init().sources(&place(source_n_layer, slots, layer)),
+        None => Ok(vec![Term {
+            layer: slots[layer].source,
+            weight: 1.0,
+        }]),
+    }
+}
+
+/// The kept blocks around block `layer`, and its place between them.
+fn place(source_n_layer: usize, slots: &[Slot], layer: usize) -> Place {
+    let (lower, upper) = (&slots[..layer], &slots[layer + 1..]);
+    let kept = |slot: &&Slot| slot.is_kept();
+    let new = |slot: &&Slot| !slot.is_kept();
+    let new_below = lower.iter().rev().take_while(new).count();
+    let new_above = upper.iter().take_while(new).count();
+    Place {
+        layer,
+        source_n_layer,
+        parent: slots[layer].source,
+        below: lower.iter().rev().find(kept).map(|slot| slot.source),
+        above: upper.iter().find(kept).map(|slot| slot.source),
+        fraction: (new_below + 1) as f32 / (new_below + new_above + 2) as f32,
+    }
+}
+
 fn out_of_bounds(source: usize, n: usize) -> Error {
     Error::usage(format!(
         "the plan names source block {source}; the source has blocks 0 to {}",
@@ -210,15 +289,33 @@ fn out_of_bounds(source: usize, n: usize) -> Error {
     ))
 }
 
-/// A compact form such as `0 1 1* 2 2*`, new blocks starred.
+/// A compact form such as `0 0+1* 1 1* 2 *`, new blocks starred: made of 0 and 1, of 1, of none.
 impl fmt::Display for GrowthPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, slot) in self.slots.iter().enumerate() {
-            let space = if i > 0 { " " } else { "" };
+        for (layer, slot) in self.slots.iter().enumerate() {
+            let space = if layer > 0 { " " } else { "" };
             let star = if slot.is_kept() { "" } else { "*" };
-            write!(f, "{space}{}{star}", slot.source)?;
+            let sources = self.sources(layer).iter();
+            let sources: Vec<String> = sources.map(|term| term.layer.to_string()).collect();
+            write!(f, "{space}{}{star}", sources.join("+"))?;
         }
         Ok(())
+    }
+}
+
+/// As its blocks are made, not as its map names them.
+impl Serialize for GrowthPlan {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Made {
+            source_n_layer: usize,
+            slots: Vec<Provenance>,
+        }
+        let made = Made {
+            source_n_layer: self.source_n_layer,
+            slots: self.provenance(),
+        };
+        made.serialize(serializer)
     }
 }
 
@@ -263,30 +360,123 @@ mod tests {
     #[test]
     fn new_blocks_know_the_kept_ones_around_them() {
         let plan = GrowthPlan::from_map(2, &[0, 0, 0, 1, 1], &Initializer::COPY).unwrap();
-        assert_eq!(
-            plan.gap(1),
-            Gap {
-                below: 0,
-                above: 1,
-                fraction: 1.0 / 3.0
+        let around = |layer| {
+            let place = place(2, &plan.slots, layer);
+            (place.below, place.above, place.fraction)
+        };
+        assert_eq!(around(1), (Some(0), Some(1), 1.0 / 3.0));
+        assert_eq!(around(2), (Some(0), Some(1), 2.0 / 3.0));
+        assert_eq!(around(4), (Some(1), None, 0.5));
+    }
+
+    fn interpolated(n: usize, map: &[usize], init: &str) -> Result<GrowthPlan> {
+        GrowthPlan::from_map(n, map, &Initializer::parse(init).unwrap())
+    }
+
+    #[test]
+    fn interpolation_is_between_the_kept_blocks_around_a_run() {
+        let shares = |plan: &GrowthPlan, layer: usize| -> Vec<(usize, f32)> {
+            let terms = plan.sources(layer).iter();
+            terms.map(|term| (term.layer, term.weight)).collect()
+        };
+        // A run between 1 and 2, whatever its own map says.
+        let middle = Placement::Middle.layer_map(4, 6);
+        let plan = interpolated(4, &middle, "interpolate").unwrap();
+        assert_eq!(plan.to_string(), "0 1 2 2+3* 2+3* 3");
+        let third = 1.0_f32 / 3.0;
+        assert_eq!(shares(&plan, 3), [(2, 1.0 - third), (3, third)]);
+        let own = interpolated(4, &middle, "interpolate:coefficient=0.25").unwrap();
+        assert_eq!(shares(&own, 4), [(2, 0.75), (3, 0.25)]);
+        let bottom = Placement::Bottom.layer_map(4, 6);
+        let plan = interpolated(4, &bottom, "interpolate").unwrap();
+        assert_eq!(plan.to_string(), "0 1 1+2* 1+2* 2 3");
+        // At the ends of the scale it is one block alone.
+        for (coefficient, only) in [("0", 0), ("1", 1), ("-0.0", 0)] {
+            let init = format!("interpolate:coefficient={coefficient}");
+            let plan = interpolated(2, &[0, 0, 1], &init).unwrap();
+            assert_eq!(
+                (plan.only_source(1), shares(&plan, 1).len()),
+                (Some(only), 1)
+            );
+        }
+    }
+
+    #[test]
+    fn interpolation_without_two_neighbours_is_refused() {
+        for (placement, to) in [
+            (Placement::Top, 5),
+            (Placement::Top, 9),
+            (Placement::Stack, 6),
+            (Placement::Interleave, 6),
+            (Placement::Interleave, 8),
+            (Placement::Middle, 8),
+            (Placement::Bottom, 8),
+        ] {
+            for init in [
+                "interpolate",
+                "interpolate:coefficient=0",
+                "scaled:of=interpolate",
+            ] {
+                let error = interpolated(4, &placement.layer_map(4, to), init).unwrap_err();
+                let hint = error.hint().unwrap();
+                assert!(error.to_string().contains("two kept blocks"), "{error}");
+                let ways = [
+                    "copy",
+                    "zero-residual",
+                    "interleave below 6",
+                    "middle below 8",
+                ];
+                assert!(ways.iter().all(|way| hint.contains(way)), "{hint}");
             }
-        );
-        assert_eq!(
-            plan.gap(2),
-            Gap {
-                below: 0,
-                above: 1,
-                fraction: 2.0 / 3.0
+        }
+        // And the hint holds, for every depth.
+        for n in 2_usize..14 {
+            for (placement, most) in [
+                (Placement::Interleave, n + n.div_ceil(2)),
+                (Placement::Middle, 2 * n),
+            ] {
+                for to in n + 1..2 * n + 4 {
+                    let plan = interpolated(n, &placement.layer_map(n, to), "interpolate");
+                    assert_eq!(plan.is_ok(), to < most, "{placement:?} {n} -> {to}");
+                }
             }
-        );
+        }
+    }
+
+    #[test]
+    fn a_coefficient_is_from_0_to_1() {
+        for bad in ["-0.1", "1.1", "nan", "inf", "-inf"] {
+            let init = format!("interpolate:coefficient={bad}");
+            let error = interpolated(2, &[0, 0, 1], &init).unwrap_err();
+            assert!(error.to_string().contains("coefficient = "), "{error}");
+            assert!(error.hint().unwrap().contains("blend"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_block_is_made_of_is_shown() {
+        let shown = |init: &str| interpolated(3, &[0, 0, 1, 2, 2], init).unwrap().to_string();
+        assert_eq!(shown("copy"), "0 0* 1 2 2*");
+        assert_eq!(shown("random"), "0 * 1 2 *");
+        assert_eq!(shown("identity"), "0 * 1 2 *");
         assert_eq!(
-            plan.gap(4),
-            Gap {
-                below: 1,
-                above: 1,
-                fraction: 0.5
-            }
+            shown("blend:weights={\"0\"=0.5,\"1\"=0.0,\"2\"=0.5}"),
+            "0 0+2* 1 2 0+2*"
         );
+        assert_eq!(shown("scaled:of=random"), "0 * 1 2 *");
+        assert_eq!(
+            shown("scaled:scale=0,only=[\"ln\",\"attn\",\"mlp\"]"),
+            "0 * 1 2 *"
+        );
+        for twice in [
+            "{\"0\"=1.0,\"00\"=1.0}",
+            "{\"+1\"=1.0}",
+            "{\"3\"=1.0}",
+            "{}",
+        ] {
+            let init = format!("blend:weights={twice}");
+            assert!(interpolated(3, &[0, 0, 1, 2], &init).is_err(), "{twice}");
+        }
     }
 
     #[test]

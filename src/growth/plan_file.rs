@@ -25,6 +25,7 @@ use super::init::Initializer;
 use super::plan::{GrowthPlan, Slot};
 use crate::checkpoint::config::MAX_LAYERS;
 use crate::error::{Error, Result, read_text};
+use crate::settings::{self, Kind};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,9 +58,13 @@ fn yes() -> bool {
 }
 
 /// Reads a plan for a source of `n_layer` blocks.
+///
+/// # Errors
+/// It cannot be read, is a file of another kind, or does not fit the source.
 pub fn load(path: &Path, n_layer: usize) -> Result<GrowthPlan> {
     let text = read_text(path)?;
-    parse(&text, n_layer).map_err(|message| Error::invalid(path.display(), message))
+    Kind::Plan.expect(&text, path)?;
+    parse(&text, n_layer, &path.display().to_string())
 }
 
 /// A plan as the text of a plan file, which [`load`] reads as the same plan.
@@ -102,17 +107,19 @@ fn in_toml(init: &Initializer) -> Result<String> {
     }
 }
 
-fn parse(text: &str, n_layer: usize) -> Result<GrowthPlan, String> {
-    let file: PlanFile = toml::from_str(text).map_err(|e| e.to_string())?;
+/// `at` names the text in errors.
+fn parse(text: &str, n_layer: usize, at: &str) -> Result<GrowthPlan> {
+    let file: PlanFile = settings::read(text).map_err(|mistake| mistake.into_error(at))?;
     let mut seen = vec![false; n_layer];
     let mut slots = Vec::new();
     for (i, slice) in file.slice.iter().enumerate() {
         let [start, end] = slice.layers;
         if start >= end || end > n_layer {
-            return Err(format!(
+            let message = format!(
                 "slice {}: layers = [{start}, {end}] is not a range within the source's [0, {n_layer}]",
                 i + 1
-            ));
+            );
+            return Err(Error::invalid(at, message));
         }
         for source in (0..slice.repeat).flat_map(|_| start..end) {
             let first = !seen[source] && slice.keep;
@@ -122,17 +129,22 @@ fn parse(text: &str, n_layer: usize) -> Result<GrowthPlan, String> {
                 init: (!first).then(|| slice.init.clone()),
             });
             if slots.len() > MAX_LAYERS {
-                return Err(format!("the plan has more than {MAX_LAYERS} blocks"));
+                let message = format!("the plan has more than {MAX_LAYERS} blocks");
+                return Err(Error::invalid(at, message));
             }
         }
     }
-    GrowthPlan::new(n_layer, slots).map_err(|e| e.to_string())
+    GrowthPlan::new(n_layer, slots).map_err(|error| error.within(at))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::init::{Claim, Scaled};
     use super::*;
+
+    fn parse(text: &str, n_layer: usize) -> Result<GrowthPlan> {
+        super::parse(text, n_layer, "plan.toml")
+    }
 
     #[test]
     fn slices_repeat_and_keep_as_documented() {
@@ -172,6 +184,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_located() {
+        let parse = |text: &str, n| parse(text, n).map_err(|error| error.to_string());
         let error = parse("[[slice]]\nlayers = [0, 2]\nint = \"copy\"\n", 2).unwrap_err();
         assert!(error.contains("line 3") && error.contains("int"), "{error}");
         let error = parse("[[slice]]\nlayers = [0, 9]\n", 2).unwrap_err();

@@ -49,8 +49,8 @@ impl Default for AdamW {
 pub enum OptimizerPolicy {
     /// All are dropped.
     Fresh,
-    /// Kept parameters keep theirs; a new block gets those of its source block, with its
-    /// number of updates.
+    /// Kept parameters keep theirs; a new block that is made of one source block gets those,
+    /// with their number of updates. One that is drawn, or made of several, starts without.
     Inherit,
     /// As `inherit`, and every number of updates is 0 again (`--double-optimizer` of
     /// gonglinyuan/StackingBERT).
@@ -63,8 +63,9 @@ pub enum OptimizerPolicy {
 /// Where a block of a grown model comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockOrigin {
-    /// The block before the growth.
-    pub source: usize,
+    /// The block before the growth that it is, or is made of; none where it is made of several
+    /// or of none.
+    pub source: Option<usize>,
     /// Whether it is that block, or a new one made from it.
     pub kept: bool,
 }
@@ -190,7 +191,7 @@ impl Optimizer {
                 continue;
             };
             let heirs = blocks.iter().enumerate().filter(|(_, origin)| {
-                origin.source == layer && (origin.kept || policy != OptimizerPolicy::ZeroNew)
+                origin.source == Some(layer) && (origin.kept || policy != OptimizerPolicy::ZeroNew)
             });
             for (heir, _) in heirs {
                 self.state
@@ -451,7 +452,10 @@ mod tests {
 
     /// Name, first moment and step after growing 0, 1 to 0, 0', 1, 1'.
     fn grown(policy: OptimizerPolicy) -> Vec<(String, f32, u64)> {
-        let origin = |source, kept| BlockOrigin { source, kept };
+        let origin = |source, kept| BlockOrigin {
+            source: Some(source),
+            kept,
+        };
         let mut optimizer = optimizer();
         let blocks = [(0, true), (0, false), (1, true), (1, false)].map(|(s, k)| origin(s, k));
         optimizer.carry_over(policy, &blocks);
@@ -484,6 +488,18 @@ mod tests {
                 wte
             ]
         );
+        // Nothing to inherit for a block that is drawn, or made of two.
+        let mut optimizer = optimizer();
+        let drawn = [(Some(0), true), (None, false), (Some(1), true)];
+        let drawn = drawn.map(|(source, kept)| BlockOrigin { source, kept });
+        optimizer.carry_over(OptimizerPolicy::Inherit, &drawn);
+        let names: Vec<String> = optimizer
+            .saved()
+            .unwrap()
+            .into_iter()
+            .map(|m| m.0)
+            .collect();
+        assert_eq!(names, ["h.0.b", "h.2.b", "wte.weight"]);
         let restarted: Vec<_> = inherited.into_iter().map(|(n, v, _)| (n, v, 0)).collect();
         assert_eq!(grown(OptimizerPolicy::InheritStep0), restarted);
     }

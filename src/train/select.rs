@@ -10,6 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::check_rate;
 use crate::checkpoint::{Gpt2Config, layout};
+use crate::error::{Error, Result, did_you_mean, printable};
+
+/// Selectors that are words.
+const WORDS: [&str; 6] = ["all", "new", "old", "embeddings", "head", "ln_f"];
 
 /// What names are selected from.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +35,7 @@ impl Scope<'_> {
     ///
     /// # Errors
     /// The list, or one of its patterns, selects nothing.
-    pub fn select(&self, selectors: &[String]) -> Result<BTreeSet<String>, String> {
+    pub fn select(&self, selectors: &[String]) -> Result<BTreeSet<String>> {
         let mut selected = BTreeSet::new();
         for selector in selectors {
             match selector.strip_prefix('!') {
@@ -42,20 +46,25 @@ impl Scope<'_> {
                 None => selected.extend(self.one(selector)?),
             }
         }
-        if selected.is_empty() {
-            return Err(format!("{selectors:?} selects no parameter"));
+        if !selected.is_empty() {
+            return Ok(selected);
         }
-        Ok(selected)
+        Err(match selectors {
+            [one] if ["new", "old"].contains(&one.as_str()) => selects_nothing(one),
+            [] => Error::usage("trainable is empty").with_hint(known()),
+            _ => Error::usage(format!("trainable = {selectors:?} selects no parameter"))
+                .with_hint(known()),
+        })
     }
 
     /// Factor per parameter: the product of all whose selector matches.
     ///
     /// # Errors
     /// A selector matches nothing, or a factor is not a number from 0.
-    pub fn factors(&self, table: &BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>, String> {
+    pub fn factors(&self, table: &BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>> {
         let mut factors = BTreeMap::new();
         for (selector, &factor) in table {
-            check_rate(selector, factor)?;
+            check_rate(&format!("lr_scale.{selector}"), factor).map_err(Error::usage)?;
             for name in self.one(selector)? {
                 *factors.entry(name).or_insert(1.0) *= factor;
             }
@@ -63,7 +72,7 @@ impl Scope<'_> {
         Ok(factors)
     }
 
-    fn one(&self, selector: &str) -> Result<BTreeSet<String>, String> {
+    fn one(&self, selector: &str) -> Result<BTreeSet<String>> {
         let head = if self.config.tie_word_embeddings {
             layout::WTE
         } else {
@@ -85,13 +94,67 @@ impl Scope<'_> {
         let found: BTreeSet<String> = self.names().into_iter().filter(|n| matches(n)).collect();
         // `new` and `old` may be empty by themselves: a list says what else there is.
         if found.is_empty() && !["new", "old"].contains(&selector) {
-            return Err(format!(
-                "`{}` matches no parameter; known are all, new, old, embeddings, head, ln_f, and names such as h.0.attn.c_attn.weight with * for any part",
-                crate::error::printable(selector)
-            ));
+            let message = format!("`{}` matches no parameter", printable(selector));
+            let hint = self.nearest(selector).unwrap_or_else(known);
+            return Err(Error::usage(message).with_hint(hint));
         }
         Ok(found)
     }
+
+    /// What may be meant by a selector that matches nothing.
+    fn nearest(&self, selector: &str) -> Option<String> {
+        let names = self.names();
+        let names = || names.iter().map(String::as_str);
+        let did = |meant: &str| Some(format!("did you mean `{meant}`?"));
+        if let Some(rest) = selector.strip_prefix("transformer.") {
+            let matches = names().any(|name| glob(rest.as_bytes(), name.as_bytes()));
+            return if matches {
+                did(rest)
+            } else {
+                self.nearest(rest)
+            };
+        }
+        if let Some(near) = did_you_mean(&selector.to_lowercase(), WORDS.into_iter().chain(names()))
+        {
+            return did(near);
+        }
+        let block = selector
+            .strip_prefix("h.")
+            .and_then(|rest| rest.split('.').next());
+        if block.is_some_and(|block| block.parse().is_ok_and(|n: usize| n >= self.config.n_layer)) {
+            return Some(format!(
+                "the blocks are h.0 to h.{}",
+                self.config.n_layer - 1
+            ));
+        }
+        // A part of a name, as `c_attn` or `h.0`.
+        let is_part = |name: &str| format!(".{name}.").contains(&format!(".{selector}."));
+        let whole = |name: &str| name.starts_with(&format!("{selector}."));
+        match (names().any(whole), names().any(is_part)) {
+            (true, _) => did(&format!("{selector}.*")),
+            (_, true) => did(&format!("*.{selector}.*")),
+            _ => None,
+        }
+    }
+}
+
+/// The error of `new` or `old` where there are no such blocks.
+pub fn selects_nothing(word: &str) -> Error {
+    let (message, other) = match word {
+        "new" => ("`new` selects nothing: no growth adds blocks", "old"),
+        _ => ("`old` selects nothing: all blocks are new", "new"),
+    };
+    Error::usage(message).with_hint(format!(
+        "say how the model grows, with [grow], or select others: {other}, all, embeddings, head, ln_f, or names with *"
+    ))
+}
+
+/// What selectors there are.
+fn known() -> String {
+    format!(
+        "known are {}, and names such as h.0.attn.c_attn.weight with * for any part",
+        WORDS.join(", ")
+    )
 }
 
 /// Whether `pattern`, in which `*` stands for any run of bytes, matches all of `name`.
@@ -107,7 +170,7 @@ fn glob(pattern: &[u8], name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn select(tied: bool, new: &[usize], selectors: &[&str]) -> Result<BTreeSet<String>, String> {
+    fn select(tied: bool, new: &[usize], selectors: &[&str]) -> Result<BTreeSet<String>> {
         let mut config = Gpt2Config::new(16, 8, 8, 3, 2).unwrap();
         config.tie_word_embeddings = tied;
         let new_layers = new.iter().copied().collect();
@@ -143,13 +206,52 @@ mod tests {
 
     #[test]
     fn selecting_nothing_is_an_error() {
-        assert!(
-            select(true, &[], &["new"])
-                .unwrap_err()
-                .contains("selects no parameter")
-        );
-        assert!(select(true, &[], &["h.7.*"]).unwrap_err().contains("h.7.*"));
-        assert!(select(true, &[], &["all", "!hh"]).is_err());
+        for (selectors, told, hint) in [
+            (
+                &["new"][..],
+                "no growth adds blocks",
+                "old, all, embeddings",
+            ),
+            (
+                &["old", "!old"],
+                "selects no parameter",
+                "known are all, new",
+            ),
+            (&[], "trainable is empty", "known are all"),
+            (&["h.7.*"], "`h.7.*`", "the blocks are h.0 to h.2"),
+            (
+                &["h.3.ln_1.bias"],
+                "`h.3.ln_1.bias`",
+                "did you mean `h.0.ln_1.bias`?",
+            ),
+            (&["all", "!hh"], "`hh`", "known are"),
+            (&["embedings"], "`embedings`", "did you mean `embeddings`?"),
+            (&["News"], "`News`", "did you mean `new`?"),
+            (&["wte"], "`wte`", "did you mean `wte.*`?"),
+            (&["c_attn"], "`c_attn`", "did you mean `*.c_attn.*`?"),
+            (&["h.0"], "`h.0`", "did you mean `h.0.*`?"),
+            (
+                &["h.0.attn.c_atn.weight"],
+                "c_atn",
+                "did you mean `h.0.attn.c_attn.weight`?",
+            ),
+            (
+                &["transformer.h.*.mlp.*"],
+                "transformer",
+                "did you mean `h.*.mlp.*`?",
+            ),
+            (&["transformer.wte"], "transformer", "did you mean `wte.*`?"),
+        ] {
+            let error = select(true, &[], selectors).unwrap_err();
+            assert!(error.to_string().contains(told), "{error}");
+            assert!(
+                error.hint().unwrap().contains(hint),
+                "{error}: {:?}",
+                error.hint()
+            );
+        }
+        let none_old = select(true, &[0, 1, 2], &["old"]).unwrap_err();
+        assert!(none_old.to_string().contains("all blocks are new"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, printable};
+use crate::home;
 
 /// A model, as named on a command line or in a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,16 +27,17 @@ impl ModelRef {
     /// `/`, or ends in `.safetensors` or `.bin`; everything else is a hub id.
     ///
     /// # Errors
-    /// A usage error that says which rule of hub ids or revisions the text breaks.
+    /// A usage error that says which rule of hub ids or revisions the text breaks, or that it
+    /// is a path in another user's home.
     pub fn parse(text: &str) -> Result<Self> {
         if let Some(id) = text.strip_prefix("hf://") {
             return Self::hub(id);
         }
+        let path = home::expand(text)?;
         if is_weight_file(text) {
-            return Ok(Self::File(expand_home(text)));
+            return Ok(Self::File(path));
         }
         if is_local(text) {
-            let path = expand_home(text);
             return Ok(if path.is_file() {
                 Self::File(path)
             } else {
@@ -178,15 +180,7 @@ fn is_local(text: &str) -> bool {
 
 /// `~/x` under the home folder, where there is one; anything else as it is.
 pub(super) fn expand_home(text: &str) -> PathBuf {
-    let rest = if text == "~" {
-        Some("")
-    } else {
-        text.strip_prefix("~/")
-    };
-    match (rest, std::env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => PathBuf::from(text),
-    }
+    home::expand(text).unwrap_or_else(|_| PathBuf::from(text))
 }
 
 /// The hub's rules for repository ids. They also keep an id from naming a cache folder outside
@@ -340,6 +334,14 @@ mod tests {
             panic!("not a folder")
         };
         assert!(path.is_absolute() && path.ends_with("models/x"));
+    }
+
+    #[test]
+    fn another_users_home_is_no_hub_id() {
+        for text in ["~bob", "~bob/model", "~bob/a/b", "~bob/model.safetensors"] {
+            let error = ModelRef::parse(text).unwrap_err();
+            assert!(error.to_string().contains("~user"), "{error}");
+        }
     }
 
     #[test]

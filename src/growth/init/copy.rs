@@ -14,8 +14,6 @@ pub struct Copy {}
 
 impl LayerInit for Copy {
     fn init(&self, site: &Site<'_>, param: &BlockParam, _rng: &mut ChaCha8Rng) -> Result<Values> {
-        Ok(Values::Stored(
-            site.source.block(site.parent, param)?.clone(),
-        ))
+        Ok(Values::Stored(site.parent(param)?.clone()))
     }
 }

@@ -4,9 +4,10 @@
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, LayerInit, Random, Site, Values, ZeroResidual};
+use super::{Claim, LayerInit, Random, Site, Term, Values, ZeroResidual};
 use crate::checkpoint::layout::BlockParam;
 use crate::error::Result;
+use crate::growth::plan::Place;
 
 /// Random values, with weight and bias of both `c_proj` zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,10 @@ pub struct Identity {
 impl LayerInit for Identity {
     fn claim(&self) -> Claim {
         Claim::Exact
+    }
+
+    fn sources(&self, _place: &Place) -> Result<Vec<Term>> {
+        Ok(Vec::new())
     }
 
     fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values> {

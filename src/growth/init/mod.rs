@@ -28,10 +28,11 @@ pub use random::Random;
 pub use scaled::Scaled;
 pub use zero_residual::ZeroResidual;
 
-use super::plan::Gap;
+use super::plan::Place;
 use crate::checkpoint::layout::BlockParam;
 use crate::checkpoint::{Checkpoint, Gpt2Config, HostTensor, TensorRef};
-use crate::error::{Error, Result, did_you_mean};
+use crate::error::{Error, Result, did_you_mean, printable};
+use crate::settings;
 
 /// What an initializer promises about the model's function right after growth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -56,25 +57,57 @@ impl fmt::Display for Claim {
     }
 }
 
-/// Where a new block stands, and what it can be made from.
-#[derive(Clone, Copy, Debug)]
-pub struct Site<'a> {
-    /// The source checkpoint.
-    pub source: &'a Checkpoint,
-    /// Architecture of the grown model.
-    pub target: &'a Gpt2Config,
-    /// The source block behind the new one.
-    pub parent: usize,
-    /// The kept blocks around it, and where between them it stands.
-    pub gap: Gap,
-    /// Index of the new block in the grown model.
+/// A source block that a block is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Term {
+    /// The source block.
     pub layer: usize,
+    /// Its share, before what an initializer does to the sum: scaling, zeros, noise. Never 0.
+    pub weight: f32,
 }
 
-impl Site<'_> {
-    /// Values of `param` in source block `layer`.
-    pub fn values(&self, layer: usize, param: &BlockParam) -> Result<HostTensor> {
-        self.source.block(layer, param)?.read()
+/// What a new block is made from. Initializers get at the source through it alone, and it gives
+/// out no block but those they named beforehand, so that what is recorded is what was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    source: &'a Checkpoint,
+    /// Architecture of the grown model.
+    pub target: &'a Gpt2Config,
+    /// What the block is made of, as [`LayerInit::sources`] has said.
+    pub sources: &'a [Term],
+}
+
+impl<'a> Site<'a> {
+    /// The site of a block that is made of `sources`.
+    pub fn new(source: &'a Checkpoint, target: &'a Gpt2Config, sources: &'a [Term]) -> Self {
+        Self {
+            source,
+            target,
+            sources,
+        }
+    }
+
+    /// The stored `param` of the one block that the new one is made of.
+    ///
+    /// # Errors
+    /// The source lacks it.
+    ///
+    /// # Panics
+    /// The new block is not made of one block.
+    pub fn parent(&self, param: &BlockParam) -> Result<&'a TensorRef> {
+        let [parent] = self.sources else {
+            panic!("an initializer reads a parent that it has not named");
+        };
+        self.source.block(parent.layer, param)
+    }
+
+    /// Values of `param` in every block that the new one is made of, with their weights.
+    ///
+    /// # Errors
+    /// A source tensor cannot be read.
+    pub fn values(&self, param: &BlockParam) -> Result<Vec<(f32, HostTensor)>> {
+        let read = |term: &Term| Ok((term.weight, self.source.block(term.layer, param)?.read()?));
+        self.sources.iter().map(read).collect()
     }
 }
 
@@ -104,12 +137,23 @@ pub trait LayerInit {
         Claim::None
     }
 
+    /// The source blocks that a new block at `place` is made of; none where all is drawn.
+    ///
+    /// # Errors
+    /// It cannot be made there.
+    fn sources(&self, place: &Place) -> Result<Vec<Term>> {
+        Ok(vec![Term {
+            layer: place.parent,
+            weight: 1.0,
+        }])
+    }
+
     /// Values of one parameter of the new block at `site`. `rng` is of this block and
     /// parameter alone, so results do not depend on the order of calls.
     fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values>;
 }
 
-/// One line per initializer: name, summary.
+/// One line per initializer: name, summary. A parent is the block that the layer map names.
 pub const CATALOGUE: [(&str, &str); 8] = [
     ("copy", "the parent's values, bit for bit"),
     (
@@ -118,15 +162,15 @@ pub const CATALOGUE: [(&str, &str); 8] = [
     ),
     (
         "identity",
-        "random with both c_proj weights and biases zero: the identity at first, nothing inherited",
+        "random with both c_proj weights and biases zero: the identity at first, no source block",
     ),
     (
         "interpolate",
-        "(1-coefficient) * kept block below + coefficient * kept block above; spread evenly unless given",
+        "(1-coefficient) * kept block below + coefficient * kept block above, spread evenly unless given; needs both",
     ),
     (
         "random",
-        "GPT-2's own initialization; std = initializer_range, residual_depth = the new depth",
+        "GPT-2's own initialization, no source block; std = initializer_range, residual_depth = the new depth",
     ),
     (
         "scaled",
@@ -202,29 +246,39 @@ impl Initializer {
     }
 
     /// Parses `name` or `name:key=value,key=value`, values as in TOML.
+    ///
+    /// # Errors
+    /// There is no such initializer, or it has no such parameter, or of another type.
     pub fn parse(text: &str) -> Result<Self> {
-        let (name, parameters) = text.split_once(':').unwrap_or((text, ""));
-        let table = format!("init.{name} = {{ {parameters} }}");
         #[derive(Deserialize)]
         struct Wrapper {
             init: Initializer,
         }
-        if !CATALOGUE.iter().any(|row| row.0 == name) {
+        let (name, parameters) = text.split_once(':').unwrap_or((text, ""));
+        let Some((name, _)) = CATALOGUE.iter().find(|row| row.0 == name) else {
             return Err(unknown(name));
-        }
-        toml::from_str::<Wrapper>(&table)
+        };
+        let bad = |why: String, hint: Option<&str>| {
+            let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            Error::usage(format!("--init {}: {why}", printable(text)))
+                .with_hint(format!("write --init {}{hint}", example(name)))
+        };
+        let parameters = settings::inline_table(parameters).map_err(|why| bad(why, None))?;
+        let init = toml::Table::from_iter([((*name).to_owned(), parameters.into())]);
+        let table = toml::Table::from_iter([("init".to_owned(), init.into())]);
+        settings::of_tables::<Wrapper>(&table)
             .map(|wrapper| wrapper.init)
-            .map_err(|e| {
-                Error::usage(format!("--init {text}: {}", e.message())).with_hint(
-                    "write --init noisy:noise=0.02; `scale-ckpt methods` lists the parameters",
-                )
+            .map_err(|mistake| {
+                let mistake = mistake.below(&format!("init.{name}"));
+                bad(mistake.to_string(), mistake.hint())
             })
     }
 
     /// Checks the parameters, for a source of `n_layer` blocks.
     ///
     /// # Errors
-    /// A number is not finite, a spread negative, or a term of a blend names no block.
+    /// A number is not finite, a spread negative, a coefficient not from 0 to 1, or a term of a
+    /// blend names no block.
     pub fn check(&self, n_layer: usize) -> Result<()> {
         let is_spread = |std: f64| std.is_finite() && std >= 0.0;
         let ok = match self {
@@ -233,18 +287,16 @@ impl Initializer {
             Self::Random(random) => {
                 random.std.is_none_or(is_spread) && random.residual_depth != Some(0)
             }
-            Self::Interpolate(Interpolate { coefficient }) => {
-                coefficient.is_none_or(f32::is_finite)
-            }
+            Self::Interpolate(interpolate) => interpolate.check().map(|()| true)?,
             Self::Scaled(scaled) => {
                 scaled.of.check(n_layer)?;
                 scaled.names()?.scale.is_finite()
             }
             Self::Noisy(Noisy { noise }) => noise.is_finite() && *noise >= 0.0,
             Self::Blend(blend) => blend
-                .layers(n_layer)?
+                .terms(n_layer)?
                 .iter()
-                .all(|(_, weight)| weight.is_finite()),
+                .all(|term| term.weight.is_finite()),
         };
         if ok {
             Ok(())
@@ -303,6 +355,19 @@ impl fmt::Display for Initializer {
     }
 }
 
+/// How it is written on the command line.
+fn example(name: &str) -> &str {
+    match name {
+        "identity" => "identity:std=0.02",
+        "interpolate" => "interpolate:coefficient=0.3",
+        "random" => "random:std=0.02",
+        "scaled" => "'scaled:scale=0.5,only=[\"c_proj\"]'",
+        "noisy" => "noisy:noise=0.02",
+        "blend" => "'blend:weights={\"0\"=0.5, \"3\"=0.5}'",
+        plain => plain,
+    }
+}
+
 fn unknown(name: &str) -> Error {
     let names = CATALOGUE.map(|row| row.0);
     let hint = did_you_mean(name, names).map_or_else(
@@ -311,7 +376,7 @@ fn unknown(name: &str) -> Error {
     );
     Error::usage(format!(
         "there is no initializer `{}`; known are {}",
-        crate::error::printable(name),
+        printable(name),
         names.join(", ")
     ))
     .with_hint(hint)
@@ -344,8 +409,16 @@ impl<'de> Deserialize<'de> for Initializer {
                 })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Initializer, A::Error> {
-                Initializer::deserialize(MapAccessDeserializer::new(map))
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Initializer, A::Error> {
+                let init = Initializer::deserialize(MapAccessDeserializer::new(&mut map))?;
+                match map.next_key::<String>()? {
+                    None => Ok(init),
+                    Some(second) => Err(de::Error::custom(format!(
+                        "expected one initializer, found {} and {}",
+                        init.name(),
+                        printable(&second)
+                    ))),
+                }
             }
         }
         deserializer.deserialize_any(NameOrTable)
@@ -394,6 +467,82 @@ mod tests {
                 .check(1)
                 .is_err()
         );
-        assert!(Initializer::parse("blend").is_err());
+    }
+
+    #[test]
+    fn mistakes_on_the_command_line_are_told_in_plain_words() {
+        for (text, told, hint) in [
+            (
+                "blend",
+                "`weights` is missing",
+                "write --init 'blend:weights=",
+            ),
+            ("noisy:nois=1", "no key `nois`", "did you mean `noise`?"),
+            (
+                "noisy:noise=loud",
+                "noise: expected a number, found \"loud\"",
+                "write --init noisy:",
+            ),
+            (
+                "noisy:noise=\"0.5\"",
+                "noise: expected a number",
+                "write noise = 0.5",
+            ),
+            ("noisy:0.5", "`0.5` is not key=value", "write --init noisy:"),
+            ("copy:noise=1", "no key `noise`", "write --init copy"),
+            (
+                "random:residual_depth=1.5",
+                "expected a whole number from 0, found 1.5",
+                "random:",
+            ),
+            (
+                "random:residual_depth=-2",
+                "expected a whole number from 0, found -2",
+                "random:",
+            ),
+            (
+                "scaled:only=c_proj",
+                "only: expected a list",
+                "only = [\"c_proj\"]",
+            ),
+            (
+                "scaled:of=copi",
+                "no initializer `copi`",
+                "write --init 'scaled:",
+            ),
+            (
+                "blend:weights=0.5",
+                "weights: expected a table, found 0.5",
+                "blend:weights=",
+            ),
+            (
+                "blend:weights={\"0\"=\"half\"}",
+                "weights.0: expected a number",
+                "blend:",
+            ),
+        ] {
+            let error = Initializer::parse(text).unwrap_err();
+            let (message, next) = (error.to_string(), error.hint().unwrap());
+            assert!(message.contains(told), "{text}: {message}");
+            assert!(next.contains(hint), "{text}: {next}");
+            assert_eq!(error.exit_code(), 2, "{text}");
+        }
+        let scaled = Initializer::parse("scaled:of=interpolate, scale=0").unwrap();
+        assert_eq!(scaled.to_string(), "scaled c_proj*0 of interpolate");
+        let depth = Initializer::parse("random:residual_depth=1e1").unwrap();
+        assert_eq!(depth.to_string(), "random residual_depth=10");
+    }
+
+    #[test]
+    fn a_table_has_one_initializer() {
+        #[derive(Debug, Deserialize)]
+        struct Wrapper {
+            #[expect(dead_code)]
+            init: Initializer,
+        }
+        for two in ["{ noisy = {}, copy = {} }", "{}"] {
+            let read = settings::read::<Wrapper>(&format!("init = {two}"));
+            assert!(read.unwrap_err().to_string().starts_with("init: expected"));
+        }
     }
 }

@@ -26,7 +26,7 @@ impl Default for Noisy {
 
 impl LayerInit for Noisy {
     fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values> {
-        let parent = site.values(site.parent, param)?.values;
+        let parent = site.parent(param)?.read()?.values;
         let std = f64::from(parent.std(0.0));
         let noise = normal(parent.shape(), std * self.noise, rng);
         Ok(Values::Computed(HostTensor {

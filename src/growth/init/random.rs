@@ -4,10 +4,11 @@
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{LayerInit, Site, Values};
+use super::{LayerInit, Site, Term, Values};
 use crate::checkpoint::draw;
 use crate::checkpoint::layout::BlockParam;
 use crate::error::Result;
+use crate::growth::plan::Place;
 
 /// Fresh values at the depth of the grown model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,10 @@ pub struct Random {
 }
 
 impl LayerInit for Random {
+    fn sources(&self, _place: &Place) -> Result<Vec<Term>> {
+        Ok(Vec::new())
+    }
+
     fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values> {
         let std = self.std.unwrap_or(site.target.initializer_range);
         Ok(Values::Computed(draw::fresh(

@@ -4,10 +4,11 @@
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Initializer, LayerInit, Site, Values};
+use super::{Claim, Initializer, LayerInit, Site, Term, Values};
 use crate::checkpoint::HostTensor;
 use crate::checkpoint::layout::{BLOCK, BlockParam};
 use crate::error::{Error, Result, printable};
+use crate::growth::plan::Place;
 
 /// The values of another initializer, those of matching tensors multiplied by `scale`.
 ///
@@ -43,13 +44,20 @@ impl LayerInit for Scaled {
         }
     }
 
+    fn sources(&self, place: &Place) -> Result<Vec<Term>> {
+        if BLOCK.iter().all(|param| self.zeroes(param)) {
+            return Ok(Vec::new());
+        }
+        self.of.as_init().sources(place)
+    }
+
     fn init(&self, site: &Site<'_>, param: &BlockParam, rng: &mut ChaCha8Rng) -> Result<Values> {
+        if self.zeroes(param) {
+            let zeros = HostTensor::full(&param.shape(site.target), 0.0);
+            return Ok(Values::Computed(zeros));
+        }
         let values = self.of.as_init().init(site, param, rng)?;
-        if !self
-            .only
-            .iter()
-            .any(|part| param.name.contains(part.as_str()))
-        {
+        if !self.scales(param) {
             return Ok(values);
         }
         let values = values.into_host()?.values * self.scale;
@@ -58,6 +66,16 @@ impl LayerInit for Scaled {
 }
 
 impl Scaled {
+    fn scales(&self, param: &BlockParam) -> bool {
+        let mut parts = self.only.iter();
+        parts.any(|part| param.name.contains(part.as_str()))
+    }
+
+    /// Whether nothing is left of what it scales.
+    fn zeroes(&self, param: &BlockParam) -> bool {
+        self.scale == 0.0 && self.scales(param)
+    }
+
     /// Itself, if every part of `only` names a parameter. A name of another architecture, such
     /// as `o_proj`, would scale nothing and leave a plain copy.
     pub fn names(&self) -> Result<&Self> {

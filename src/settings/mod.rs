@@ -1,0 +1,123 @@
+//! Settings that people write in TOML: recipes, comparisons, searches, evaluations, plan files.
+//!
+//! Read by serde, told by us: a mistake names the full key as `--set` writes it, the line, what
+//! was expected in plain words and what stands there, and the nearest known name.
+
+mod kind;
+mod overrides;
+mod place;
+mod words;
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+
+pub use kind::Kind;
+pub use overrides::{Overrides, inline_table};
+
+use crate::error::Error;
+
+/// What is wrong with a setting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mistake {
+    /// The full key, as in `train.lr` or `stage.1.tokens`; empty for the whole text.
+    pub key: String,
+    /// Its line, from 1.
+    pub line: Option<usize>,
+    what: What,
+    hint: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum What {
+    /// Nobody reads that key.
+    Unknown,
+    /// Nothing is said where something has to be.
+    Missing,
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl Mistake {
+    /// The same with its key as seen from the table `prefix`.
+    #[must_use]
+    pub fn below(mut self, prefix: &str) -> Self {
+        if let Some(rest) = self.key.strip_prefix(prefix) {
+            self.key = rest.trim_start_matches('.').to_owned();
+        }
+        self
+    }
+
+    /// What to do about it, if that is known.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// As an error of `at`, a file or a part of one.
+    pub fn into_error(self, at: impl fmt::Display) -> Error {
+        let error = match self.line {
+            Some(line) => Error::invalid(format!("{at}, line {line}"), self.to_string()),
+            None => Error::invalid(at, self.to_string()),
+        };
+        match self.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        match &self.what {
+            What::Unknown => write!(f, "there is no key `{key}`"),
+            What::Missing => write!(f, "`{key}` is missing"),
+            What::Other(message) if key.is_empty() => f.write_str(message),
+            What::Other(message) => write!(f, "{key}: {message}"),
+        }
+    }
+}
+
+/// Reads settings.
+///
+/// A whole number may be written as `1e9` or `2.0` wherever one is expected.
+///
+/// # Errors
+/// The first mistake.
+pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Mistake> {
+    let mut text = std::borrow::Cow::Borrowed(text);
+    loop {
+        let error = match toml::from_str(&text) {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        // Lines stay where they are, and every turn makes an integer of one more number.
+        match words::whole_number(&text, &error) {
+            Some((span, number)) => text.to_mut().replace_range(span, &number.to_string()),
+            None => return Err(words::mistake(&text, &error)),
+        }
+    }
+}
+
+/// The tables of a text.
+///
+/// # Errors
+/// It is not TOML.
+pub fn tables(text: &str) -> Result<toml::Table, Mistake> {
+    text.parse()
+        .map_err(|error: toml::de::Error| words::mistake(text, &error))
+}
+
+/// Reads settings that are tables already; mistakes have no line.
+///
+/// # Errors
+/// The first mistake.
+pub fn of_tables<T: DeserializeOwned>(tables: &toml::Table) -> Result<T, Mistake> {
+    read(&tables.to_string()).map_err(|mistake| Mistake {
+        line: None,
+        ..mistake
+    })
+}
+
+#[cfg(test)]
+mod tests;
