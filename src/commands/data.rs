@@ -35,8 +35,9 @@ impl Args {
 
 /// Tokenize text into shards to train on.
 ///
-/// Reads .txt (documents separated by <|endoftext|>), .jsonl or .ndjson, each also as .gz or .zst,
-/// and .parquet. Writes shards in llm.c's format, every document preceded by <|endoftext|>, and
+/// Reads .txt (documents separated by <|endoftext|>), .jsonl or .ndjson, .json (objects on lines of
+/// their own, or one list of them), each also as .gz, .zst or .bz2, and .parquet. Of a folder, licences,
+/// read-me files and what is not read are left out and named. Writes shards in llm.c's format, every document preceded by <|endoftext|>, and
 /// manifest.json last. The same inputs and options give the same bytes, on any number of threads
 /// and after any number of interruptions.
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,8 @@ struct PrepareArgs {
     /// The folder to write.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The key of a JSON line or the column of a table that holds the text.
+    /// The key of a JSON object or the column of a table that holds the text; doc.text is the key
+    /// doc.text, or the key text in the object doc.
     #[arg(long, default_value = "text", value_name = "NAME")]
     field: String,
     /// A folder with a tokenizer; GPT-2's own unless given.
@@ -114,6 +116,7 @@ impl PrepareArgs {
                 self.out.display()
             ));
         }
+        prepared.notes.iter().for_each(|note| eprint_line(note));
         let manifest = &prepared.manifest;
         let wanted = options.val != ValSize::Fraction(0.0) && options.val != ValSize::Documents(0);
         if wanted && manifest.val_documents == 0 {

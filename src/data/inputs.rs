@@ -1,11 +1,18 @@
 //! What a list of data paths means: files, folders and globs; text or shards.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::address;
+use super::format::{Compression, Format, foreign};
+use super::listing::Listing;
 use super::prepare::UNFINISHED;
 use super::shard::is_shard;
 use crate::error::{Error, Result};
+
+/// What to do where a folder does not say which files are meant.
+const NAME_FILES: &str = "name the files, or a folder that `scale-ckpt data prepare` made";
+/// What to do with data that is neither plain text nor shards.
+pub(super) const PREPARE: &str = "make shards of it first: scale-ckpt data prepare";
 
 /// Which part of a folder of shards is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,20 +64,22 @@ impl Inputs {
         for path in paths {
             if path.is_dir() {
                 files.extend(of_folder(path, split)?);
-            } else {
-                files.extend(expand(path)?);
+                continue;
             }
+            address::refuse(path, |dataset| {
+                format!("make shards of it first: scale-ckpt data prepare {dataset} --out DIR")
+            })?;
+            files.extend(expand(path)?);
         }
-        let prepared = |path: &&PathBuf| {
-            let name = path.to_string_lossy();
-            let ends = [".jsonl", ".ndjson", ".parquet", ".gz", ".zst"];
-            ends.iter().any(|end| name.ends_with(end))
-        };
-        if let Some(path) = files.iter().find(prepared) {
-            return Err(
-                Error::invalid(path.display(), "neither plain text nor token shards")
-                    .with_hint("make shards of it first: scale-ckpt data prepare"),
-            );
+        for path in &files {
+            if let Some((what, hint)) = foreign(path) {
+                return Err(Error::invalid(path.display(), what).with_hint(hint));
+            }
+            let plain = (Format::Text, Compression::None);
+            if Format::known(path).is_some_and(|known| known != plain) {
+                let message = "neither plain text nor token shards";
+                return Err(Error::invalid(path.display(), message).with_hint(PREPARE));
+            }
         }
         let (shards, text): (Vec<_>, Vec<_>) = files.into_iter().partition(|p| is_shard(p));
         match (shards.first(), text.first()) {
@@ -117,34 +126,40 @@ fn of_folder(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
         let message = "`data prepare` was stopped there, its shards are not complete";
         return Err(Error::invalid(dir.display(), message).with_hint("run it again"));
     }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
-        let path = entry.map_err(Error::io("list", dir))?.path();
-        if path.is_file() && !is_hidden(&path) {
-            files.push(path);
-        }
+    let is_text = |path: &Path| path.extension().is_some_and(|e| e == "txt");
+    let mut listing = Listing::of(dir, false, &|path| is_shard(path) || is_text(path))?;
+    let name = dir.display().to_string();
+    if listing.is_empty() {
+        let there = listing.left_out();
+        let there = there.map_or_else(String::new, |left| format!("; there are {left}"));
+        let message = format!("a folder without .txt, .bin or .npy files{there}");
+        let hint = listing.advice().unwrap_or(NAME_FILES);
+        return Err(Error::invalid(name, message).with_hint(hint));
     }
-    files.sort();
-    let is_text = |path: &PathBuf| path.extension().is_some_and(|e| e == "txt");
-    files.retain(|path| is_shard(path) || is_text(path));
     let named =
-        |path: &PathBuf| Split::of_name(&path.file_name().unwrap_or_default().to_string_lossy());
+        |path: &Path| Split::of_name(&path.file_name().unwrap_or_default().to_string_lossy());
+    let with_text = listing.files().any(is_text);
     // A folder with shards and text is not sorted out here: the caller refuses the mixture.
-    if files.iter().any(is_text) && files.iter().all(|path| named(path).is_none()) {
-        return Ok(files);
+    let whole = with_text && listing.files().all(|path| named(path).is_none());
+    if !whole && listing.files().any(|path| named(path).is_some()) {
+        listing.keep(|path| named(path).is_some());
     }
-    let of_split = |path: &&PathBuf| named(path) == Some(split);
-    let found: Vec<_> = files.iter().filter(of_split).cloned().collect();
+    // What lies beside shards went into them, or belongs to them.
+    if !listing.files().any(is_shard) {
+        listing.check(&name)?;
+    }
+    listing.say(&name);
+    let of_split = |path: &&Path| whole || named(path) == Some(split);
+    let found: Vec<_> = listing
+        .files()
+        .filter(of_split)
+        .map(Path::to_owned)
+        .collect();
     if !found.is_empty() {
         return Ok(found);
     }
-    let message = if files.is_empty() {
-        "a folder without .txt, .bin or .npy files".to_owned()
-    } else {
-        format!("no file there has the word `{}` in its name", split.name())
-    };
-    let hint = "name the files, or a folder that `scale-ckpt data prepare` made";
-    Err(Error::invalid(dir.display(), message).with_hint(hint))
+    let message = format!("no file there has the word `{}` in its name", split.name());
+    Err(Error::invalid(name, message).with_hint(NAME_FILES))
 }
 
 /// Whether the name begins with a dot, as that of a file under construction does.
@@ -155,6 +170,8 @@ pub(super) fn is_hidden(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,12 +1,19 @@
 //! From text to batches of token ids.
 
+pub(crate) mod address;
 pub mod batches;
 mod bpe;
+pub(crate) mod format;
 pub mod inputs;
+pub(crate) mod listing;
+mod magic;
 mod npy;
 pub mod order;
+mod plausible;
 pub mod prepare;
+pub(crate) mod records;
 pub mod shard;
+pub(crate) mod source;
 pub mod tokenizer;
 pub mod tokens;
 mod words;

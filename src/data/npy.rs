@@ -23,6 +23,11 @@ pub(super) struct Npy {
     pub count: u64,
 }
 
+/// Whether a file that begins with `head` says that it is one.
+pub(super) fn is_npy(head: &[u8]) -> bool {
+    head.starts_with(MAGIC)
+}
+
 /// Reads the header.
 ///
 /// # Errors
@@ -81,6 +86,7 @@ pub(super) fn parse(file: &File, path: &Path) -> Result<Npy> {
                 "an array of shape {}, expected one dimension",
                 printable(shape)
             ))
+            .with_hint("flatten it with numpy: np.save(path, tokens.reshape(-1))")
         })?;
     let count = count.trim().parse().map_err(|_| unclear("shape"))?;
     Ok(Npy {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::npy;
+use super::magic::{HEAD, Kind};
+use super::{npy, plausible};
 use crate::checkpoint::hex;
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -98,13 +99,17 @@ impl Shard {
             return Err(Error::invalid(path.display(), "not a plain file"));
         }
         let size = metadata.len();
+        check_kind(&file, path)?;
         let (offset, width, count) = if is_npy(path) {
             let npy = npy::parse(&file, path)?;
             (npy.offset, npy.width, Some(npy.count))
         } else {
             match llmc_count(&file, path)? {
                 Some(count) => (LLMC_HEADER as u64, Width::U16, Some(count)),
-                None => (0, Width::U16, None),
+                None => {
+                    plausible::check(&file, path, size)?;
+                    (0, Width::U16, None)
+                }
             }
         };
         let len = count_tokens(path, size, offset, width, count)?;
@@ -227,6 +232,19 @@ fn is_npy(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "npy")
 }
 
+/// Refuses what its first bytes show to be another kind of file.
+fn check_kind(file: &File, path: &Path) -> Result<()> {
+    let mut head = [0; HEAD];
+    let read = file
+        .read_at(&mut head, 0)
+        .map_err(Error::io("read", path))?;
+    let head = &head[..read];
+    match Kind::of(head) {
+        Some(kind) if !(is_npy(path) && npy::is_npy(head)) => Err(kind.refused(path, false)),
+        _ => Ok(()),
+    }
+}
+
 /// The count in llm.c's header; none if the file has no such header, as nanoGPT's have not.
 fn llmc_count(file: &File, path: &Path) -> Result<Option<u64>> {
     let mut start = [0; 12];
@@ -243,6 +261,19 @@ fn llmc_count(file: &File, path: &Path) -> Result<Option<u64>> {
                 Error::invalid(path.display(), "an llm.c file of Llama 3 tokens")
                     .with_hint("make a shard of GPT-2 tokens from the text"),
             );
+        }
+        // llm.c names each of its formats by the day on which it was made.
+        magic @ 20_240_000..20_300_000 => {
+            let message = format!(
+                "an llm.c file of another kind: it begins with {magic}, token shards with {LLMC_MAGIC}"
+            );
+            return Err(Error::invalid(path.display(), message)
+                .with_hint("give the .bin files that its data scripts call train and val"));
+        }
+        swapped if swapped.swap_bytes() == LLMC_MAGIC => {
+            let message = "llm.c's header in big-endian order; little-endian is read";
+            return Err(Error::invalid(path.display(), message)
+                .with_hint("make the shard again with `scale-ckpt data prepare`"));
         }
         _ => return Ok(None),
     }

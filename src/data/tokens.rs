@@ -1,13 +1,18 @@
 //! A stream of token ids with random access: tokenized text in memory, or shards on disk.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::inputs::{Inputs, Split};
+use super::listing::note_once;
+use super::magic::{HEAD, Kind, no_text};
 use super::prepare::{check_recorded, check_tokenizer, known_sha256};
+use super::records::padding_note;
 use super::shard::Shard;
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::checkpoint::hex;
@@ -67,7 +72,7 @@ impl Tokens {
     pub fn from_files(paths: &[PathBuf], tokenizer: &Tokenizer) -> Result<Self> {
         let texts = paths
             .iter()
-            .map(|path| read_text(path))
+            .map(|path| text_of(path))
             .collect::<Result<Vec<_>>>()?;
         let documents: Vec<&str> = texts.iter().flat_map(|text| documents(text)).collect();
         if documents.is_empty() {
@@ -212,6 +217,26 @@ impl Shards {
         }
         Ok(ids)
     }
+}
+
+/// The text of a file, without zeros at its end.
+fn text_of(path: &Path) -> Result<String> {
+    let mut head = Vec::with_capacity(HEAD);
+    // Where this read fails, the next one tells.
+    let _ = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
+    if let Some(kind) = Kind::of(&head) {
+        return Err(kind.refused(path, false));
+    }
+    if let Some((message, hint)) = no_text(&head) {
+        return Err(Error::invalid(path.display(), message).with_hint(hint));
+    }
+    let mut text = read_text(path)?;
+    let length = text.trim_end_matches('\0').len();
+    if length < text.len() {
+        note_once(&padding_note(path, (text.len() - length) as u64));
+        text.truncate(length);
+    }
+    Ok(text)
 }
 
 /// The pieces between separators, without surrounding white space; empty ones dropped.

@@ -14,10 +14,15 @@ use super::task::{Doc, HubData, Selection, Task};
 use super::tasks;
 use crate::checkpoint::hex;
 use crate::checkpoint::hub::{DatasetRef, HubConfig, Progress, fetch_files};
+use crate::data::address;
+use crate::data::format::{ARROW_HINT, parts};
+use crate::data::listing::Listing;
 use crate::error::{Error, Result};
 
-/// Endings of files that hold records.
-const DATA_ENDINGS: [&str; 3] = [".jsonl", ".parquet", ".txt"];
+/// Endings of files that hold records, and those of a compression after them, in the order in
+/// which they are looked for.
+const DATA_ENDINGS: [&str; 5] = [".jsonl", ".parquet", ".txt", ".json", ".ndjson"];
+const COMPRESSIONS: [&str; 4] = ["", ".gz", ".zst", ".bz2"];
 
 /// The configuration of a dataset that has languages beside; its folder may be called `data`.
 const DEFAULT_CONFIG: &str = "default";
@@ -208,7 +213,7 @@ fn read(
     hub: &Hub,
 ) -> Result<Placed> {
     let files = match source {
-        Source::Path(path) => vec![file_of(task, path)?],
+        Source::Path(path) => files_of(task, path, split)?,
         Source::Hub => fetch(task.hub(), split, hub)?,
     };
     let (mut docs, mut places) = (Vec::new(), Vec::new());
@@ -230,28 +235,90 @@ fn read(
     Ok((docs, places))
 }
 
-/// The file that a path means for a task: itself, or the one of a folder that has the task's
-/// name.
-fn file_of(task: &dyn Task, path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_owned());
+/// The files that a path means for a task: itself; or of a folder the one that has the name of
+/// the task or of its data, else those that have the name of the split, as exports have.
+fn files_of(task: &dyn Task, path: &Path, split: &str) -> Result<Vec<PathBuf>> {
+    let name = task.dataset();
+    address::refuse(path, |_| {
+        format!("leave --data {name} away to have it fetched, or download its file and name that")
+    })?;
+    if !path.exists() {
+        return Err(address::missing(path));
     }
-    let name = task.name();
-    let stem = task.file_stem().unwrap_or(&name);
-    DATA_ENDINGS
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let task_name = task.name();
+    let stems = match task.file_stem() {
+        Some(stem) => vec![stem],
+        None => vec![task_name.as_str(), name],
+    };
+    let endings = || {
+        DATA_ENDINGS
+            .iter()
+            .flat_map(|e| COMPRESSIONS.map(|c| format!("{e}{c}")))
+    };
+    let mut files = stems
         .iter()
-        .map(|ending| path.join(format!("{stem}{ending}")))
-        .find(|file| file.is_file())
-        .ok_or_else(|| {
-            Error::invalid(
-                path.display(),
-                format!("no {stem}.jsonl, .parquet or .txt in that folder"),
-            )
-            .with_hint(format!(
-                "--data {} names a file, or a folder with that one",
-                task.dataset()
-            ))
-        })
+        .flat_map(|stem| endings().map(move |ending| path.join(format!("{stem}{ending}"))));
+    if let Some(file) = files.find(|file| file.is_file()) {
+        return Ok(vec![file]);
+    }
+    let listing = Listing::of(path, true, &|_| true)?;
+    let of_split = split_files(&listing, path, task.hub().config, split);
+    if !of_split.is_empty() {
+        return Ok(of_split);
+    }
+    let arrow = listing
+        .files()
+        .find(|file| file.extension().is_some_and(|e| e == "arrow"));
+    let stem = stems[0];
+    Err(match arrow {
+        Some(_) => Error::invalid(
+            path.display(),
+            "a folder of Arrow tables, which are not read",
+        )
+        .with_hint(ARROW_HINT),
+        None => Error::invalid(
+            path.display(),
+            format!(
+                "no {stem}.jsonl, .parquet or .txt in that folder, and none of its {split} split"
+            ),
+        )
+        .with_hint(format!(
+            "--data {name} names a file, or a folder with that one"
+        )),
+    })
+}
+
+/// The files of a split below a folder, of the first ending that there are any of.
+fn split_files(listing: &Listing, dir: &Path, config: Option<&str>, split: &str) -> Vec<PathBuf> {
+    let own = dir.file_name().unwrap_or_default().to_string_lossy();
+    let names: &[&str] = match split {
+        "validation" => &["validation", "valid", "val", "dev"],
+        split => &[split],
+    };
+    let is_of = |file: &&Path| {
+        let below = file.strip_prefix(dir).unwrap_or(file);
+        let (folders, name) = (below.parent().unwrap_or(below), below.file_name());
+        let Some((stem, _)) = name.and_then(|name| parts(name.to_str()?)) else {
+            return false;
+        };
+        // A folder that has no others is that of the configuration, whatever it is called.
+        let config = config.filter(|_| !folders.as_os_str().is_empty());
+        let folders = format!("{own}/{}", folders.display());
+        names
+            .iter()
+            .any(|split| is_of(stem, &folders, config, split))
+    };
+    let mut files: Vec<&Path> = listing.files().filter(is_of).collect();
+    let ending = |file: &Path| {
+        let name = file.file_name()?.to_str()?;
+        parts(name).map(|(_, ending)| ending.to_owned())
+    };
+    let first = files.first().and_then(|file| ending(file));
+    files.retain(|file| ending(file) == first);
+    files.into_iter().map(Path::to_owned).collect()
 }
 
 /// The files of a split.
@@ -276,17 +343,22 @@ fn fetch(data: HubData, split: &str, hub: &Hub) -> Result<Vec<PathBuf>> {
 /// one.
 fn is_of_split(name: &str, config: Option<&str>, split: &str) -> bool {
     let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
+    let stem = [".parquet", ".jsonl"]
+        .iter()
+        .find_map(|ending| file.strip_suffix(ending));
+    stem.is_some_and(|stem| is_of(stem, folders, config, split))
+}
+
+/// The same of a name without its ending, in `folders`.
+fn is_of(stem: &str, folders: &str, config: Option<&str>, split: &str) -> bool {
     let has_folder = |wanted: &str| folders.split('/').any(|folder| folder == wanted);
     let of_config = config.is_none_or(|config| {
         has_folder(config) || (config == DEFAULT_CONFIG && has_folder("data"))
     });
-    let stem = [".parquet", ".jsonl"]
-        .iter()
-        .find_map(|ending| file.strip_suffix(ending));
     // The last word that is no number of a part.
     let is_number = |word: &&str| *word == "of" || word.bytes().all(|b| b.is_ascii_digit());
-    let word = stem.map(|stem| stem.rsplit(['-', '_']).find(|word| !is_number(word)));
-    of_config && word.is_some_and(|word| word.map_or_else(|| has_folder(split), |w| w == split))
+    let word = stem.rsplit(['-', '_']).find(|word| !is_number(word));
+    of_config && word.map_or_else(|| has_folder(split), |word| word == split)
 }
 
 /// The examples before every document, as lm-evaluation-harness 0.4.13 draws them: one sample

@@ -1,15 +1,16 @@
-//! Records of evaluation data: JSON lines, parquet, and the six-line text form.
+//! Records of evaluation data: JSON objects, parquet, and the six-line text form.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Map, Value, json};
 
-use crate::data::prepare::guarded;
+use crate::data::format::Format;
+use crate::data::listing::note_once;
+use crate::data::prepare::{check_codec, guarded, no_table};
+use crate::data::records::{Record, Records, padding_note, parse};
 use crate::error::{Error, Result, printable};
 
 /// Longest line read.
@@ -32,7 +33,8 @@ impl Row {
         self.fields.get(key).is_some_and(|value| !value.is_null())
     }
 
-    fn value(&self, key: &str) -> Result<&Value, String> {
+    /// A value of any type.
+    pub fn value(&self, key: &str) -> Result<&Value, String> {
         self.fields
             .get(key)
             .ok_or_else(|| format!("missing field `{key}`"))
@@ -60,16 +62,34 @@ impl Row {
         texts(self.value(key)?, key, what)
     }
 
-    /// A whole number from 0 to `last`, which may stand as text.
+    /// A whole number from 0 to `last`, in any form that [`whole`] takes.
     pub fn index(&self, key: &str, last: usize) -> Result<usize, String> {
         let value = self.value(key)?;
-        let index = match value {
-            Value::String(text) => text.parse().ok(),
-            number => number.as_u64().and_then(|n| usize::try_from(n).ok()),
-        };
-        index
-            .filter(|&index| index <= last)
-            .ok_or_else(|| format!("expected a {key} from 0 to {last}, found {}", shown(value)))
+        whole(value).filter(|&index| index <= last).ok_or_else(|| {
+            let (found, why) = (shown(value), unanswered(value));
+            format!("expected a {key} from 0 to {last}, found {found}{why}")
+        })
+    }
+}
+
+/// A whole number, which may stand as text, and as `2.0`: tables make that of 2 where a column
+/// has gaps.
+pub(super) fn whole(value: &Value) -> Option<usize> {
+    let number = match value {
+        Value::String(text) => text.trim().parse().ok()?,
+        number => number.as_f64()?,
+    };
+    let sound = number.fract() == 0.0 && (0.0..1e9).contains(&number);
+    sound.then_some(number as usize)
+}
+
+/// What to say of the place of an answer that holds none.
+pub(super) fn unanswered(value: &Value) -> &'static str {
+    let empty = value.as_str().is_some_and(|text| text.trim().is_empty());
+    if empty || value.is_null() || value.as_f64() == Some(-1.0) || value.as_str() == Some("-1") {
+        ", that is no answer: those of a test split are often not published, score validation"
+    } else {
+        ""
     }
 }
 
@@ -108,123 +128,81 @@ pub struct BadRows {
 impl BadRows {
     /// Counts a bad record, or fails with what is wrong with it.
     pub fn meet(&mut self, at: &str, message: impl Into<String>) -> Result<()> {
+        self.meet_in(at, message, "")
+    }
+
+    /// The same, where it may help to say what form the file was expected in.
+    fn meet_in(&mut self, at: &str, message: impl Into<String>, form: &str) -> Result<()> {
         if self.skip {
             self.skipped += 1;
             return Ok(());
         }
-        Err(Error::invalid(at, message)
-            .with_hint("--skip-bad leaves such items out and counts them"))
+        let hint = format!("--skip-bad leaves such items out and counts them{form}");
+        Err(Error::invalid(at, message).with_hint(hint))
     }
 }
 
-/// Reads the records of a file, whose name says its form: `.jsonl`, `.parquet`, or `.txt` for
-/// six lines an item.
+/// Reads the records of a file, whose name says its form: `.jsonl`, `.json`, `.parquet`, or
+/// `.txt` for six lines an item; all but parquet also compressed.
 ///
 /// # Errors
 /// The file cannot be read or is of no known form; or a record is bad, and they are not left out.
 pub fn read(path: &Path, bad: &mut BadRows) -> Result<Vec<Row>> {
-    if let Err(error) = std::fs::metadata(path) {
-        return Err(Error::io("open", path)(error));
+    let (format, compression) = Format::of(path)?;
+    if format == Format::Parquet {
+        return read_parquet(path);
     }
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-    match extension.to_ascii_lowercase().as_str() {
-        "jsonl" | "ndjson" => read_lines(path, bad),
-        "parquet" => read_parquet(path),
-        "txt" => read_text(path, bad),
-        _ => Err(
-            Error::invalid(path.display(), "the name does not say what it holds")
-                .with_hint("expected .jsonl, .parquet, or .txt with six lines an item"),
-        ),
+    let mut records = Records::open(path, format, compression, MAX_LINE, |_| {})?;
+    let rows = match format {
+        Format::Text => read_text(&mut records, bad),
+        _ => read_objects(&mut records, bad),
+    }?;
+    if records.padding() > 0 {
+        note_once(&padding_note(path, records.padding()));
+    }
+    Ok(rows)
+}
+
+/// What a record says, or why it says nothing.
+fn text(record: Record) -> Result<String, String> {
+    match record {
+        Record::TooLong => Err(format!("the line is longer than {MAX_LINE} bytes")),
+        Record::Bytes(bytes) => String::from_utf8(bytes)
+            .map_err(|e| format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to())),
     }
 }
 
-/// Lines of a file, bounded, with those that are no text among the bad.
-struct Lines<'a> {
-    path: &'a Path,
-    reader: BufReader<File>,
-    number: u64,
-}
-
-impl<'a> Lines<'a> {
-    fn open(path: &'a Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        Ok(Self {
-            path,
-            reader: BufReader::new(file),
-            number: 0,
-        })
-    }
-
-    fn at(&self) -> String {
-        format!("{}:{}", self.path.display(), self.number)
-    }
-
-    /// The next line without its end, or why it is none; nothing at the end of the file.
-    fn next(&mut self) -> Result<Option<Result<String, String>>> {
-        let failed = |e| Error::io("read", self.path)(e);
-        self.number += 1;
-        let mut line = Vec::new();
-        let limit = MAX_LINE as u64 + 1;
-        let read = (&mut self.reader)
-            .take(limit)
-            .read_until(b'\n', &mut line)
-            .map_err(failed)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        if read > MAX_LINE {
-            if line.last() != Some(&b'\n') {
-                self.reader.skip_until(b'\n').map_err(failed)?;
-            }
-            return Ok(Some(Err(format!(
-                "the line is longer than {MAX_LINE} bytes"
-            ))));
-        }
-        if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
-            line.drain(..3);
-        }
-        while line.last().is_some_and(|byte| b"\r\n".contains(byte)) {
-            line.pop();
-        }
-        let text = String::from_utf8(line)
-            .map_err(|e| format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to()));
-        Ok(Some(text))
-    }
-}
-
-fn read_lines(path: &Path, bad: &mut BadRows) -> Result<Vec<Row>> {
-    let mut lines = Lines::open(path)?;
+fn read_objects(records: &mut Records, bad: &mut BadRows) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    while let Some(line) = lines.next()? {
-        let at = lines.at();
-        let fields = match line {
-            Ok(line) if line.trim().is_empty() => continue,
-            Ok(line) => serde_json::from_str(&line).map_err(|e| {
-                // The line that serde_json counts is always the first.
-                let text = e.to_string().replace(" at line 1 column ", " at column ");
-                printable(&text)
-            }),
-            Err(message) => Err(message),
+    while let Some(record) = records.next()? {
+        let at = records.at();
+        let text = match text(record) {
+            Ok(text) => text,
+            Err(message) => {
+                bad.meet(&at, message)?;
+                continue;
+            }
         };
-        match fields {
+        match parse(text.as_bytes(), |bytes| serde_json::from_slice(bytes)) {
             Ok(fields) => rows.push(Row { at, fields }),
-            Err(message) => bad.meet(&at, message)?,
+            Err(message) => bad.meet_in(&at, message, &format!("; {}", records.hint()))?,
         }
     }
     Ok(rows)
 }
 
 /// `label: context`, the number of the right ending, four endings.
-fn read_text(path: &Path, bad: &mut BadRows) -> Result<Vec<Row>> {
-    let mut lines = Lines::open(path)?;
+fn read_text(records: &mut Records, bad: &mut BadRows) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     loop {
         let mut item = Vec::with_capacity(TEXT_LINES);
         let mut wrong = None;
         while item.len() < TEXT_LINES {
-            let Some(line) = lines.next()? else { break };
-            let at = lines.at();
-            match line {
+            let Some(line) = records.next_line()? else {
+                break;
+            };
+            let at = records.at();
+            match text(line) {
                 // Blank lines may stand between items, or at the end.
                 Ok(line) if line.trim().is_empty() && item.is_empty() => {}
                 Ok(line) => item.push((at, line)),
@@ -267,19 +245,15 @@ fn read_text(path: &Path, bad: &mut BadRows) -> Result<Vec<Row>> {
 }
 
 fn read_parquet(path: &Path) -> Result<Vec<Row>> {
-    let damaged = |e: &ParquetError| {
-        let message = format!(
-            "not a parquet file, or damaged: {}",
-            printable(&e.to_string())
-        );
-        Error::invalid(path.display(), message).with_hint("copy or download the file again")
-    };
     let file = File::open(path).map_err(Error::io("open", path))?;
     let records = guarded(|| {
         let reader = SerializedFileReader::new(file)?;
+        for group in reader.metadata().row_groups() {
+            group.columns().iter().try_for_each(check_codec)?;
+        }
         reader.get_row_iter(None)?.collect::<Result<Vec<_>, _>>()
     });
-    let records = records.map_err(|e| damaged(&e))?;
+    let records = records.map_err(|e| no_table(path, &e))?;
     let row = |(i, record): (usize, parquet::record::Row)| Row {
         at: format!("{}: row {i}", path.display()),
         fields: record
@@ -295,6 +269,7 @@ fn read_parquet(path: &Path) -> Result<Vec<Row>> {
 fn value(field: Field) -> Value {
     match field {
         Field::Str(text) => text.into(),
+        Field::Bytes(bytes) => bytes.as_utf8().ok().into(),
         Field::Bool(b) => b.into(),
         Field::Byte(n) => n.into(),
         Field::Short(n) => n.into(),
@@ -304,6 +279,9 @@ fn value(field: Field) -> Value {
         Field::UShort(n) => n.into(),
         Field::UInt(n) => n.into(),
         Field::ULong(n) => n.into(),
+        Field::Float16(n) => f64::from(n).into(),
+        Field::Float(n) => f64::from(n).into(),
+        Field::Double(n) => n.into(),
         Field::Group(row) => row
             .into_columns()
             .into_iter()

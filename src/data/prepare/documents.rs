@@ -1,14 +1,15 @@
 //! Documents one after the other, whatever files they are in.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::Options;
-use super::input::{Format, Input};
-use super::jsonl::JsonLines;
+use super::json::JsonTexts;
 use super::parquet::ParquetColumn;
 use super::text::TextFile;
+use crate::data::format::Format;
+use crate::data::records::{Records, padding_note};
 use crate::error::{Error, Result};
 use crate::progress::Meter;
 
@@ -42,6 +43,7 @@ pub(super) trait Documents: Send {
 pub(super) struct BadDocuments {
     skip: bool,
     count: AtomicU64,
+    notes: Mutex<Vec<String>>,
 }
 
 impl BadDocuments {
@@ -49,6 +51,7 @@ impl BadDocuments {
         Self {
             skip,
             count: AtomicU64::new(0),
+            notes: Mutex::new(Vec::new()),
         }
     }
 
@@ -59,6 +62,23 @@ impl BadDocuments {
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Keeps in mind that a file ends with zeros, which were passed over.
+    pub fn padded(&self, path: &Path, zeros: u64) {
+        if zeros > 0
+            && let Ok(mut notes) = self.notes.lock()
+        {
+            notes.push(padding_note(path, zeros));
+        }
+    }
+
+    /// What is to be told of the files.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes
+            .lock()
+            .map(|notes| notes.clone())
+            .unwrap_or_default()
     }
 
     /// How many were left out.
@@ -89,12 +109,14 @@ fn open<'a>(
     meter: &Arc<Meter>,
 ) -> Result<Box<dyn Documents + 'a>> {
     let (format, compression) = Format::of(path)?;
+    let told = Arc::clone(meter);
+    let advance = move |bytes| told.advance(bytes);
     Ok(match format {
         Format::Parquet => Box::new(ParquetColumn::open(path, field, bad, Arc::clone(meter))?),
-        Format::Text => Box::new(TextFile::new(Input::open(path, compression, meter)?, bad)),
-        Format::JsonLines => {
-            let input = Input::open(path, compression, meter)?;
-            Box::new(JsonLines::new(input, field, bad))
+        Format::Text => Box::new(TextFile::open(path, compression, advance, bad)?),
+        Format::JsonLines | Format::Json => {
+            let records = Records::open(path, format, compression, MAX_LINE, advance)?;
+            Box::new(JsonTexts::new(records, field, bad))
         }
     })
 }

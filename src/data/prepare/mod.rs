@@ -7,7 +7,7 @@
 mod documents;
 mod folder;
 mod input;
-mod jsonl;
+mod json;
 mod manifest;
 mod parquet;
 mod remote;
@@ -25,7 +25,7 @@ use self::folder::Folder;
 pub use self::input::expand;
 pub use self::manifest::{InputRecord, Manifest, ShardRecord};
 pub(super) use self::manifest::{UNFINISHED, check_recorded, check_tokenizer, known_sha256};
-pub(crate) use self::parquet::guarded;
+pub(crate) use self::parquet::{check_codec, guarded, no_table};
 use self::split::Chooser;
 pub use self::split::ValSize;
 use self::writer::Shards;
@@ -71,6 +71,8 @@ pub struct Prepared {
     pub manifest: Manifest,
     /// Whether it was there already, so that nothing was done.
     pub found: bool,
+    /// What is to be told of the inputs.
+    pub notes: Vec<String>,
 }
 
 /// Reads the inputs and writes shards in llm.c's format, then the manifest.
@@ -98,14 +100,16 @@ pub fn prepare(options: &Options, tokenizer: &Tokenizer) -> Result<Prepared> {
             return Ok(Prepared {
                 manifest,
                 found: true,
+                notes: Vec::new(),
             });
         }
         folder::Claim::Work(folder) => folder,
     };
     match fill(options, tokenizer, &folder, &mut manifest) {
-        Ok(()) => Ok(Prepared {
+        Ok(notes) => Ok(Prepared {
             manifest,
             found: false,
+            notes,
         }),
         Err(error) => {
             // What a signal stopped is left to be known as ours; what cannot succeed is not.
@@ -117,13 +121,13 @@ pub fn prepare(options: &Options, tokenizer: &Tokenizer) -> Result<Prepared> {
     }
 }
 
-/// Writes the shards and the manifest.
+/// Writes the shards and the manifest. Returns what is to be told of the inputs.
 fn fill(
     options: &Options,
     tokenizer: &Tokenizer,
     folder: &Folder,
     manifest: &mut Manifest,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let end_of_text = tokenizer.end_of_text()?;
     let chooser = Chooser::new(&options.val, options.seed, || count(options))?;
     let mut shards = Shards::new(folder, manifest);
@@ -156,7 +160,8 @@ fn fill(
     }
     manifest.complete([train, val], bad.count(), shards.finish()?);
     input::check_unchanged(&options.inputs, &manifest.inputs)?;
-    folder.finish(manifest)
+    folder.finish(manifest)?;
+    Ok(bad.notes())
 }
 
 /// Documents in all, for a choice that needs to know.

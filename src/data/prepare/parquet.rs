@@ -2,18 +2,23 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::fs::File;
+use std::io::Read;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::{Arc, Once};
 
-use parquet::basic::Type;
+use parquet::basic::{Compression, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::ByteArrayType;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::ColumnDescPtr;
 
 use super::documents::{BadDocuments, Documents, Piece};
+use crate::data::magic::{HEAD, Kind};
 use crate::error::{Error, Result, did_you_mean, printable};
 use crate::progress::Meter;
 
@@ -54,13 +59,14 @@ impl<'a> ParquetColumn<'a> {
         meter: Arc<Meter>,
     ) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
-        let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| {
-            let message = format!("not a parquet file, or cut off: {}", explain(&e));
-            Error::invalid(path.display(), message).with_hint("copy or download the file again")
-        })?;
+        let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| no_table(path, &e))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let names: Vec<String> = schema.columns().iter().map(|c| c.path().string()).collect();
-        let column = names.iter().position(|name| name == field).ok_or_else(|| {
+        // A column that has the name itself comes before one of that path.
+        let itself = |column: &ColumnDescPtr| column.path().parts() == [field];
+        let itself = schema.columns().iter().position(itself);
+        let below = || names.iter().position(|name| name == field);
+        let column = itself.or_else(below).ok_or_else(|| {
             let listed = printable(&names.join(", "));
             let message = format!("no column `{}`; there are {listed}", printable(field));
             let error = Error::invalid(path.display(), message);
@@ -97,7 +103,7 @@ impl<'a> ParquetColumn<'a> {
     }
 
     fn damaged(&self, error: &ParquetError) -> Error {
-        Error::invalid(self.at(""), explain(error)).with_hint("copy or download the file again")
+        unread(self.at(""), "", error)
     }
 
     /// Opens the next row group; false at the end.
@@ -109,6 +115,7 @@ impl<'a> ParquetColumn<'a> {
         let opened = guarded(|| {
             let group = self.file.get_row_group(self.next_group - 1)?;
             let metadata = group.metadata();
+            check_codec(metadata.column(self.column))?;
             let (bytes, rows) = (metadata.compressed_size(), metadata.num_rows());
             Ok((bytes, rows, group.get_column_reader(self.column)?))
         });
@@ -215,6 +222,34 @@ pub(crate) fn guarded<T>(
     outcome.unwrap_or_else(|_| Err(ParquetError::General("the data is damaged".to_owned())))
 }
 
-fn explain(error: &ParquetError) -> String {
-    printable(&error.to_string())
+/// Refuses a column in a compression that is not read.
+pub(crate) fn check_codec(column: &ColumnChunkMetaData) -> Result<(), ParquetError> {
+    match column.compression() {
+        codec @ Compression::LZO => Err(ParquetError::NYI(format!(
+            "column `{}` is compressed with {codec}, which is not read",
+            column.column_path().string()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The error for a file that does not open as a table.
+pub(crate) fn no_table(path: &Path, error: &ParquetError) -> Error {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
+    match Kind::of(&head) {
+        Some(kind) if read.is_ok() && !head.starts_with(b"PAR1") => kind.refused(path, false),
+        _ => unread(path.display(), "not a parquet file, or cut off: ", error),
+    }
+}
+
+/// The error for what cannot be read of a table: something that the format has and this program
+/// does not know, or damage, said after `damage`.
+fn unread(at: impl Display, damage: &str, error: &ParquetError) -> Error {
+    match error {
+        ParquetError::NYI(text) => Error::invalid(at, printable(text))
+            .with_hint("write the table again, for example with pyarrow and compression=\"zstd\""),
+        error => Error::invalid(at, format!("{damage}{}", printable(&error.to_string())))
+            .with_hint("copy or download the file again"),
+    }
 }

@@ -1,11 +1,14 @@
 //! Plain text with `<|endoftext|>` between documents.
 
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, ErrorKind, Read};
+use std::path::Path;
 
 use memchr::memmem;
 
 use super::documents::{BadDocuments, Documents, MAX_LINE, Piece};
-use super::input::Input;
+use crate::data::format::Compression;
+use crate::data::magic;
+use crate::data::source::Source;
 use crate::data::tokenizer::END_OF_TEXT;
 use crate::data::words::last_cut;
 use crate::error::{Error, Result};
@@ -19,7 +22,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The documents of a text file, without surrounding white space.
 pub(super) struct TextFile<'a> {
-    input: Input,
+    input: Source,
     bad: &'a BadDocuments,
     /// Bytes that were read and not yet given out.
     buffer: Vec<u8>,
@@ -33,8 +36,22 @@ pub(super) struct TextFile<'a> {
 }
 
 impl<'a> TextFile<'a> {
-    pub fn new(input: Input, bad: &'a BadDocuments) -> Self {
-        Self {
+    /// Opens a file; `advance` is told of bytes on disk.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is something else than text.
+    pub fn open(
+        path: &Path,
+        compression: Compression,
+        advance: impl Fn(u64) + Send + 'static,
+        bad: &'a BadDocuments,
+    ) -> Result<Self> {
+        let mut input = Source::open(path, compression, advance)?;
+        // A read that fails here fails again below, where it is told.
+        if let Some((message, hint)) = magic::no_text(input.fill_buf().unwrap_or_default()) {
+            return Err(Error::invalid(path.display(), message).with_hint(hint));
+        }
+        Ok(Self {
             input,
             bad,
             buffer: Vec::new(),
@@ -42,7 +59,7 @@ impl<'a> TextFile<'a> {
             searched: 0,
             ended: false,
             begun: false,
-        }
+        })
     }
 
     fn fill(&mut self) -> Result<()> {
@@ -69,6 +86,15 @@ impl<'a> TextFile<'a> {
         let rest = self.buffer.split_off(length + separator);
         let mut bytes = std::mem::replace(&mut self.buffer, rest);
         bytes.truncate(length);
+        if self.ended && self.buffer.is_empty() {
+            let text = bytes
+                .iter()
+                .rposition(|&byte| byte != 0)
+                .map_or(0, |last| last + 1);
+            self.bad
+                .padded(self.input.path(), (bytes.len() - text) as u64);
+            bytes.truncate(text);
+        }
         let offset = self.offset;
         self.offset += (length + separator) as u64;
         self.searched = 0;

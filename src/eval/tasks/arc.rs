@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::super::rows::{Row, shown, texts};
+use super::super::rows::{Row, shown, texts, unanswered, whole};
 use super::super::task::{Doc, HubData, Kind, KnownSet, Task};
 use super::foundry;
+use crate::error::printable;
 
 /// One of its two sets.
 #[derive(Debug)]
@@ -65,6 +66,18 @@ impl Task for Arc {
     }
 }
 
+/// The name of a choice: a letter, or a number, which may stand as one or as text.
+fn name(value: &Value) -> Result<String, String> {
+    match (whole(value), value.as_str()) {
+        (Some(number), _) => Ok(number.to_string()),
+        (None, Some(text)) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+        _ => Err(format!(
+            "`choices`: expected a label such as \"A\" or \"1\", found {}",
+            shown(value)
+        )),
+    }
+}
+
 /// The hub's form, AI2's own (`question.stem`, `question.choices`), or llm-foundry's.
 fn question(row: &Row) -> Result<Doc, String> {
     if let Some(doc) = foundry(row, 2..=26) {
@@ -99,19 +112,21 @@ fn question(row: &Row) -> Result<Doc, String> {
         other => return Err(format!("`choices`: found {}", shown(&other))),
     };
     let answers = texts(&answers, "choices", "choice")?;
-    let labels = texts(&labels, "choices", "label of choice")?;
+    let labels = labels.as_array().into_iter().flatten().map(name);
+    let labels = labels.collect::<Result<Vec<_>, _>>()?;
     if answers.len() != labels.len() || answers.len() < 2 {
         let (answers, labels) = (answers.len(), labels.len());
         return Err(format!("{answers} choices with {labels} labels"));
     }
-    let key = row.text("answerKey")?;
-    let gold = labels
-        .iter()
-        .position(|label| label == key)
-        .ok_or_else(|| {
-            let key = crate::error::printable(key);
-            format!("answerKey `{key}` is none of {}", labels.join(", "))
-        })?;
+    let key = row.value("answerKey")?;
+    let gold = name(key)
+        .ok()
+        .and_then(|key| labels.iter().position(|label| *label == key));
+    let gold = gold.ok_or_else(|| {
+        let found = printable(key.as_str().unwrap_or(&key.to_string()));
+        let (labels, why) = (printable(&labels.join(", ")), unanswered(key));
+        format!("answerKey `{found}` is none of {labels}{why}")
+    })?;
     Ok(Doc::choices(
         format!("Question: {stem}\nAnswer:"),
         answers,

@@ -96,8 +96,19 @@ fn completion_context(row: &Row) -> Result<String, String> {
     Ok(context.to_owned())
 }
 
+/// What llm-foundry calls endings and label is `choices` and `gold`; its contexts are cleaned as
+/// those of the six-line form are.
+fn is_foundry(row: &Row) -> bool {
+    row.has("query") && row.has("choices")
+}
+
 fn endings(row: &Row) -> Result<Vec<String>, String> {
-    let endings = row.texts("endings", "ending")?;
+    let key = if is_foundry(row) {
+        "choices"
+    } else {
+        "endings"
+    };
+    let endings = row.texts(key, "ending")?;
     if endings.len() != ENDINGS {
         return Err(format!(
             "expected {ENDINGS} endings, found {}",
@@ -108,7 +119,8 @@ fn endings(row: &Row) -> Result<Vec<String>, String> {
 }
 
 fn question(row: &Row, context: String, endings: Vec<String>) -> Result<Doc, String> {
-    let gold = row.index("label", ENDINGS - 1)?;
+    let key = if is_foundry(row) { "gold" } else { "label" };
+    let gold = row.index(key, ENDINGS - 1)?;
     if context.is_empty() {
         return Err("the context is empty".into());
     }

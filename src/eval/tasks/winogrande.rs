@@ -2,7 +2,7 @@
 //! context; what is scored is the rest of the sentence.
 
 use super::super::python::strip;
-use super::super::rows::Row;
+use super::super::rows::{Row, shown, unanswered, whole};
 use super::super::task::{Doc, HubData, Kind, KnownSet, Task};
 
 /// `winogrande` of lm-evaluation-harness.
@@ -53,12 +53,12 @@ impl Task for Winogrande {
                 .ok_or("`sentence` has no gap `_`")?;
             let option = |key| row.words(key).map(|option| format!("{before}{option}"));
             let contexts = vec![option("option1")?, option("option2")?];
-            let gold = match row.text("answer")? {
-                "1" => 0,
-                "2" => 1,
-                other => {
-                    let other = crate::error::printable(other);
-                    return Err(format!("expected an answer of 1 or 2, found `{other}`"));
+            let answer = row.value("answer")?;
+            let gold = match whole(answer) {
+                Some(number @ 1..=2) => number - 1,
+                _ => {
+                    let (found, why) = (shown(answer), unanswered(answer));
+                    return Err(format!("expected an answer of 1 or 2, found {found}{why}"));
                 }
             };
             (contexts, after, gold)

@@ -1,0 +1,213 @@
+//! The bytes of a data file, decompressed as they are read.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use bzip2::read::MultiBzDecoder;
+use flate2::bufread::GzDecoder;
+
+use super::format::Compression;
+use super::magic::{HEAD, Kind};
+use crate::error::{Error, Result};
+
+/// Bytes read at a time.
+const PIECE: usize = 1 << 20;
+/// Logarithm of the largest window of zstd, the most that there is: `zstd --long=31`. So much
+/// memory is taken where a file asks for it.
+const WINDOW_LOG: u32 = 31;
+
+/// An open file.
+pub(crate) struct Source {
+    reader: Box<dyn BufRead + Send>,
+    path: PathBuf,
+    compression: Compression,
+}
+
+impl Source {
+    /// Opens a file of text or JSON; `advance` is told of the bytes on disk.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or its first bytes show it to be something else than text.
+    pub fn open(
+        path: &Path,
+        compression: Compression,
+        advance: impl Fn(u64) + Send + 'static,
+    ) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let mut source = Self {
+            reader: Box::new(io::empty()),
+            path: path.to_owned(),
+            compression,
+        };
+        let mut buffered = BufReader::with_capacity(PIECE, Counted { file, advance });
+        let head = buffered.fill_buf().map_err(Error::io("read", path))?;
+        if let Some(kind) = Kind::of(head)
+            && !head.starts_with(magic(compression))
+        {
+            return Err(kind.refused(path, false));
+        }
+        source.reader = match compression {
+            Compression::None => {
+                source.reader = Box::new(buffered);
+                return Ok(source);
+            }
+            Compression::Gzip => Box::new(BufReader::new(Members {
+                decoder: Some(GzDecoder::new(buffered)),
+            })),
+            Compression::Zstd => {
+                let failed = |e| Error::io("read", path)(e);
+                let mut decoder = zstd::Decoder::with_buffer(buffered).map_err(failed)?;
+                decoder.window_log_max(WINDOW_LOG).map_err(failed)?;
+                Box::new(BufReader::with_capacity(PIECE, decoder))
+            }
+            Compression::Bzip2 => Box::new(BufReader::with_capacity(
+                PIECE,
+                MultiBzDecoder::new(buffered),
+            )),
+        };
+        source.check_inside()?;
+        Ok(source)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Looks at the first decompressed bytes.
+    fn check_inside(&mut self) -> Result<()> {
+        let mut head = Vec::with_capacity(HEAD);
+        let read = (&mut self.reader).take(HEAD as u64).read_to_end(&mut head);
+        read.map_err(|e| self.failed("the beginning", e))?;
+        if let Some(kind) = Kind::of(&head) {
+            return Err(kind.refused(&self.path, true));
+        }
+        let rest = std::mem::replace(&mut self.reader, Box::new(io::empty()));
+        self.reader = Box::new(Cursor::new(head).chain(rest));
+        Ok(())
+    }
+
+    /// The error for a failed read at `place`.
+    pub fn failed(&self, place: &str, error: io::Error) -> Error {
+        let name = match self.compression {
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            Compression::Bzip2 => "bzip2",
+            Compression::None => return Error::io("read", &self.path)(error),
+        };
+        if error.raw_os_error().is_some() {
+            return Error::io("read", &self.path)(error);
+        }
+        let at = format!("{}:{place}", self.path.display());
+        let text = error.to_string();
+        if let Some((message, hint)) = unsupported(&text) {
+            return Error::invalid(at, message).with_hint(hint);
+        }
+        Error::invalid(at, format!("the {name} data is damaged or cut off: {text}"))
+            .with_hint("copy or download the file again")
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+impl BufRead for Source {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.reader.consume(amount);
+    }
+}
+
+/// What a compressed file begins with.
+fn magic(compression: Compression) -> &'static [u8] {
+    match compression {
+        // Nothing that is known begins so.
+        Compression::None => b"\0\0\0\0",
+        Compression::Gzip => b"\x1f\x8b",
+        Compression::Zstd => b"\x28\xb5\x2f\xfd",
+        Compression::Bzip2 => b"BZh",
+    }
+}
+
+/// What zstd says of sound files that it does not read: the words for it, and what to do.
+fn unsupported(text: &str) -> Option<(String, &'static str)> {
+    let narrower = "write it again with a smaller window: \
+                    zstd --decompress --long=31 --stdout FILE | zstd > OTHER.zst";
+    let gib = 1_u64 << (WINDOW_LOG - 30);
+    if text.contains("too much memory") {
+        let message = format!("the zstd window is larger than {gib} GiB, the largest that is read");
+        return Some((message, narrower));
+    }
+    if text.contains("not enough memory") {
+        let message = format!("no memory for its zstd window, which can be {gib} GiB large");
+        return Some((message, narrower));
+    }
+    if text.contains("Dictionary mismatch") {
+        let message = "compressed with a zstd dictionary, which is not there".to_owned();
+        return Some((
+            message,
+            "unpack it first: zstd --decompress -D DICTIONARY FILE",
+        ));
+    }
+    if text.contains("Unsupported") || text.contains("Version not supported") {
+        let message = format!("a form of zstd that is not read: {text}");
+        return Some((message, "unpack it first: zstd --decompress FILE"));
+    }
+    None
+}
+
+/// A file that tells what is read of it.
+struct Counted<F> {
+    file: File,
+    advance: F,
+}
+
+impl<F: Fn(u64)> Read for Counted<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        (self.advance)(read as u64);
+        Ok(read)
+    }
+}
+
+/// The members of a gzip file, one after the other. Zeros after one are padding, as for `gzip`.
+struct Members<R> {
+    /// None after the last.
+    decoder: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.decoder {
+            let read = decoder.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let rest = self.decoder.take().map(GzDecoder::into_inner);
+            self.decoder = rest.map(next_member).transpose()?.flatten();
+        }
+        Ok(0)
+    }
+}
+
+fn next_member<R: BufRead>(mut rest: R) -> io::Result<Option<GzDecoder<R>>> {
+    loop {
+        let bytes = rest.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+        let more = zeros < bytes.len();
+        rest.consume(zeros);
+        if more {
+            return Ok(Some(GzDecoder::new(rest)));
+        }
+    }
+}
