@@ -8,13 +8,17 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::json;
 use super::tensor::Dtype;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result};
 
 /// Upper bounds on sizes read from outside, so that no allocation follows a hostile number.
 pub const MAX_LAYERS: usize = 4096;
 const MAX_WIDTH: usize = 1 << 17;
 const MAX_ROWS: usize = 1 << 24;
+
+/// The class of `transformers` that this crate computes.
+const LANGUAGE_MODEL: &str = "GPT2LMHeadModel";
 
 /// The feed-forward nonlinearity, by its name in `transformers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +82,7 @@ impl Gpt2Config {
         n_head: usize,
     ) -> Result<Self> {
         let raw = json!({
-            "architectures": ["GPT2LMHeadModel"],
+            "architectures": [LANGUAGE_MODEL],
             "model_type": "gpt2",
             "activation_function": "gelu_new",
             "attn_pdrop": 0.0,
@@ -102,14 +106,9 @@ impl Gpt2Config {
 
     /// Reads `config.json`.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(Error::io("read", path))?;
-        match serde_json::from_slice(&text) {
-            Ok(Value::Object(raw)) => Self::from_map(raw, path),
-            Ok(_) => Err(Error::invalid(path.display(), "expected a JSON object")),
-            Err(e) => Err(Error::invalid(
-                path.display(),
-                format!("not valid JSON: {e}"),
-            )),
+        match json::load(path)? {
+            Value::Object(raw) => Self::from_map(raw, path),
+            _ => Err(Error::invalid(path.display(), "expected a JSON object")),
         }
     }
 
@@ -130,21 +129,18 @@ impl Gpt2Config {
         }
         let name = keys.text("activation_function", "gelu_new")?;
         let activation = Activation::from_name(name).ok_or_else(|| {
-            keys.error("activation_function", format!("`{}` is not supported; known are gelu_new, gelu_pytorch_tanh, gelu_fast, gelu, relu, silu, swish", printable(name)))
+            keys.error("activation_function", format!("`{}` is not supported; known are gelu_new, gelu_pytorch_tanh, gelu_fast, gelu, relu, silu, swish", json::shown_text(name)))
         })?;
         Ok(Self {
             vocab_size: keys.size(&["vocab_size"], 50257, MAX_ROWS)?,
-            n_positions: keys.size(
-                &["n_positions", "max_position_embeddings", "n_ctx"],
-                1024,
-                MAX_ROWS,
-            )?,
+            // `n_ctx`, which old files have beside it, means nothing to `transformers`.
+            n_positions: keys.size(&["n_positions", "max_position_embeddings"], 1024, MAX_ROWS)?,
             n_layer: keys.size(&["n_layer", "num_hidden_layers"], 12, MAX_LAYERS)?,
             n_inner: keys
                 .optional_size("n_inner", MAX_WIDTH * 8)?
                 .unwrap_or(4 * n_embd),
             layer_norm_epsilon: keys.positive("layer_norm_epsilon", 1e-5)?,
-            initializer_range: keys.positive("initializer_range", 0.02)?,
+            initializer_range: keys.initializer_range()?,
             tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
             n_embd,
             n_head,
@@ -177,6 +173,32 @@ impl Gpt2Config {
         config
     }
 
+    /// The same architecture with a head of its own.
+    #[must_use]
+    pub fn untied(mut self) -> Self {
+        self.tie_word_embeddings = false;
+        self.raw.insert("tie_word_embeddings".into(), false.into());
+        self
+    }
+
+    /// The classes of `transformers` that the config names.
+    pub fn architectures(&self) -> Vec<&str> {
+        let named = self.raw.get("architectures").and_then(Value::as_array);
+        named
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect()
+    }
+
+    /// The same architecture, saying that it is a language model and nothing else.
+    #[must_use]
+    pub fn as_language_model(mut self) -> Self {
+        self.raw
+            .insert("architectures".into(), json!([LANGUAGE_MODEL]));
+        self
+    }
+
     /// The same architecture, naming the token that ends a text.
     #[must_use]
     pub fn with_end_of_text(mut self, id: u32) -> Self {
@@ -188,12 +210,22 @@ impl Gpt2Config {
 
     /// The bytes of `config.json`: what was read, with the current depth.
     pub fn to_json(&self) -> String {
+        json::write(&self.whole()) + "\n"
+    }
+
+    /// What [`Self::to_json`] writes, as strict JSON.
+    pub fn to_value(&self) -> Value {
+        json::strict(self.whole())
+    }
+
+    /// What was read, with what no config should lack.
+    fn whole(&self) -> Value {
         let mut raw = self.raw.clone();
         if !raw.contains_key("architectures") {
-            raw.insert("architectures".into(), json!(["GPT2LMHeadModel"]));
+            raw.insert("architectures".into(), json!([LANGUAGE_MODEL]));
         }
         raw.entry("model_type").or_insert_with(|| "gpt2".into());
-        serde_json::to_string_pretty(&Value::Object(raw)).expect("a JSON value serializes") + "\n"
+        Value::Object(raw)
     }
 
     /// Width of one attention head.
@@ -245,7 +277,7 @@ impl Keys<'_> {
                 key,
                 format!(
                     "expected an integer from 1 to {max}, found {}",
-                    printable(&value.to_string())
+                    json::shown(value)
                 ),
             )),
         }
@@ -259,11 +291,18 @@ impl Keys<'_> {
             Some(x) if x.is_finite() && x > 0.0 => Ok(x),
             _ => Err(self.error(
                 key,
-                format!(
-                    "expected a positive number, found {}",
-                    printable(&value.to_string())
-                ),
+                format!("expected a positive number, found {}", json::shown(value)),
             )),
+        }
+    }
+
+    /// What is not finite is kept in the file and is no hindrance: `transformers` opens such a
+    /// model, too, and only weights drawn from scratch ask for it. For those it is the default.
+    fn initializer_range(&self) -> Result<f64> {
+        let (key, default) = ("initializer_range", 0.02);
+        match self.get(key).and_then(json::not_finite) {
+            Some(_) => Ok(default),
+            None => self.positive(key, default),
         }
     }
 
@@ -274,10 +313,7 @@ impl Keys<'_> {
         value.as_bool().ok_or_else(|| {
             self.error(
                 key,
-                format!(
-                    "expected true or false, found {}",
-                    printable(&value.to_string())
-                ),
+                format!("expected true or false, found {}", json::shown(value)),
             )
         })
     }
@@ -286,10 +322,11 @@ impl Keys<'_> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
-        value.as_str().ok_or_else(|| {
+        let text = value.as_str().filter(|_| json::not_finite(value).is_none());
+        text.ok_or_else(|| {
             self.error(
                 key,
-                format!("expected a string, found {}", printable(&value.to_string())),
+                format!("expected a string, found {}", json::shown(value)),
             )
         })
     }
@@ -300,7 +337,7 @@ impl Keys<'_> {
         if model_type != "gpt2" {
             return Err(self.error(
                 "model_type",
-                format!("expected `gpt2`, found `{}`", printable(model_type)),
+                format!("expected `gpt2`, found `{}`", json::shown_text(model_type)),
             ));
         }
         for (key, expected) in [
@@ -316,10 +353,11 @@ impl Keys<'_> {
             }
         }
         if self.get("quantization_config").is_some() {
-            return Err(self.error(
+            let error = self.error(
                 "quantization_config",
                 "quantized checkpoints are not supported",
-            ));
+            );
+            return Err(error.with_hint(super::foreign::DEQUANTIZE));
         }
         let pruned = self
             .get("pruned_heads")

@@ -20,6 +20,15 @@ pub const LN_F_BIAS: &str = "ln_f.bias";
 /// Separate head `[V, D]`; never carries [`PREFIX`].
 pub const LM_HEAD: &str = "lm_head.weight";
 
+/// Classes of `transformers` with the same trunk and another head, besides or instead of the
+/// language model's.
+pub const OTHER_HEADS: [&str; 4] = [
+    "GPT2DoubleHeadsModel",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+];
+
 /// How a fresh parameter is drawn in `GPT2PreTrainedModel._init_weights`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fresh {
@@ -147,9 +156,26 @@ pub fn params(config: &Gpt2Config) -> Vec<Param> {
     all.push(plain(LN_F_WEIGHT, vec![d], Fresh::Ones));
     all.push(plain(LN_F_BIAS, vec![d], Fresh::Zeros));
     if !config.tie_word_embeddings {
-        all.push(plain(LM_HEAD, vec![config.vocab_size, d], Fresh::Normal));
+        all.push(head(config));
     }
     all
+}
+
+/// A head of its own.
+pub fn head(config: &Gpt2Config) -> Param {
+    Param {
+        name: LM_HEAD.to_owned(),
+        shape: vec![config.vocab_size, config.n_embd],
+        fresh: Fresh::Normal,
+    }
+}
+
+/// Whether some GPT-2 has a tensor of that name, buffers of old ones included.
+pub fn is_known(name: &str) -> bool {
+    let outside = [WTE, WPE, LN_F_WEIGHT, LN_F_BIAS, LM_HEAD].contains(&name);
+    let in_block =
+        split_block_name(name).is_some_and(|(_, rest)| BLOCK.iter().any(|p| p.name == rest));
+    outside || in_block || is_buffer(name)
 }
 
 /// Number of parameters of a model.

@@ -6,14 +6,18 @@
 
 pub mod config;
 pub mod draw;
+mod foreign;
 pub mod hub;
+pub mod json;
 pub mod layout;
+mod naming;
 mod pytorch;
 pub mod safetensors;
 pub mod save;
 pub mod tensor;
+mod weights;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -24,8 +28,9 @@ pub use config::Gpt2Config;
 pub use tensor::{Dtype, HostTensor, TensorRef};
 
 use self::hub::{HubConfig, ModelRef, Progress};
-use self::layout::{BlockParam, LM_HEAD, PREFIX};
+use self::layout::{BlockParam, LM_HEAD, PREFIX, Param, WTE};
 use self::safetensors::Entry;
+use self::weights::Found;
 use crate::error::{Error, Result, printable};
 
 /// Where a checkpoint came from, as written into everything made from it.
@@ -52,6 +57,8 @@ pub struct Checkpoint {
     pub dir: PathBuf,
     /// Tensors of the file that a GPT-2 language model has no place for.
     pub ignored: Vec<String>,
+    /// What the user should know of how it was read, a sentence each.
+    pub notes: Vec<String>,
     weight_files: Vec<PathBuf>,
     tensors: HashMap<String, TensorRef>,
     prefixed: bool,
@@ -65,78 +72,104 @@ impl Checkpoint {
         hub: impl FnOnce() -> Result<HubConfig>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let mut checkpoint = match ModelRef::parse(source)? {
+        let model = ModelRef::parse(source)?;
+        let mut checkpoint = match &model {
             ModelRef::Hub { repo, revision } => {
-                let snapshot = hub::fetch(&repo, revision.as_deref(), &hub()?, progress)?;
+                let snapshot = hub::fetch(repo, revision.as_deref(), &hub()?, progress)?;
                 let mut checkpoint = Self::open_dir(&snapshot.dir)?;
                 checkpoint.origin.repo = Some(snapshot.repo);
                 checkpoint.origin.commit = Some(snapshot.commit);
                 checkpoint
             }
-            ModelRef::Dir(dir) => Self::open_dir(&dir)?,
-            ModelRef::File(file) => Self::open_file(&file)?,
+            ModelRef::Dir(dir) => Self::open_dir(dir)?,
+            ModelRef::File(file) => Self::open_file(file)?,
         };
         source.clone_into(&mut checkpoint.origin.source);
+        if ModelRef::is_address(source) && checkpoint.origin.repo.is_some() {
+            checkpoint.origin.source = model.to_string();
+            checkpoint
+                .notes
+                .push(format!("an address, read as the hub id {model}"));
+        }
         Ok(checkpoint)
     }
 
     /// Opens a folder with `config.json` and weights in any of the three formats.
     pub fn open_dir(dir: &Path) -> Result<Self> {
-        let config_path = dir.join("config.json");
-        if !config_path.is_file() {
-            return Err(Error::invalid(dir.display(), "no config.json there")
-                .with_hint("a checkpoint is a folder with config.json and model.safetensors"));
-        }
-        let config = Gpt2Config::load(&config_path)?;
-        Self::with_weights(dir, config, find_weights(dir)?)
+        foreign::refuse_folder(dir)?;
+        let config = Gpt2Config::load(&dir.join("config.json"))?;
+        Self::with_weights(dir, config, weights::find(dir)?)
     }
 
     /// Opens a single weight file; `config.json` stands beside it.
     pub fn open_file(file: &Path) -> Result<Self> {
         let dir = crate::durable::parent_of(file);
-        let config_path = dir.join("config.json");
-        if !config_path.is_file() {
-            return Err(Error::invalid(file.display(), "no config.json beside it")
-                .with_hint("a weight file needs the config.json of its model in the same folder"));
-        }
-        let config = Gpt2Config::load(&config_path)?;
+        foreign::refuse_file(file, &dir)?;
+        let config = Gpt2Config::load(&dir.join("config.json"))?;
         Self::with_weights(&dir, config, vec![file.to_owned()])
     }
 
     fn with_weights(dir: &Path, config: Gpt2Config, weight_files: Vec<PathBuf>) -> Result<Self> {
-        let mut found = HashMap::new();
-        let mut prefixed = false;
-        for path in &weight_files {
-            for (name, entry) in open_weights(path)? {
-                let (bare, had_prefix) = layout::strip_prefix(&name);
-                prefixed |= had_prefix;
-                if found
-                    .insert(bare.to_owned(), (entry, path.clone()))
-                    .is_some()
-                {
-                    return Err(Error::invalid(
-                        path.display(),
-                        format!("tensor `{}` occurs twice", printable(bare)),
-                    ));
-                }
-            }
+        let mut found = weights::read(&weight_files)?;
+        if config.tie_word_embeddings {
+            name_shared_head(&config, &mut found);
         }
-        let tensors = take_params(&config, &mut found, dir)?;
-        let ignored = leftovers(&config, found)?;
-        let origin = Origin {
-            source: dir.display().to_string(),
-            repo: None,
-            commit: None,
-        };
-        Ok(Self {
+        let mut checkpoint = Self {
+            tensors: take_params(&config, &mut found, dir)?,
             config,
-            origin,
+            origin: Origin {
+                source: dir.display().to_string(),
+                repo: None,
+                commit: None,
+            },
             dir: dir.to_owned(),
-            ignored,
+            ignored: Vec::new(),
+            notes: found.note.take().into_iter().collect(),
             weight_files,
-            tensors,
-            prefixed,
-        })
+            prefixed: found.prefixed,
+        };
+        checkpoint.settle_head(&mut found)?;
+        checkpoint.ignored = leftovers(&checkpoint.config, found)?;
+        checkpoint.settle_class();
+        Ok(checkpoint)
+    }
+
+    /// A head beside `wte` is tied where it is equal. Where it is not, it is a head of its own,
+    /// whatever the config says: `transformers` 5 loads it so.
+    fn settle_head(&mut self, found: &mut Found) -> Result<()> {
+        let Some((entry, path)) = found.tensors.remove(LM_HEAD) else {
+            return Ok(());
+        };
+        let head = fitting(&self.config, &layout::head(&self.config), &entry, &path)?;
+        if head.same_values(self.tensor(WTE)?)? {
+            return Ok(());
+        }
+        self.tensors.insert(LM_HEAD.to_owned(), head.clone());
+        self.config = self.config.clone().untied();
+        let note = "lm_head.weight differs from wte.weight, though the config ties them: it stays a head of its own, with tie_word_embeddings = false, as transformers loads it";
+        self.notes.push(note.to_owned());
+        Ok(())
+    }
+
+    /// Says so where the config names a class that computes something else with the trunk.
+    fn settle_class(&mut self) {
+        let classes = self.config.architectures();
+        let names = |known: &[&str]| classes.iter().any(|class| known.contains(class));
+        let Some(class) = classes.first().map(|class| printable(class)) else {
+            return;
+        };
+        if names(&["GPT2LMHeadModel", "GPT2Model"]) {
+            return;
+        }
+        if names(&layout::OTHER_HEADS) {
+            let note = format!("a {class}, read and written as a GPT2LMHeadModel");
+            self.notes.push(note);
+            self.config = self.config.clone().as_language_model();
+        } else {
+            self.notes.push(format!(
+                "its class {class} is unknown: it is read as a GPT2LMHeadModel, and what else its code may compute is left out"
+            ));
+        }
     }
 
     /// The tensor of that name, without prefix.
@@ -220,119 +253,89 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn find_weights(dir: &Path) -> Result<Vec<PathBuf>> {
-    for (single, index) in [
-        ("model.safetensors", "model.safetensors.index.json"),
-        ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-    ] {
-        let (single, index) = (dir.join(single), dir.join(index));
-        if single.is_file() {
-            return Ok(vec![single]);
-        }
-        if index.is_file() {
-            return shards(dir, &index);
-        }
+/// In a model with a tied head, the one matrix may be stored under the name of the head alone.
+fn name_shared_head(config: &Gpt2Config, found: &mut Found) {
+    let shape = layout::head(config).shape;
+    let fits = |(entry, _): &(Entry, PathBuf)| matches!(entry, Entry::Float(t) if t.shape == shape);
+    if found.tensors.contains_key(WTE) || !found.tensors.get(LM_HEAD).is_some_and(fits) {
+        return;
     }
-    Err(Error::invalid(dir.display(), "no weights there")
-        .with_hint("expected model.safetensors, model.safetensors.index.json or pytorch_model.bin"))
-}
-
-/// The distinct shard files of an index; names must be plain, they come from outside.
-fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: HashMap<String, String>,
-    }
-    let text = std::fs::read(index).map_err(Error::io("read", index))?;
-    let parsed: Index = serde_json::from_slice(&text)
-        .map_err(|e| Error::invalid(index.display(), format!("not a weight index: {e}")))?;
-    let names: BTreeSet<&String> = parsed.weight_map.values().collect();
-    names
-        .into_iter()
-        .map(|name| {
-            let plain = Path::new(name)
-                .file_name()
-                .is_some_and(|last| last == name.as_str());
-            if !plain || name.chars().any(char::is_control) {
-                return Err(Error::invalid(
-                    index.display(),
-                    format!("`{}` is not a plain file name", printable(name)),
-                ));
-            }
-            let path = dir.join(name);
-            if path.is_file() {
-                Ok(path)
-            } else {
-                Err(
-                    Error::invalid(index.display(), format!("shard `{name}` is missing"))
-                        .with_hint("fetch or copy the missing shard"),
-                )
-            }
-        })
-        .collect()
-}
-
-fn open_weights(path: &Path) -> Result<Vec<(String, Entry)>> {
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("bin" | "pt" | "pth") => pytorch::open(path),
-        _ => safetensors::open(path),
-    }
+    let head = found.tensors.remove(LM_HEAD);
+    found
+        .tensors
+        .extend(head.map(|head| (WTE.to_owned(), head)));
 }
 
 /// Moves every parameter the config asks for out of `found`, with its shape checked.
 fn take_params(
     config: &Gpt2Config,
-    found: &mut HashMap<String, (Entry, PathBuf)>,
+    found: &mut Found,
     dir: &Path,
 ) -> Result<HashMap<String, TensorRef>> {
-    layout::params(config)
-        .into_iter()
-        .map(|param| {
-            let Some((entry, path)) = found.remove(&param.name) else {
-                let hint = if param.name == LM_HEAD {
-                    "config.json says tie_word_embeddings = false"
-                } else {
-                    "the weights do not belong to this config.json, or the file is incomplete"
-                };
-                return Err(Error::invalid(
-                    dir.display(),
-                    format!("tensor `{}` is missing", param.name),
-                )
-                .with_hint(hint));
-            };
-            match entry {
-                Entry::Other(dtype) => Err(Error::invalid(
-                    path.display(),
-                    format!(
-                        "tensor `{}` is {dtype}; F32, F16 and BF16 are supported",
-                        param.name
-                    ),
-                )),
-                Entry::Float(tensor) if tensor.shape != param.shape => {
-                    let sizes = format!(
-                        "n_embd = {}, n_inner = {}, vocab_size = {}, n_positions = {}",
-                        config.n_embd, config.n_inner, config.vocab_size, config.n_positions
-                    );
-                    Err(Error::invalid(
-                        path.display(),
-                        format!(
-                            "tensor `{}` is {:?}, expected {:?} ({sizes})",
-                            param.name, tensor.shape, param.shape
-                        ),
-                    )
-                    .with_hint("the weights belong to another config.json"))
-                }
-                Entry::Float(tensor) => Ok((param.name, tensor)),
-            }
-        })
-        .collect()
+    let find = |param: Param| {
+        let stored = found.tensors.get(&param.name);
+        let (entry, path) = stored.ok_or_else(|| missing(&param, dir))?;
+        let tensor = fitting(config, &param, entry, path)?.clone();
+        Ok((param.name, tensor))
+    };
+    let params: Result<HashMap<_, _>> = layout::params(config).into_iter().map(find).collect();
+    let params = params.map_err(|fault| foreign::explain(&found.tensors).unwrap_or(fault))?;
+    found.tensors.retain(|name, _| !params.contains_key(name));
+    Ok(params)
 }
 
-/// What the model has no place for: mask buffers and a tied head pass silently, other names
-/// are reported, blocks beyond `n_layer` are an error since they would be lost.
-fn leftovers(config: &Gpt2Config, found: HashMap<String, (Entry, PathBuf)>) -> Result<Vec<String>> {
+fn missing(param: &Param, dir: &Path) -> Error {
+    let hint = if param.name == LM_HEAD {
+        "config.json says tie_word_embeddings = false; if wte.weight is the head as well, it should say true"
+    } else {
+        "the weights do not belong to this config.json, or the file is incomplete"
+    };
+    let message = format!("tensor `{}` is missing", param.name);
+    Error::invalid(dir.display(), message).with_hint(hint)
+}
+
+/// The tensor of an entry, if it can be `param`.
+fn fitting<'t>(
+    config: &Gpt2Config,
+    param: &Param,
+    entry: &'t Entry,
+    path: &Path,
+) -> Result<&'t TensorRef> {
+    let invalid = |message: String| Error::invalid(path.display(), message);
+    let tensor = match entry {
+        Entry::Float(tensor) => tensor,
+        Entry::Other(dtype) => {
+            return Err(invalid(format!(
+                "tensor `{}` is {dtype}; F32, F16 and BF16 are supported",
+                param.name
+            ))
+            .with_hint("convert the weights in Python: model.float(), then save_pretrained"));
+        }
+    };
+    if tensor.shape == param.shape {
+        return Ok(tensor);
+    }
+    let sizes = format!(
+        "n_embd = {}, n_inner = {}, vocab_size = {}, n_positions = {}",
+        config.n_embd, config.n_inner, config.vocab_size, config.n_positions
+    );
+    let hint = if param.name == LM_HEAD {
+        "the head is made for another vocabulary than wte.weight; transformers refuses it as well"
+    } else {
+        "the weights belong to another config.json"
+    };
+    Err(invalid(format!(
+        "tensor `{}` is {:?}, expected {:?} ({sizes})",
+        param.name, tensor.shape, param.shape
+    ))
+    .with_hint(hint))
+}
+
+/// What the model has no place for: mask buffers pass silently, other names are reported, blocks
+/// beyond `n_layer` are an error since they would be lost.
+fn leftovers(config: &Gpt2Config, found: Found) -> Result<Vec<String>> {
     let mut ignored = Vec::new();
-    for (name, (_, path)) in found {
+    for (name, (_, path)) in found.tensors {
         if let Some((layer, _)) = layout::split_block_name(&name)
             && layer >= config.n_layer
         {
@@ -346,7 +349,7 @@ fn leftovers(config: &Gpt2Config, found: HashMap<String, (Entry, PathBuf)>) -> R
             )
             .with_hint("correct n_layer in config.json"));
         }
-        if !layout::is_buffer(&name) && name != LM_HEAD {
+        if !layout::is_buffer(&name) {
             ignored.push(printable(&name));
         }
     }

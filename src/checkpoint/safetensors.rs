@@ -26,6 +26,7 @@ const MAX_TENSORS: usize = 16 * MAX_LAYERS;
 const MAX_RANK: usize = 4;
 
 /// A tensor of a file: floating point ones can be used, others only skipped.
+#[derive(Clone)]
 pub(crate) enum Entry {
     Float(TensorRef),
     Other(String),
@@ -86,7 +87,29 @@ pub(crate) fn open(path: &Path) -> Result<Vec<(String, Entry)>> {
         };
         Ok((name, entry))
     };
-    metadata.offset_keys().into_iter().map(entry).collect()
+    let listed: Result<Vec<_>> = metadata.offset_keys().into_iter().map(entry).collect();
+    let mut listed = listed?;
+    listed.extend(aliases(&metadata, &listed));
+    Ok(listed)
+}
+
+/// Tensors that `safetensors.torch.save_model` left out since they share the memory of one that it
+/// wrote: the metadata has the name of each, and the name of the other.
+fn aliases(metadata: &Metadata, listed: &[(String, Entry)]) -> Vec<(String, Entry)> {
+    let written: HashMap<&str, &Entry> =
+        listed.iter().map(|(name, e)| (name.as_str(), e)).collect();
+    let mut aliases: Vec<_> = metadata
+        .metadata()
+        .iter()
+        .flatten()
+        .filter(|(name, _)| !written.contains_key(name.as_str()))
+        .filter_map(|(name, other)| {
+            let entry = written.get(other.as_str())?;
+            Some((name.clone(), (*entry).clone()))
+        })
+        .collect();
+    aliases.sort_by(|a, b| a.0.cmp(&b.0));
+    aliases
 }
 
 fn read_header(file: &File, size: u64, path: &Path) -> Result<(u64, Metadata)> {
@@ -102,15 +125,10 @@ fn read_header(file: &File, size: u64, path: &Path) -> Result<(u64, Metadata)> {
         .map_err(Error::io("read", path))?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
-        let hint = if is_lfs_pointer(file) {
-            "this is a Git LFS pointer, not the file itself: run `git lfs pull`"
-        } else {
-            "this is not a safetensors file, or it is damaged"
-        };
         return Err(invalid(format!(
             "the header claims {length} bytes, at most {MAX_HEADER} are accepted"
         ))
-        .with_hint(hint));
+        .with_hint("this is not a safetensors file, or it is damaged"));
     }
     if length > size - 8 {
         return Err(invalid(format!(
@@ -149,11 +167,6 @@ fn check_entry(name: &str, info: &TensorInfo, path: &Path) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn is_lfs_pointer(file: &File) -> bool {
-    let mut start = [0; 12];
-    file.read_exact_at(&mut start, 0).is_ok() && &start == b"version http"
 }
 
 /// Appends the bytes of one tensor to a file.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -228,18 +229,58 @@ impl TensorRef {
 
     /// All bytes, little-endian.
     pub fn read_bytes(&self) -> Result<Vec<u8>> {
+        self.read_elements(0..self.numel())
+    }
+
+    /// The bytes of some elements, without reading the others where the format allows.
+    fn read_elements(&self, elements: Range<usize>) -> Result<Vec<u8>> {
+        let bytes = elements.start * self.dtype.size()..elements.end * self.dtype.size();
         match &self.bytes {
             Bytes::Span { file, offset } => {
-                let mut buffer = vec![0; self.byte_len()];
+                let mut buffer = vec![0; bytes.len()];
                 file.file
-                    .read_exact_at(&mut buffer, *offset)
+                    .read_exact_at(&mut buffer, offset + bytes.start as u64)
                     .map_err(Error::io("read", &file.path))?;
                 Ok(buffer)
             }
-            Bytes::Torch(tensor, path) => tensor
-                .read()
-                .map_err(|e| Error::invalid(path.display(), printable(&e.to_string()))),
+            Bytes::Torch(tensor, path) => {
+                let mut all = tensor
+                    .read()
+                    .map_err(|e| Error::invalid(path.display(), printable(&e.to_string())))?;
+                all.truncate(bytes.end);
+                all.drain(..bytes.start);
+                Ok(all)
+            }
         }
+    }
+
+    /// Whether another tensor has the same shape and values, in whatever element type: what is
+    /// NaN in both is the same. Reads a piece at a time where the formats allow.
+    pub fn same_values(&self, other: &Self) -> Result<bool> {
+        if self.shape != other.shape {
+            return Ok(false);
+        }
+        let whole = [self, other]
+            .iter()
+            .any(|t| matches!(t.bytes, Bytes::Torch(..)));
+        let step = if whole { self.numel() } else { CHUNK / 4 };
+        for start in (0..self.numel()).step_by(step.max(1)) {
+            interrupt::check("nothing was published")?;
+            let piece = start..self.numel().min(start + step);
+            let (a, b) = (
+                self.read_elements(piece.clone())?,
+                other.read_elements(piece)?,
+            );
+            if self.dtype == other.dtype && a == b {
+                continue;
+            }
+            let (a, b) = (self.dtype.decode(&a), other.dtype.decode(&b));
+            let same = |(x, y): (&f32, &f32)| x == y || (x.is_nan() && y.is_nan());
+            if !a.iter().zip(&b).all(same) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// All values in f32.
@@ -273,25 +314,12 @@ impl TensorRef {
     }
 
     /// Rows `rows` of a matrix, in f32, without reading the others where the format allows.
-    pub fn read_rows(&self, rows: std::ops::Range<usize>) -> Result<HostTensor> {
+    pub fn read_rows(&self, rows: Range<usize>) -> Result<HostTensor> {
         let width: usize = self.shape[1..].iter().product();
-        let row_bytes = width * self.dtype.size();
         let mut shape = self.shape.clone();
         shape[0] = rows.len();
-        let values = match &self.bytes {
-            Bytes::Span { file, offset } => {
-                let mut buffer = vec![0; rows.len() * row_bytes];
-                let start = offset + (rows.start * row_bytes) as u64;
-                file.file
-                    .read_exact_at(&mut buffer, start)
-                    .map_err(Error::io("read", &file.path))?;
-                self.dtype.decode(&buffer)
-            }
-            Bytes::Torch(..) => self
-                .dtype
-                .decode(&self.read_bytes()?[rows.start * row_bytes..rows.end * row_bytes]),
-        };
-        Ok(HostTensor::new(&shape, values))
+        let bytes = self.read_elements(rows.start * width..rows.end * width)?;
+        Ok(HostTensor::new(&shape, self.dtype.decode(&bytes)))
     }
 
     /// Appends the bytes to `out`, a piece at a time; stops at an interrupt.

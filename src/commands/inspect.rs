@@ -42,7 +42,7 @@ impl Args {
                 "schema": 1,
                 "checkpoint": checkpoint.origin,
                 "parameters": layout::parameter_count(&checkpoint.config),
-                "config": serde_json::from_str::<serde_json::Value>(&checkpoint.config.to_json()).unwrap_or_default(),
+                "config": checkpoint.config.to_value(),
                 "tensors": reports,
             }));
         }

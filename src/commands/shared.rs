@@ -43,13 +43,26 @@ impl RecipeArgs {
 /// Opens a checkpoint and says what of it is not used.
 pub fn open(source: &str) -> Result<Checkpoint> {
     let checkpoint = Checkpoint::open(source, HubConfig::from_env, &DownloadMeter::default())?;
+    for note in &checkpoint.notes {
+        eprint_line(&format!("warning: {source}: {note}"));
+    }
     if !checkpoint.ignored.is_empty() {
         eprint_line(&format!(
             "warning: {source}: a GPT-2 language model has no place for {}",
-            checkpoint.ignored.join(", ")
+            some_of(&checkpoint.ignored)
         ));
     }
     Ok(checkpoint)
+}
+
+/// The first of many names, and how many more there are.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// The tokenizer that belongs to a checkpoint.

@@ -14,12 +14,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
-use serde::Deserialize;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::checkpoint::hex;
+use crate::checkpoint::weights::{Weights, shard_names};
 use crate::durable;
 use crate::error::{Error, Result, printable};
 
@@ -456,38 +456,11 @@ fn sound(path: &Path) -> bool {
     }
 }
 
-/// How the weights of a repository are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weights {
-    /// In one file.
-    Single(&'static str),
-    /// In several, which this index names.
-    Sharded(&'static str),
-}
-
-impl Weights {
-    /// The best of what is there.
-    pub fn choose(there: impl Fn(&str) -> bool) -> Option<Self> {
-        [
-            Self::Single("model.safetensors"),
-            Self::Sharded("model.safetensors.index.json"),
-            Self::Single("pytorch_model.bin"),
-            Self::Sharded("pytorch_model.bin.index.json"),
-        ]
-        .into_iter()
-        .find(|(Self::Single(name) | Self::Sharded(name))| there(name))
-    }
-}
-
 /// The files that an index of shards names. They come from outside, so they must be plain.
 ///
 /// # Errors
 /// The index is too large, not an index, or names something that is no plain file name.
 pub(super) fn read_shards(index: &Path) -> Result<BTreeSet<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: std::collections::HashMap<String, String>,
-    }
     let mut text = Vec::new();
     let file = File::open(index).map_err(Error::io("open", index))?;
     file.take(MAX_INDEX + 1)
@@ -499,13 +472,7 @@ pub(super) fn read_shards(index: &Path) -> Result<BTreeSet<String>> {
             format!("an index of more than {} MiB", MAX_INDEX >> 20),
         ));
     }
-    let parsed: Index = serde_json::from_slice(&text).map_err(|e| {
-        Error::invalid(
-            index.display(),
-            format!("not an index of shards: {}", printable(&e.to_string())),
-        )
-    })?;
-    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    let names = shard_names(&text, index)?;
     if names.is_empty() || names.len() > MAX_SHARDS {
         return Err(Error::invalid(
             index.display(),

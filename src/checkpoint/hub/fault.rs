@@ -113,7 +113,7 @@ impl Fault {
             Self::Status { code, reason, .. } => explain_status(code, reason.as_deref(), config),
             Self::Network(cause) => (
                 format!("cannot reach {}: {cause}", printable(&config.endpoint)),
-                "check the network, the proxy settings and HF_ENDPOINT".to_owned(),
+                network_hint(&cause).to_owned(),
             ),
             Self::Stalled(time) => (
                 format!("nothing arrived for {} s", time.as_secs_f64()),
@@ -140,6 +140,20 @@ impl Fault {
             message,
             hint: Some(hint),
         }
+    }
+}
+
+/// What to do about a connection that failed for that cause.
+fn network_hint(cause: &str) -> &'static str {
+    // rustls-native-certs reads both variables in place of the system's certificates.
+    if cause.contains("UnknownIssuer") {
+        "where the hub or a proxy has a certificate authority of its own, set SSL_CERT_FILE to a PEM file with its certificate, and those of other hosts that are needed: it is used in place of the system's"
+    } else if cause.contains("No CA certificates were loaded") {
+        "install the system's certificates (ca-certificates), or check SSL_CERT_FILE and SSL_CERT_DIR: what they name is used in place of the system's, and must be PEM"
+    } else if cause.contains("certificate") {
+        "check HF_ENDPOINT, the clock, and whether a proxy answers in the hub's place"
+    } else {
+        "check the network, the proxy settings and HF_ENDPOINT"
     }
 }
 
@@ -172,11 +186,11 @@ fn explain_status(code: u16, reason: Option<&str>, config: &HubConfig) -> (Strin
         ),
         (404, Some("RepoNotFound")) => (
             "there is no such repository",
-            "check the name; a local folder needs ./ in front",
+            "check the name, or the path where a local folder is meant",
         ),
         (404, _) => (
             "there is no such repository or revision",
-            "check the name and what follows the `@`; a local folder needs ./ in front",
+            "check the name and what follows the `@`, or the path where a local folder is meant",
         ),
         (429, _) => (
             "too many requests",

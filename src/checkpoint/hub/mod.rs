@@ -21,6 +21,7 @@
 //! * Without a token, the client looks for one in the environment by itself; `remote.rs` says
 //!   how it is kept from that. Its own retries are off, since they ignore `Retry-After`.
 
+mod address;
 mod cache;
 mod config;
 mod dataset;
@@ -37,12 +38,14 @@ pub use self::config::{HubConfig, Token};
 pub use self::dataset::fetch_files;
 pub use self::reference::{DatasetRef, ModelRef};
 
-use self::cache::{RepoCache, Weights, read_shards};
+use self::cache::{RepoCache, read_shards};
 use self::download::Download;
 use self::fault::Fault;
 use self::reference::{RepoId, check_repo, check_revision, folder_hint};
 use self::remote::{FileEntry, Listing, Remote, TRIES};
+use super::foreign;
 use super::save::COMPANIONS;
+use super::weights::Weights;
 
 /// Small files that a model comes with; those that exist are fetched.
 fn companions() -> impl Iterator<Item = &'static str> {
@@ -272,12 +275,16 @@ impl Request<'_> {
     /// Refuses, before anything is fetched, what is not a model that can be loaded.
     fn check(&self, listing: &Listing) -> Result<Weights> {
         let there = |name: &str| listing.files.contains_key(name);
+        let files: Vec<String> = listing.files.keys().cloned().collect();
+        let instead = || foreign::instead_of(&self.what(), &files);
+        if there("adapter_config.json") {
+            return Err(foreign::adapter(&self.what()));
+        }
         if !there("config.json") {
-            return Err(
-                Error::invalid(self.what(), "the repository has no config.json").with_hint(
-                    "it is not a transformers checkpoint, or the model is in another revision",
-                ),
+            let error = Error::invalid(self.what(), "the repository has no config.json").with_hint(
+                "it is not a transformers checkpoint, or the model is in another revision",
             );
+            return Err(instead().unwrap_or(error));
         }
         let too_large = |entry: &&FileEntry| {
             let small =
@@ -291,11 +298,12 @@ impl Request<'_> {
             ));
         }
         Weights::choose(there).ok_or_else(|| {
-            Error::invalid(
+            let error = Error::invalid(
                 self.what(),
                 "the repository has neither model.safetensors nor pytorch_model.bin",
             )
-            .with_hint("weights in other formats are not read; convert them with transformers")
+            .with_hint("weights in other formats are not read; convert them with transformers");
+            instead().unwrap_or(error)
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::address;
 use crate::error::{Error, Result, printable};
 use crate::home;
 
@@ -23,28 +24,41 @@ pub enum ModelRef {
 }
 
 impl ModelRef {
-    /// Reads a reference. A local path starts with `./`, `../`, `/` or `~/`, has more than one
-    /// `/`, or ends in `.safetensors` or `.bin`; everything else is a hub id.
+    /// Reads a reference. A folder or file that exists is meant before all else, except after
+    /// `hf://`. Otherwise a local path starts with `./`, `../`, `/` or `~/`, has more than one `/`,
+    /// or ends as weight files do; an address of the hub's pages is the model that it shows; and
+    /// everything else is a hub id.
     ///
     /// # Errors
-    /// A usage error that says which rule of hub ids or revisions the text breaks, or that it
-    /// is a path in another user's home.
+    /// A usage error that says which rule of hub ids or revisions the text breaks, why an
+    /// address is not that of a model, or that it is a path in another user's home.
     pub fn parse(text: &str) -> Result<Self> {
         if let Some(id) = text.strip_prefix("hf://") {
             return Self::hub(id);
         }
         let path = home::expand(text)?;
+        if path.is_dir() {
+            return Ok(Self::Dir(path));
+        }
+        if path.is_file() {
+            return Ok(Self::File(path));
+        }
+        if Self::is_address(text) {
+            let (repo, revision) = address::model(text)?;
+            return Self::checked(&repo, revision.as_deref());
+        }
         if is_weight_file(text) {
             return Ok(Self::File(path));
         }
         if is_local(text) {
-            return Ok(if path.is_file() {
-                Self::File(path)
-            } else {
-                Self::Dir(path)
-            });
+            return Ok(Self::Dir(path));
         }
         Self::hub(text)
+    }
+
+    /// Whether a reference is the address of a page, as copied from a browser.
+    pub fn is_address(text: &str) -> bool {
+        address::is_one(text)
     }
 
     fn hub(id: &str) -> Result<Self> {
@@ -52,6 +66,10 @@ impl ModelRef {
             Some((repo, revision)) => (repo, Some(revision)),
             None => (id, None),
         };
+        Self::checked(repo, revision)
+    }
+
+    fn checked(repo: &str, revision: Option<&str>) -> Result<Self> {
         check_repo(repo)?;
         revision.map_or(Ok(()), check_revision)?;
         Ok(Self::Hub {
@@ -162,7 +180,7 @@ impl DatasetRef {
 }
 
 fn is_weight_file(text: &str) -> bool {
-    [".safetensors", ".bin"]
+    [".safetensors", ".bin", ".pt", ".pth", ".ckpt"]
         .iter()
         .any(|end| text.len() > end.len() && text.ends_with(end))
 }
@@ -252,10 +270,18 @@ pub(super) fn is_hex(text: &str, digits: usize) -> bool {
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// Advice for somebody who wrote `gpt2` and has a folder of that name.
+/// Advice for somebody who may have meant a local folder by `repo`.
 pub(super) fn folder_hint(repo: &str) -> Option<String> {
-    let local = Path::new(repo).join("config.json").is_file();
-    local.then(|| format!("a folder of that name exists: write ./{repo}"))
+    let path = Path::new(repo);
+    if path.join("config.json").is_file() {
+        return Some(format!("a folder of that name exists: write ./{repo}"));
+    }
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())?;
+    parent.is_dir().then(|| {
+        format!("in the folder {} there is no `{}`, so that it was looked for on the hub: check the name", parent.display(), path.file_name().unwrap_or_default().display())
+    })
 }
 
 #[cfg(test)]
