@@ -1,5 +1,6 @@
 //! From text to batches of token ids.
 
+mod added_tokens;
 pub mod batches;
 mod bpe;
 pub mod inputs;
@@ -8,6 +9,7 @@ pub mod order;
 pub mod prepare;
 pub mod shard;
 pub mod tokenizer;
+mod tokenizer_files;
 pub mod tokens;
 mod words;
 
