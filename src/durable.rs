@@ -188,8 +188,38 @@ pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
     )))
 }
 
-/// Whether every entry of a folder is a plain file of a kind that checkpoints are made of.
+/// The files that a folder's own records list: what a growth has copied along, and what a
+/// checkpoint of a run is made of.
+fn recorded_files(dir: &Path) -> Vec<PathBuf> {
+    let record = |name: &str| -> serde_json::Value {
+        let bytes = fs::read(dir.join(name)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    };
+    let (growth, manifest) = (record("growth.json"), record("manifest.json"));
+    let copied = growth["companions"].as_array().into_iter().flatten();
+    let copied = copied.filter_map(serde_json::Value::as_str);
+    let files = manifest["files"].as_object().into_iter().flatten();
+    let files = files.map(|(name, _)| name.as_str());
+    copied.chain(files).map(|name| dir.join(name)).collect()
+}
+
+/// Whether a folder and all in it holds nothing but files that are listed.
+fn holds_only(dir: &Path, listed: &[PathBuf]) -> bool {
+    let known = |entry: std::io::Result<fs::DirEntry>| {
+        let Ok(entry) = entry else { return false };
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => holds_only(&entry.path(), listed),
+            _ => listed.contains(&entry.path()),
+        }
+    };
+    let entries = |dir| fs::read_dir(dir).into_iter().flatten();
+    entries(dir).count() > 0 && entries(dir).all(known)
+}
+
+/// Whether every entry of a folder is a plain file of a kind that checkpoints are made of, or is
+/// one that its records list.
 fn holds_only_a_checkpoint(dir: &Path) -> bool {
+    let recorded = recorded_files(dir);
     let part = |entry: std::io::Result<fs::DirEntry>| {
         let Ok(entry) = entry else { return false };
         let name = entry.file_name();
@@ -203,7 +233,11 @@ fn holds_only_a_checkpoint(dir: &Path) -> bool {
             ".gitattributes",
         ];
         let known = kinds.iter().any(|kind| extension == *kind) || named.iter().any(|n| name == *n);
-        known && entry.file_type().is_ok_and(|kind| !kind.is_dir())
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => holds_only(&entry.path(), &recorded),
+            Ok(_) => known || recorded.contains(&entry.path()),
+            Err(_) => false,
+        }
     };
     let empty = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
     // A folder of token shards has files of such kinds as well, but no config.

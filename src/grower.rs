@@ -43,8 +43,14 @@ pub struct GrowthRecord {
     /// Source tensors with values that are not finite.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub non_finite: Vec<String>,
+    /// What is odd about the probe, as that no tokenizer could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe_note: Option<String>,
     /// Files that were copied along.
-    pub companions: Vec<&'static str>,
+    pub companions: Vec<String>,
+    /// Files that were not, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<String>,
 }
 
 /// What was grown.
@@ -85,11 +91,12 @@ impl Grower<'_> {
     pub fn run(&self, out: &Path) -> Result<GrowthRecord> {
         let staged = StagedDir::new(out, self.force)?;
         let (weights_sha256, non_finite) = self.write_weights(&staged)?;
-        let companions = save::copy_companions(&self.source.dir, &staged)?;
-        let certificate = self
-            .probe
-            .map(|probe| self.certify(staged.path(), probe))
-            .transpose()?;
+        let companions = self.source.companions();
+        let copied = companions.copy(&staged)?;
+        let (certificate, probe_note) = match self.probe {
+            Some(probe) => self.certify(staged.path(), probe)?,
+            None => (None, None),
+        };
         let record = GrowthRecord {
             schema: 2,
             tool: "scale-ckpt",
@@ -105,7 +112,9 @@ impl Grower<'_> {
             claim: self.plan.claim(),
             certificate,
             non_finite,
-            companions,
+            probe_note,
+            companions: copied,
+            left_behind: companions.left_behind,
         };
         let json = serde_json::to_string_pretty(&record).expect("a record serializes") + "\n";
         staged.write(GROWTH_FILE, json.as_bytes())?;
@@ -137,12 +146,16 @@ impl Grower<'_> {
     }
 
     /// Measures what was written, from the files themselves.
-    fn certify(&self, written: &Path, probe: &str) -> Result<Certificate> {
-        let ids = probe_ids(self.source, probe)?;
+    fn certify(
+        &self,
+        written: &Path,
+        probe: &str,
+    ) -> Result<(Option<Certificate>, Option<String>)> {
+        let (ids, note) = probe_ids(self.source, probe)?;
         let grown = Checkpoint::open_dir(written)?;
         let certificate = certify(self.source, &grown, self.plan.claim(), &ids)?;
         certificate.enforce()?;
-        Ok(certificate)
+        Ok((Some(certificate), note))
     }
 
     fn model_card(&self, record: &GrowthRecord) -> String {
@@ -211,22 +224,35 @@ pub fn new_layers(dir: &Path) -> BTreeSet<usize> {
         .collect()
 }
 
-/// Token ids of a probe, at most [`PROBE_TOKENS`]; a fixed pseudo-random sequence where the
-/// checkpoint has no tokenizer, or one that makes nothing of the usual text.
-pub fn probe_ids(checkpoint: &Checkpoint, text: &str) -> Result<Vec<u32>> {
+/// Token ids of a probe, at most [`PROBE_TOKENS`]. Where the checkpoint has no tokenizer that can
+/// be read, or one that makes nothing of the usual text, they are a fixed pseudo-random sequence,
+/// and the second value says why: growth itself needs no tokenizer.
+///
+/// # Errors
+/// A text of the user's has fewer than 2 tokens.
+pub fn probe_ids(checkpoint: &Checkpoint, text: &str) -> Result<(Vec<u32>, Option<String>)> {
     let vocab = checkpoint.config.vocab_size;
     let longest = PROBE_TOKENS.min(checkpoint.config.n_positions);
-    let mut ids = Vec::new();
-    if Tokenizer::exists_for(&checkpoint.dir, vocab) {
-        ids = Tokenizer::for_checkpoint(&checkpoint.dir, vocab)?.encode(text)?;
-        ids.truncate(longest);
-        if ids.len() < 2 && text != PROBE_TEXT {
-            return Err(Error::usage("the probe text has fewer than 2 tokens"));
+    let encoded = Tokenizer::for_checkpoint(&checkpoint.dir, vocab).and_then(|tokenizer| {
+        let notes = tokenizer.notes().join("; ");
+        let note = (!notes.is_empty()).then_some(notes);
+        Ok((tokenizer.encode_with_added(text)?, note))
+    });
+    let why = match encoded {
+        Ok((mut ids, note)) => {
+            ids.truncate(longest);
+            if ids.len() >= 2 {
+                return Ok((ids, note));
+            }
+            if text != PROBE_TEXT {
+                return Err(Error::usage("the probe text has fewer than 2 tokens"));
+            }
+            "the tokenizer makes nothing of the probe text".to_owned()
         }
-    }
-    if ids.len() < 2 {
-        let scrambled = |i: u64| (i.wrapping_mul(2_654_435_761) >> 7) % vocab as u64;
-        ids = (0..longest as u64).map(|i| scrambled(i) as u32).collect();
-    }
-    Ok(ids)
+        Err(error) => error.to_string(),
+    };
+    let scrambled = |i: u64| (i.wrapping_mul(2_654_435_761) >> 7) % vocab as u64;
+    let ids = (0..longest as u64).map(|i| scrambled(i) as u32).collect();
+    let note = format!("the probe is a fixed sequence of token ids, not a text: {why}");
+    Ok((ids, Some(note)))
 }

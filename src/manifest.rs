@@ -33,12 +33,7 @@ struct Entry {
 /// Lists what a folder under construction holds, as its last file.
 pub fn write(staged: &StagedDir) -> Result<()> {
     let mut files = BTreeMap::new();
-    let entries = fs::read_dir(staged.path()).map_err(Error::io("list", staged.path()))?;
-    for entry in entries {
-        let path = entry.map_err(Error::io("list", staged.path()))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        files.insert(name.into_owned(), measure(&path)?);
-    }
+    measure_all(staged.path(), "", &mut files)?;
     let manifest = Manifest {
         schema: 1,
         tool_version: VERSION.to_owned(),
@@ -76,6 +71,21 @@ pub fn verify(dir: &Path) -> Result<()> {
         if found != *expected {
             let message = format!("sha256 {}, {FILE} says {}", found.sha256, expected.sha256);
             return Err(differs(message));
+        }
+    }
+    Ok(())
+}
+
+/// Measures the files of a folder, and of those in it; names begin with `prefix`.
+fn measure_all(dir: &Path, prefix: &str, files: &mut BTreeMap<String, Entry>) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{prefix}{name}");
+        if path.is_dir() {
+            measure_all(&path, &format!("{name}/"), files)?;
+        } else {
+            files.insert(name, measure(&path)?);
         }
     }
     Ok(())

@@ -72,7 +72,6 @@ fn a_model_without_tokenizer_falls_back_to_gpt2s_where_it_fits() {
     let gpt2 = Tokenizer::for_checkpoint(empty.path(), 50304).unwrap();
     assert_eq!(gpt2.end_of_text().unwrap(), 50256);
     assert!(Tokenizer::for_checkpoint(empty.path(), 4096).is_err());
-    assert!(Tokenizer::for_checkpoint(&fixture("prose-4l"), 4000).is_err());
 }
 
 /// A model with its tokenizer.
@@ -232,7 +231,11 @@ struct HarnessItem {
 }
 
 fn harness_items(name: &str) -> Vec<HarnessItem> {
-    let path = fixture("eval/expected/prose-4l").join(name);
+    harness_items_of("prose-4l", name)
+}
+
+fn harness_items_of(checkpoint: &str, name: &str) -> Vec<HarnessItem> {
+    let path = fixture("eval/expected").join(checkpoint).join(name);
     let text = std::fs::read_to_string(path).unwrap();
     let items = text.lines().skip(1);
     items
@@ -278,6 +281,50 @@ fn scores_are_those_of_lm_evaluation_harness_item_by_item() {
             assert_equal(task, found, wanted);
         }
     }
+}
+
+#[test]
+fn scores_with_a_tokenizer_that_begins_texts_are_those_of_lm_evaluation_harness() {
+    let dir = tempfile::tempdir().unwrap();
+    copy_dir(&fixture("prose-4l"), dir.path());
+    let path = dir.path().join("tokenizer.json");
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let begin = serde_json::json!({ "SpecialToken": { "id": "<|endoftext|>", "type_id": 0 } });
+    let text = serde_json::json!({ "Sequence": { "id": "A", "type_id": 0 } });
+    json["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing", "single": [begin, text], "pair": [begin, text],
+        "special_tokens": { "<|endoftext|>": { "id": "<|endoftext|>", "ids": [4095], "tokens": ["<|endoftext|>"] } },
+    });
+    std::fs::write(&path, json.to_string()).unwrap();
+    let plain = Scored::open("prose-4l");
+    let with_bos = Scored {
+        tokenizer: Tokenizer::for_checkpoint(dir.path(), 4096).unwrap(),
+        ..Scored::open("prose-4l")
+    };
+    assert_ne!(with_bos.tokenizer.sha256(), plain.tokenizer.sha256());
+    for (task, data, count) in [
+        ("hellaswag", "hellaswag/hellaswag_val_200.jsonl", 40),
+        ("lambada_openai", "eval/data/lambada_openai.jsonl", 40),
+        ("winogrande", "eval/data/winogrande.jsonl", 40),
+        ("blimp_passive_1", "eval/data/blimp", 5),
+        ("blimp_causative", "eval/data/blimp", 5),
+    ] {
+        let found = with_bos.score(&with_bos.prepare(task, data, count), true);
+        let wanted = harness_items_of("prose-4l-bos", &format!("{task}.jsonl"));
+        assert_eq!((found.len(), wanted.len()), (count, count), "{task}");
+        for (found, wanted) in found.iter().zip(&wanted) {
+            assert_equal(task, found, wanted);
+        }
+        // A text without context begins with it anyway.
+        let bare = plain.score(&plain.prepare(task, data, count), true);
+        assert_eq!(bare == found, task.starts_with("blimp"), "{task}");
+    }
+    // That protocol is another program's, which adds nothing.
+    let data = "hellaswag/hellaswag_val_200.jsonl";
+    let [a, b] = [&plain, &with_bos]
+        .map(|scored| scored.score(&scored.prepare("hellaswag_completion", data, 10), true));
+    assert_eq!(a, b);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hub_server::{Hub, Reply, Repo, Request, git_hash, sha256};
+use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::checkpoint::hub::{HubConfig, NoProgress, Progress, Snapshot, Token, fetch};
 use scale_ckpt::{Error, Result};
 
@@ -144,9 +145,12 @@ impl Client {
             };
             assert_eq!(*name, found);
         }
-        for path in walk(&self.repo().join("snapshots")) {
+        let snapshots = self.repo().join("snapshots");
+        for path in walk(&snapshots) {
             let target = fs::read_link(&path).unwrap();
-            assert_eq!(target.parent().unwrap(), Path::new("../../blobs"));
+            let depth = path.strip_prefix(&snapshots).unwrap().components().count();
+            let blobs = Path::new(&"../".repeat(depth)).join("blobs");
+            assert_eq!(target.parent().unwrap(), blobs);
             assert!(path.is_file(), "{path:?}");
         }
     }
@@ -288,6 +292,8 @@ fn only_what_a_model_needs_is_fetched() {
             ("tf_model.h5", b"h5"),
             ("64-8bits.tflite", b"tflite"),
             ("README.md", b"# card"),
+            (".gitattributes", b"*.bin"),
+            ("trainer_state.json", b"{}"),
             ("onnx/config.json", b"onnx"),
         ]),
     );
@@ -307,6 +313,47 @@ fn only_what_a_model_needs_is_fetched() {
     assert_eq!(files, wanted.map(|name| format!("{ONE}/{name}")));
     assert_eq!(walk(&snapshot.dir).len(), 4);
     assert_eq!(fs::read(snapshot.dir.join("merges.txt")).unwrap(), b"");
+}
+
+#[test]
+fn small_files_that_travel_with_a_model_are_fetched() {
+    let weights = weights();
+    let huge = vec![0; (16 << 20) + 1];
+    let hub = Hub::serve(
+        NAME,
+        repo_with(&[
+            ("config.json", CONFIG),
+            ("model.safetensors", &weights),
+            ("spiece.model", b"spiece"),
+            ("vocab.txt", b"[UNK]"),
+            ("modeling_own.py", b"pass"),
+            ("LICENSE.txt", b"MIT"),
+            ("additional_chat_templates/tool.jinja", b"{{ x }}"),
+            ("additional_chat_templates/../evil", b"evil"),
+            ("onnx/config.json", b"onnx"),
+            ("corpus.txt", &huge),
+        ]),
+    );
+    let client = Client::of(&hub);
+    let notes = Notes::default();
+    let snapshot = fetch(NAME, None, &client.config, &notes).unwrap();
+    client.assert_clean();
+    for (name, bytes) in [
+        ("spiece.model", &b"spiece"[..]),
+        ("vocab.txt", b"[UNK]"),
+        ("modeling_own.py", b"pass"),
+        ("LICENSE.txt", b"MIT"),
+        ("additional_chat_templates/tool.jinja", b"{{ x }}"),
+    ] {
+        assert_eq!(fs::read(snapshot.dir.join(name)).unwrap(), bytes, "{name}");
+    }
+    assert_eq!(walk(&snapshot.dir).len(), 7);
+    let notes = notes.0.lock().unwrap().join("\n");
+    assert!(notes.contains("corpus.txt"), "{notes}");
+    // Links into the cache's blobs are followed, so that all of it goes along.
+    let found = Companions::of(&snapshot.dir, &[snapshot.dir.join("model.safetensors")]);
+    assert_eq!(found.names.len(), 5, "{found:?}");
+    assert!(found.left_behind.is_empty(), "{found:?}");
 }
 
 #[test]

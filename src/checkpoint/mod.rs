@@ -4,6 +4,7 @@
 //! for, each of the right shape and of a type this crate computes with. Tensor bytes stay in
 //! their file until somebody reads them, so an open checkpoint costs kilobytes.
 
+pub mod companions;
 pub mod config;
 pub mod draw;
 mod foreign;
@@ -27,6 +28,7 @@ use sha2::{Digest, Sha256};
 pub use config::Gpt2Config;
 pub use tensor::{Dtype, HostTensor, TensorRef};
 
+use self::companions::Companions;
 use self::hub::{HubConfig, ModelRef, Progress};
 use self::layout::{BlockParam, LM_HEAD, PREFIX, Param, WTE};
 use self::safetensors::Entry;
@@ -197,6 +199,11 @@ impl Checkpoint {
         } else {
             name.to_owned()
         }
+    }
+
+    /// What travels beside the weights to whatever is made of the checkpoint.
+    pub fn companions(&self) -> Companions {
+        Companions::of(&self.dir, &self.weight_files)
     }
 
     /// The weight files, in the order they were read.

@@ -1,7 +1,6 @@
 //! Writing a checkpoint folder that `transformers` opens unchanged.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use serde_json::json;
 
@@ -9,23 +8,10 @@ use super::config::Gpt2Config;
 use super::safetensors::{self, TensorOut};
 use super::tensor::OpenFile;
 use crate::durable::StagedDir;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Largest shard unless `--max-shard-size` says otherwise: that of `transformers` 5.
 pub const DEFAULT_SHARD_BYTES: u64 = 50_000_000_000;
-
-/// Files that travel from the source's folder to the output's, where they exist.
-pub const COMPANIONS: [&str; 9] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "LICENSE",
-];
 
 /// Writes config and weights into a staged folder. `written` is called with byte counts.
 pub fn save(
@@ -100,24 +86,6 @@ fn index(shards: &[Vec<TensorOut<'_>>], file_name: impl Fn(usize) -> String) -> 
         .collect();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     serde_json::to_string_pretty(&index).expect("an index serializes") + "\n"
-}
-
-/// Copies the companions of `source` into the staged folder; returns their names.
-pub fn copy_companions(source: &Path, staged: &StagedDir) -> Result<Vec<&'static str>> {
-    let names = companions_of(source);
-    for name in &names {
-        let from = source.join(name);
-        std::fs::copy(&from, staged.path().join(name)).map_err(Error::io("copy", &from))?;
-    }
-    Ok(names)
-}
-
-/// The companions that `source` has.
-pub fn companions_of(source: &Path) -> Vec<&'static str> {
-    COMPANIONS
-        .into_iter()
-        .filter(|name| source.join(name).is_file())
-        .collect()
 }
 
 /// Reads sizes such as `500MB`, `2GiB` or plain bytes.

@@ -11,7 +11,7 @@ use scale_ckpt::error::Error;
 use scale_ckpt::home;
 use scale_ckpt::progress::{DownloadMeter, eprint_line};
 
-use super::shared::{print, print_json, thousands};
+use super::shared::{print, print_json, said, thousands};
 
 /// Text to token shards.
 #[derive(Debug, clap::Args)]
@@ -90,11 +90,7 @@ impl PrepareArgs {
     fn execute(self) -> Result<()> {
         let tokenizer = match &self.tokenizer {
             None => Tokenizer::gpt2(),
-            Some(dir) if !Tokenizer::exists_for(dir, 0) => {
-                return Err(Error::invalid(dir.display(), "no tokenizer there")
-                    .with_hint("expected tokenizer.json, or vocab.json and merges.txt"));
-            }
-            Some(dir) => Tokenizer::for_checkpoint(dir, usize::MAX)?,
+            Some(dir) => said(Tokenizer::in_folder(dir)?),
         };
         let options = Options {
             inputs: expand(&self.inputs, HubConfig::from_env, &DownloadMeter::default())?,

@@ -29,7 +29,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::scores::{render, render_comparisons};
-use super::shared::{load_model, open, print, print_json, thousands, tokenizer};
+use super::shared::{load_model, open, print, print_json, thousands, tokenizer, warn_of_loss};
 use super::tasks::TaskChoice;
 
 /// More examples than any context holds.
@@ -276,6 +276,8 @@ impl Scoring<'_> {
         }
         let tokenizer = Some(&self.member.tokenizer);
         let score = text_loss(self.model()?, text, windows, tokenizer, self.device)?;
+        let vocab_size = self.member.checkpoint.config.vocab_size;
+        warn_of_loss(&record.name, score.loss.loss, vocab_size);
         if let Some(folder) = self.folder {
             folder.keep_text(&key, &score)?;
         }
@@ -431,7 +433,8 @@ fn kinds(members: &[Member]) -> Vec<(&Tokenizer, usize)> {
 }
 
 fn alike(a: (&Tokenizer, usize), b: (&Tokenizer, usize)) -> bool {
-    (a.0.sha256(), a.1) == (b.0.sha256(), b.1)
+    let kind = |of: (&Tokenizer, usize)| (of.0.sha256().to_owned(), of.0.readable(), of.1);
+    kind(a) == kind(b)
 }
 
 /// Tasks and text as models of one tokenizer and length read them.
@@ -452,7 +455,7 @@ impl<'a> Readings<'a> {
             let text = if family.val.is_empty() {
                 None
             } else {
-                let vocab_size = tokenizer.vocab_size();
+                let vocab_size = tokenizer.readable();
                 let text = Tokens::open(&family.val, Split::Val, tokenizer, vocab_size)?;
                 text.windows("validation text", family.context.unwrap_or(n_positions))?;
                 Some(text)

@@ -14,7 +14,8 @@ use super::shared::{load_model, open, print, tokenizer};
 pub struct Args {
     /// The checkpoint.
     checkpoint: String,
-    /// The text to continue; an empty one starts a new document.
+    /// The text to continue; an empty one starts a new document. What the tokenizer puts in front
+    /// of texts is put in front of it.
     #[arg(long, default_value = "")]
     prompt: String,
     /// Most tokens to generate.
@@ -46,9 +47,9 @@ impl Args {
         let checkpoint = open(&self.checkpoint)?;
         let tokenizer = tokenizer(&checkpoint)?;
         let model = load_model(&checkpoint, &device)?;
-        let mut ids = tokenizer.encode(&self.prompt)?;
-        if ids.is_empty() {
-            ids.push(tokenizer.end_of_text()?);
+        let mut ids = tokenizer.encode_prompt(&self.prompt)?;
+        if self.prompt.is_empty() {
+            ids = tokenizer.document_start()?;
         }
         let sampling = Sampling {
             temperature: self.temperature,

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
 use scale_ckpt::certify::PROBE_TEXT;
+use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::checkpoint::save::{self, planned_files};
 use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, layout};
-use scale_ckpt::data::Tokenizer;
 use scale_ckpt::durable::refuse_existing;
 use scale_ckpt::grower::{GROWTH_FILE, Grower, GrowthRecord};
 use scale_ckpt::growth::{
@@ -104,11 +104,6 @@ impl Args {
             max_shard_bytes: self.max_shard_size,
             force: self.force,
         };
-        if probe.is_some() && !Tokenizer::exists_for(&source.dir, source.config.vocab_size) {
-            eprint_line(
-                "note: the checkpoint has no tokenizer; the probe is a fixed sequence of token ids",
-            );
-        }
         let record = grower.run(&out)?;
         self.report(&source, &plan, &out, &record)
     }
@@ -128,12 +123,14 @@ impl Args {
     fn show_plan(&self, source: &Checkpoint, plan: &GrowthPlan, out: &Path) -> Result<()> {
         let target = source.config.with_n_layer(plan.n_layer());
         let files = self.files(source, plan)?;
+        let companions = source.companions();
         if self.json {
             let seen = json!({
                 "schema": 2, "dry_run": true, "source": source.origin, "plan": plan,
                 "n_layer": plan.n_layer(), "seed": self.seed, "layers": plan.provenance(),
                 "claim": plan.claim(), "certificate": null,
-                "companions": save::companions_of(&source.dir),
+                "companions": companions.names,
+                "left_behind": companions.left_behind,
             });
             return print_json(&self.located(seen, source, plan, out)?);
         }
@@ -151,9 +148,12 @@ impl Args {
         for (name, size) in files {
             text.push_str(&format!("\n  {name} ({})", bytes(size)));
         }
-        let ours = ["config.json", GROWTH_FILE, "README.md"];
-        let others = [&ours[..], &save::companions_of(&source.dir)].concat();
+        let ours = ["config.json", GROWTH_FILE, "README.md"].map(str::to_owned);
+        let others = [&ours[..], &companions.names].concat();
         text.push_str(&format!("\n  {}", others.join(", ")));
+        if let Some(note) = Companions::note(&companions.left_behind) {
+            text.push_str(&format!("\n{note}"));
+        }
         print(&text)
     }
 

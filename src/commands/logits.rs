@@ -10,7 +10,7 @@ use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable::write_file;
 use scale_ckpt::error::Error;
 use scale_ckpt::grower::probe_ids;
-use scale_ckpt::progress::{Meter, Unit};
+use scale_ckpt::progress::{Meter, Unit, eprint_line};
 
 use super::shared::{open, print};
 
@@ -40,7 +40,10 @@ impl Args {
             Some(path) => scale_ckpt::error::read_text(path)?,
             None => PROBE_TEXT.to_owned(),
         };
-        let ids = probe_ids(&checkpoint, &text)?;
+        let (ids, note) = probe_ids(&checkpoint, &text)?;
+        if let Some(note) = note {
+            eprint_line(&format!("warning: {note}"));
+        }
         let meter = Meter::new("forward", checkpoint.config.n_layer as u64, Unit::Count);
         let logits = certify::logits(&checkpoint, &ids, &device, &meter)?;
         let id_bytes: Vec<u8> = ids

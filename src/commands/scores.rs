@@ -15,7 +15,7 @@ use scale_ckpt::model::Gpt2;
 use scale_ckpt::report::table;
 use sha2::{Digest, Sha256};
 
-use super::shared::thousands;
+use super::shared::{thousands, warn_of_loss};
 
 /// What a run's models are scored on: a validation text and tasks.
 pub struct Measures {
@@ -73,6 +73,7 @@ impl Measures {
     ) -> Result<(ModelScore, ModelItems)> {
         let model = &measured(model);
         let text = text_loss(model, &self.val, self.windows, None, &self.device)?;
+        warn_of_loss(&name, text.loss.loss, config.vocab_size);
         // A model that is not finite has no likeliest choice: its loss says enough.
         let tasks = if text.loss.loss.is_finite() {
             self.task_items(model)?
@@ -152,7 +153,7 @@ fn text_table(rows: &[ModelScore]) -> Vec<String> {
         header.extend(["ppl/word", "ppl/byte"]);
     }
     let figure = |x: Option<f64>, digits: usize| match x {
-        Some(x) => format!("{x:.digits$}"),
+        Some(x) => report::figure(x, digits),
         None => "-".into(),
     };
     let cells = rows.iter().map(|row| {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
 use scale_ckpt::certify::{Certificate, PROBE_TEXT};
+use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::checkpoint::hub::HubConfig;
 use scale_ckpt::checkpoint::{Checkpoint, save};
 use scale_ckpt::data::Tokenizer;
@@ -67,7 +68,15 @@ fn some_of(names: &[String]) -> String {
 
 /// The tokenizer that belongs to a checkpoint.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
-    Tokenizer::for_checkpoint(&checkpoint.dir, checkpoint.config.vocab_size)
+    Tokenizer::for_checkpoint(&checkpoint.dir, checkpoint.config.vocab_size).map(said)
+}
+
+/// Says what the user should know of a tokenizer's files.
+pub fn said(tokenizer: Tokenizer) -> Tokenizer {
+    for note in tokenizer.notes() {
+        eprint_line(&format!("warning: {note}"));
+    }
+    tokenizer
 }
 
 /// Loads a model and warns of weights that are not finite.
@@ -114,8 +123,27 @@ pub fn report_growth(record: &GrowthRecord) {
             record.non_finite.join(", ")
         ));
     }
+    let notes = [
+        record.probe_note.clone(),
+        Companions::note(&record.left_behind),
+    ];
+    for note in notes.into_iter().flatten() {
+        eprint_line(&format!("note: {note}"));
+    }
     for line in record.certificate.iter().flat_map(Certificate::lines) {
         eprint_line(&line);
+    }
+}
+
+/// Warns of a loss that no model and text which belong together have: an untrained model guesses,
+/// which costs ln(vocab_size) a token.
+pub fn warn_of_loss(name: &str, loss: f64, vocab_size: usize) {
+    let guessing = (vocab_size as f64).ln();
+    if loss > guessing + 1.0 {
+        eprint_line(&format!(
+            "warning: {name}: a loss of {loss:.2} is worse than guessing, ln(vocab_size) = {guessing:.2}: \
+             are the text's token ids those of this model?"
+        ));
     }
 }
 

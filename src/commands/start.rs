@@ -1,10 +1,10 @@
 //! The model that a recipe's training starts from: opened, grown, or drawn.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use burn::tensor::Device;
 use scale_ckpt::Result;
+use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, hex};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::data::tokenizer::GPT2_VOCAB;
@@ -21,7 +21,7 @@ use scale_ckpt::train::state;
 use sha2::{Digest, Sha256};
 
 use super::scores::Measures;
-use super::shared::{grow_into, load_model, open, tokenizer};
+use super::shared::{grow_into, load_model, open, said, tokenizer};
 
 /// The starting point of a run.
 pub struct Start {
@@ -29,8 +29,8 @@ pub struct Start {
     pub config: Gpt2Config,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// The folder whose tokenizer files go into checkpoints, if there is one.
-    pub tokenizer_dir: Option<PathBuf>,
+    /// What goes into checkpoints beside the model.
+    pub companions: Companions,
     /// The stages of the run.
     pub stages: Vec<PlannedStage>,
     residual_depth: usize,
@@ -89,7 +89,7 @@ impl Start {
         }
         let config = scratch.config()?;
         let tokenizer = match &scratch.tokenizer {
-            Some(dir) => Tokenizer::for_checkpoint(dir, config.vocab_size)?,
+            Some(dir) => said(Tokenizer::for_checkpoint(dir, config.vocab_size)?),
             None => Tokenizer::gpt2(),
         };
         if scratch.tokenizer.is_none() && config.vocab_size < GPT2_VOCAB {
@@ -104,7 +104,11 @@ impl Start {
         let new_layers = (0..config.n_layer).collect();
         let start = Self {
             tokenizer,
-            tokenizer_dir: scratch.tokenizer.clone(),
+            companions: scratch
+                .tokenizer
+                .as_deref()
+                .map(Companions::known_in)
+                .unwrap_or_default(),
             stages: Vec::new(),
             residual_depth: scratch.residual_depth.unwrap_or(config.n_layer),
             config,
@@ -118,7 +122,7 @@ impl Start {
         let start = Self {
             config: source.config.clone(),
             tokenizer: tokenizer(&source)?,
-            tokenizer_dir: Some(source.dir.clone()),
+            companions: source.companions(),
             stages: Vec::new(),
             residual_depth: source.config.n_layer,
             lineage: vec![source],

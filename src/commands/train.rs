@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::module::Module;
 use burn::tensor::Device;
 use scale_ckpt::account::Account;
+use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::data::{Batches, Split, Tokens};
 use scale_ckpt::device::{DeviceSpec, Precision};
@@ -141,6 +142,9 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
         source_sha256.as_deref(),
         config.precision(),
     )?;
+    if let Some(note) = Companions::note(&start.companions.left_behind) {
+        eprint_line(&format!("note: {note}"));
+    }
     start.grow(&loaded.recipe, &run)?;
     let account = Account::new(&start.stages, &start.config, &loaded.recipe.train);
     let cost = cost(&loaded.recipe, &start, &account);
@@ -339,11 +343,10 @@ fn prompt(recipe: &Recipe, start: &Start) -> Result<Option<Vec<u32>>> {
     let Some(prompt) = &recipe.eval.prompt else {
         return Ok(None);
     };
-    let ids = start.tokenizer.encode(prompt)?;
-    if ids.is_empty() {
+    if start.tokenizer.encode(prompt)?.is_empty() {
         return Err(Error::invalid("recipe", "eval.prompt has no tokens"));
     }
-    Ok(Some(ids))
+    start.tokenizer.encode_prompt(prompt).map(Some)
 }
 
 /// The prompt and what the trained model makes of it.
@@ -353,7 +356,9 @@ fn sample(prompt: &[u32], recipe: &Recipe, model: &Gpt2, start: &Start) -> Resul
         top_k: 50,
         seed: recipe.seed,
     };
-    let mut ids = prompt.to_vec();
+    // Without what the tokenizer has put in front of it.
+    let given = recipe.eval.prompt.as_deref().unwrap_or_default();
+    let mut ids = start.tokenizer.encode(given)?;
     let stop = start.tokenizer.end_of_text()?;
     generate(model, prompt, SAMPLE_TOKENS, stop, sampling, &mut |id| {
         ids.push(id);

@@ -121,7 +121,7 @@ impl Watcher<'_> {
             &self.run.checkpoint_path(trainee.step),
             trainee,
             &self.start.config.with_n_layer(self.planned.n_layer),
-            self.start.tokenizer_dir.as_deref(),
+            &self.start.companions,
             state,
             &extra,
         )?;

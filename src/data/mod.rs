@@ -1,6 +1,7 @@
 //! From text to batches of token ids.
 
 pub(crate) mod address;
+mod added_tokens;
 pub mod batches;
 mod bpe;
 pub(crate) mod format;
@@ -15,6 +16,7 @@ pub(crate) mod records;
 pub mod shard;
 pub(crate) mod source;
 pub mod tokenizer;
+mod tokenizer_files;
 pub mod tokens;
 mod words;
 

@@ -113,6 +113,9 @@ impl Shard {
             }
         };
         let len = count_tokens(path, size, offset, width, count)?;
+        if count.is_none() {
+            check_bare(&file, path)?;
+        }
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -297,6 +300,34 @@ fn llmc_count(file: &File, path: &Path) -> Result<Option<u64>> {
             format!("llm.c's header claims {count} tokens"),
         )
     })
+}
+
+/// Refuses a file without a header whose bytes cannot be ids of two bytes.
+fn check_bare(file: &File, path: &Path) -> Result<()> {
+    let mut start = [0; 1024];
+    // A shorter one says too little.
+    if file.read_exact_at(&mut start, 0).is_err() {
+        return Ok(());
+    }
+    let refused =
+        |message: &str, hint: &str| Err(Error::invalid(path.display(), message).with_hint(hint));
+    let pairs = || start.chunks(4).map(|four| (&four[..2], &four[2..]));
+    if pairs().all(|(_, second)| second == [0, 0]) && pairs().any(|(first, _)| first != [0, 0]) {
+        return refused(
+            "every second id is 0: these are ids of four or eight bytes, and a .bin file without a header has ids of two",
+            "write the ids as uint16, or as a .npy file, which names its type",
+        );
+    }
+    if start
+        .iter()
+        .all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
+    {
+        return refused(
+            "this is text, not token ids",
+            "name it .txt, or make shards of it with `scale-ckpt data prepare`",
+        );
+    }
+    Ok(())
 }
 
 const TRUNCATED: &str = "the file is truncated; copy or make it again";

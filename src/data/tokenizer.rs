@@ -7,6 +7,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::bpe::Bpe;
+use super::tokenizer_files::TokenizerFiles;
 use crate::checkpoint::hex;
 use crate::error::{Error, Result, printable};
 
@@ -22,10 +23,18 @@ static GPT2_TOKENIZER: &[u8] = include_bytes!("gpt2/tokenizer.json");
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     ordinary: Ordinary,
+    /// What separates documents.
     end_of_text: Option<u32>,
+    /// What a text without context begins with, and its text.
+    prefix: Option<(u32, String)>,
+    /// What the tokenizer adds in front of a text, and after it.
+    added: [Vec<u32>; 2],
     vocab_size: usize,
+    /// Rows of the model's embedding.
+    limit: usize,
     sha256: String,
     embedded: bool,
+    notes: Vec<String>,
 }
 
 /// How text without special tokens is encoded.
@@ -38,66 +47,76 @@ enum Ordinary {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a checkpoint folder: `tokenizer.json`, else `vocab.json` with
-    /// `merges.txt`, else GPT-2's own if the vocabulary has room for it.
+    /// The tokenizer of a checkpoint folder, as `AutoTokenizer` of transformers 5 makes it of
+    /// `tokenizer.json`, or of `vocab.json` with `merges.txt`, and what stands beside them;
+    /// GPT-2's own where the folder has no tokenizer file and the vocabulary has room for it.
+    ///
+    /// The tokenizer may have more entries than the model: an id that is not below `vocab_size`
+    /// is an error once a text has it.
     ///
     /// # Errors
-    /// There is none, a file is damaged, or ids exceed `vocab_size`.
+    /// There is none, a file is damaged, or of a kind that is not read.
     pub fn for_checkpoint(dir: &Path, vocab_size: usize) -> Result<Self> {
-        let (json, vocab) = (dir.join("tokenizer.json"), dir.join("vocab.json"));
-        let tokenizer = if json.is_file() {
-            Self::from_json(&read(&json)?, &json)?
-        } else if vocab.is_file() {
-            Self::from_vocab_and_merges(&vocab, &dir.join("merges.txt"))?
-        } else if vocab_size >= GPT2_VOCAB {
-            Self::gpt2()
-        } else {
-            return Err(Error::invalid(dir.display(), format!("no tokenizer there, and GPT-2's own needs vocab_size = {GPT2_VOCAB}, not {vocab_size}"))
-                .with_hint("put tokenizer.json, or vocab.json and merges.txt, beside config.json"));
+        let tokenizer = match TokenizerFiles::read(dir)? {
+            Some(files) => Self::from_files(files)?,
+            None if vocab_size >= GPT2_VOCAB => {
+                let note = format!("{}: no tokenizer there; GPT-2's own is used", dir.display());
+                Self {
+                    notes: vec![note],
+                    ..Self::gpt2()
+                }
+            }
+            None => {
+                return Err(Error::invalid(dir.display(), format!("no tokenizer there, and GPT-2's own needs vocab_size = {GPT2_VOCAB}, not {vocab_size}"))
+                    .with_hint("put tokenizer.json, or vocab.json and merges.txt, beside config.json"));
+            }
         };
-        let largest = tokenizer.vocab_size().saturating_sub(1);
-        if largest >= vocab_size {
-            return Err(Error::invalid(dir.display(), format!("the tokenizer has ids up to {largest}, config.json says vocab_size = {vocab_size}"))
-                .with_hint("the tokenizer belongs to another checkpoint"));
-        }
-        Ok(tokenizer)
+        Ok(Self {
+            limit: vocab_size,
+            ..tokenizer
+        })
     }
 
-    /// Whether [`Self::for_checkpoint`] would find one.
-    pub fn exists_for(dir: &Path, vocab_size: usize) -> bool {
-        vocab_size >= GPT2_VOCAB
-            || ["tokenizer.json", "vocab.json"]
-                .iter()
-                .any(|name| dir.join(name).is_file())
+    /// The tokenizer of a folder that need not belong to a model.
+    ///
+    /// # Errors
+    /// There is none, a file is damaged, or of a kind that is not read.
+    pub fn in_folder(dir: &Path) -> Result<Self> {
+        match TokenizerFiles::read(dir)? {
+            Some(files) => Self::from_files(files),
+            None => Err(Error::invalid(dir.display(), "no tokenizer there")
+                .with_hint("expected tokenizer.json, or vocab.json and merges.txt")),
+        }
     }
 
     /// GPT-2's own tokenizer, embedded in the program.
     pub fn gpt2() -> Self {
         static GPT2: LazyLock<Tokenizer> = LazyLock::new(|| {
-            let read = Tokenizer::from_json(GPT2_TOKENIZER, Path::new("the embedded tokenizer"));
+            let files = TokenizerFiles::from_json(GPT2_TOKENIZER, "the embedded tokenizer");
             Tokenizer {
                 embedded: true,
-                ..read.expect("the embedded tokenizer is sound")
+                ..files
+                    .and_then(Tokenizer::from_files)
+                    .expect("the embedded tokenizer is sound")
             }
         });
         GPT2.clone()
     }
 
-    fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
+    fn from_files(files: TokenizerFiles) -> Result<Self> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(&files.bytes).map_err(|e| {
             Error::invalid(
-                path.display(),
+                files.path.display(),
                 format!("not a tokenizer: {}", printable(&e.to_string())),
             )
         })?;
         // Settings of somebody's earlier use: they would cut or pad every text here.
         let _ = inner.with_truncation(None);
         inner.with_padding(None);
-        let end_of_text = inner.token_to_id(END_OF_TEXT);
+        inner.set_encode_special_tokens(files.split_special_tokens);
         let largest = inner.get_vocab(true).into_values().max();
         let vocab_size = largest.map_or(0, |largest| largest as usize + 1);
-        let json: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
-        let ordinary = match json.as_ref().and_then(Bpe::from_json) {
+        let ordinary = match Bpe::from_json(&files.json) {
             Some(quick) => Ordinary::Quick(Arc::new(quick)),
             None => {
                 let mut plain = inner.clone();
@@ -105,63 +124,155 @@ impl Tokenizer {
                 Ordinary::Crate(Arc::new(plain))
             }
         };
-        Ok(Self {
-            inner,
+        let id = |token: &Option<String>| inner.token_to_id(token.as_ref()?);
+        let end_of_text = inner.token_to_id(END_OF_TEXT).or_else(|| id(&files.eos));
+        let prefix = id(&files.bos).or_else(|| id(&files.eos)).or(end_of_text);
+        let mut tokenizer = Self {
             ordinary,
             end_of_text,
+            prefix: None,
+            added: Default::default(),
             vocab_size,
-            sha256: hex(&Sha256::digest(bytes)),
+            limit: usize::MAX,
+            sha256: files.sha256,
             embedded: false,
-        })
+            notes: files.notes,
+            inner,
+        };
+        if let Some(id) = prefix {
+            tokenizer.prefix = Some((id, tokenizer.decode(&[id])?));
+        }
+        tokenizer.added = tokenizer.find_added()?;
+        if tokenizer.added.iter().any(|ids| !ids.is_empty()) {
+            // Versions that left these out gave other ids under the file's own hash.
+            let with = format!("{} adds {:?}", tokenizer.sha256, tokenizer.added);
+            tokenizer.sha256 = hex(&Sha256::digest(with));
+        }
+        Ok(tokenizer)
     }
 
-    /// Assembles the same pipeline that `GPT2TokenizerFast` builds from the two old files.
-    fn from_vocab_and_merges(vocab_path: &Path, merges_path: &Path) -> Result<Self> {
-        let invalid = |path: &Path, message: String| Error::invalid(path.display(), message);
-        let vocab: serde_json::Value = serde_json::from_slice(&read(vocab_path)?)
-            .map_err(|e| invalid(vocab_path, format!("not valid JSON: {e}")))?;
-        let text = String::from_utf8(read(merges_path)?)
-            .map_err(|e| invalid(merges_path, format!("not UTF-8: {e}")))?;
-        let merges: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.starts_with("#version") && !line.is_empty())
-            .collect();
-        let end_of_text = vocab
-            .get(END_OF_TEXT)
-            .cloned()
-            .ok_or_else(|| invalid(vocab_path, format!("the vocabulary has no {END_OF_TEXT}")))?;
-        let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
-        let pipeline = json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": [{
-                "id": end_of_text, "content": END_OF_TEXT, "special": true,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": true,
-            }],
-            "normalizer": null,
-            "pre_tokenizer": byte_level,
-            "post_processor": byte_level,
-            "decoder": byte_level,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
-                "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false,
-                "vocab": vocab, "merges": merges,
-            },
-        });
-        Self::from_json(
-            &serde_json::to_vec(&pipeline).expect("JSON serializes"),
-            vocab_path,
-        )
+    /// What the post-processor puts in front of a text and after it.
+    fn find_added(&self) -> Result<[Vec<u32>; 2]> {
+        let (bare, whole) = (self.ids("a", false)?, self.ids("a", true)?);
+        let length = bare.len();
+        let at = whole.windows(length.max(1)).position(|ids| ids == bare);
+        let Some(at) = at else {
+            return Ok(Default::default());
+        };
+        Ok([whole[..at].to_vec(), whole[at + length..].to_vec()])
     }
 
-    /// Token ids of `text`; `<|endoftext|>` in it becomes the special token.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+    fn ids(&self, text: &str, add: bool) -> Result<Vec<u32>> {
         let encoding = self
             .inner
-            .encode_fast(text, false)
+            .encode_fast(text, add)
             .map_err(|e| Error::invalid("tokenizer", e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        self.checked(encoding.get_ids().to_vec())
+    }
+
+    /// Refuses ids that the model has no embedding for.
+    fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>> {
+        if self.vocab_size <= self.limit {
+            return Ok(ids);
+        }
+        match ids.iter().find(|&&id| id as usize >= self.limit) {
+            None => Ok(ids),
+            Some(&id) => {
+                let token = self.inner.id_to_token(id).unwrap_or_default();
+                let token = printable(&token);
+                let message = format!(
+                    "a text has the token `{token}`, id {id}, and the model has vocab_size = {}",
+                    self.limit
+                );
+                Err(Error::invalid("tokenizer", message).with_hint("take the token out of the text, or the tokenizer belongs to another checkpoint"))
+            }
+        }
+    }
+
+    /// Token ids of `text` and nothing more; `<|endoftext|>` in it becomes the special token.
+    ///
+    /// # Errors
+    /// The tokenizer has no ids for some of the text, or the model no embedding for one.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, false)
+    }
+
+    /// Token ids of `text` with what the tokenizer adds to it, as lm-evaluation-harness encodes
+    /// (`HFLM.tok_encode`, 0.4.13): a text that begins with the first token's text gets nothing.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_with_added(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, !self.begins_with_prefix(text))
+    }
+
+    /// Token ids of a text that is to be continued: what the tokenizer adds in front of it is
+    /// there, what it adds after a text is not.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode(text)?;
+        if self.begins_with_prefix(text) {
+            return Ok(ids);
+        }
+        self.checked([&self.added[0][..], &ids].concat())
+    }
+
+    fn begins_with_prefix(&self, text: &str) -> bool {
+        let prefix = self.prefix.as_ref();
+        prefix.is_some_and(|(_, prefix)| text.starts_with(prefix))
+    }
+
+    /// What stands before a document in a stream of them: the token that separates them, and
+    /// what else the tokenizer adds in front of a text.
+    ///
+    /// # Errors
+    /// There is no token to separate documents.
+    pub fn document_start(&self) -> Result<Vec<u32>> {
+        let end_of_text = self.end_of_text()?;
+        let front = &self.added[0];
+        let front = front.strip_prefix(&[end_of_text]).unwrap_or(front);
+        self.checked([&[end_of_text], front].concat())
+    }
+
+    /// What stands after a document in a stream of them: what the tokenizer adds after a text,
+    /// without the token that separates documents, which the next one brings.
+    ///
+    /// # Errors
+    /// As [`Self::document_start`].
+    pub fn document_end(&self) -> Result<Vec<u32>> {
+        let end_of_text = self.end_of_text()?;
+        let back = &self.added[1];
+        let back = back.strip_suffix(&[end_of_text]).unwrap_or(back);
+        self.checked(back.to_vec())
+    }
+
+    /// Whether an id is no text, but something that the tokenizer adds to every text.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.added.iter().any(|ids| ids.contains(&id))
+    }
+
+    /// What a continuation without context is scored after: the token that begins a text, or
+    /// where there is none, the one that ends it.
+    ///
+    /// # Errors
+    /// The tokenizer has neither, or the model no embedding for it.
+    pub fn prefix(&self) -> Result<u32> {
+        match &self.prefix {
+            Some((id, _)) => Ok(self.checked(vec![*id])?[0]),
+            None => self.end_of_text(),
+        }
+    }
+
+    /// What the user should know of the files that the tokenizer was read from.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// One more than the largest id that the model can read and the tokenizer has.
+    pub fn readable(&self) -> usize {
+        self.vocab_size.min(self.limit)
     }
 
     /// Token ids of `text`, in which no special token is seen: what is written as one is text.
@@ -170,13 +281,13 @@ impl Tokenizer {
     /// The tokenizer has no ids for some of the text.
     pub fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>> {
         let plain = match &self.ordinary {
-            Ordinary::Quick(quick) => return Ok(quick.encode(text)),
+            Ordinary::Quick(quick) => return self.checked(quick.encode(text)),
             Ordinary::Crate(plain) => plain,
         };
         let encoding = plain
             .encode_fast(text, false)
             .map_err(|e| Error::invalid("tokenizer", e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        self.checked(encoding.get_ids().to_vec())
     }
 
     /// Whether text falls into words as GPT-2's does, so that it can be encoded piece by piece.
@@ -219,22 +330,25 @@ impl Tokenizer {
         ]
     }
 
-    /// Id of `<|endoftext|>`.
+    /// Id of `<|endoftext|>`, or where the vocabulary has none, of the token that ends a text.
     ///
     /// # Errors
-    /// The vocabulary has none: documents cannot be told apart.
+    /// There is neither, so that documents cannot be told apart, or the model has no embedding
+    /// for it.
     pub fn end_of_text(&self) -> Result<u32> {
-        self.end_of_text.ok_or_else(|| {
-            Error::invalid("tokenizer", format!("the vocabulary has no {END_OF_TEXT}"))
-        })
+        match self.end_of_text {
+            Some(id) => Ok(self.checked(vec![id])?[0]),
+            None => Err(Error::invalid(
+                "tokenizer",
+                format!("the vocabulary has no {END_OF_TEXT}"),
+            )
+            .with_hint("let tokenizer_config.json name an eos_token")),
+        }
     }
 
-    /// SHA-256 of the tokenizer file, in hex.
+    /// SHA-256 in hex of the tokenizer's file, or where other files change what it does, of what
+    /// they make together.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(Error::io("read", path))
 }

@@ -19,7 +19,8 @@ use crate::checkpoint::hex;
 use crate::error::{Error, Result, read_text};
 use crate::progress::{Meter, Unit};
 
-/// Token ids of a set of documents, each preceded by `<|endoftext|>`. Cheap to clone.
+/// Token ids of a set of documents, each preceded by `<|endoftext|>` and whatever else the
+/// tokenizer puts in front of a text. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     store: Store,
@@ -82,7 +83,7 @@ impl Tokens {
                 .collect();
             return Err(Error::invalid(names.join(", "), "no text there"));
         }
-        let end_of_text = tokenizer.end_of_text()?;
+        let (start, end) = (tokenizer.document_start()?, tokenizer.document_end()?);
         let encoded = documents
             .par_iter()
             .map(|document| tokenizer.encode_ordinary(document))
@@ -90,7 +91,7 @@ impl Tokens {
         Ok(Self::from_ids(
             encoded
                 .into_iter()
-                .flat_map(|ids| std::iter::once(end_of_text).chain(ids))
+                .flat_map(|ids| [&start[..], &ids, &end].concat())
                 .collect(),
         ))
     }

@@ -64,7 +64,8 @@ pub fn encode(
 
 type Encoded = crate::error::Result<(Vec<u32>, usize)>;
 
-/// build-nanogpt's way: context and continuation each for itself.
+/// build-nanogpt's way: context and continuation each for itself, without what a tokenizer adds
+/// to a text.
 fn apart(context: &str, continuation: &str, tokenizer: &Tokenizer) -> Encoded {
     let mut ids = tokenizer.encode(context)?;
     let ending = tokenizer.encode(continuation)?;
@@ -72,22 +73,27 @@ fn apart(context: &str, continuation: &str, tokenizer: &Tokenizer) -> Encoded {
     Ok((ids, ending.len()))
 }
 
-/// lm-evaluation-harness's way (`_encode_pair`, 0.4.13): blanks at the end of the context go to
-/// the continuation, both are encoded as one text, and as many tokens as the context has alone
-/// are its. Without a context, `<|endoftext|>` stands for it.
+/// lm-evaluation-harness's way (`loglikelihood` and `_encode_pair`, 0.4.13): blanks at the end of
+/// the context go to the continuation, both are encoded as one text with what the tokenizer adds
+/// to it, and as many tokens as the context has alone are its. Without a context, the token that
+/// begins a text stands for it, and nothing is added.
 fn together(context: &str, continuation: &str, tokenizer: &Tokenizer) -> Encoded {
+    let whole = format!("{context}{continuation}");
     let trimmed = context.trim_end_matches(is_space);
-    if trimmed.is_empty() {
-        let end_of_text = tokenizer.end_of_text()?;
-        let mut ids = tokenizer.encode(&format!("{context}{continuation}"))?;
-        if ids.first() != Some(&end_of_text) {
-            ids.insert(0, end_of_text);
+    let mut ids = match context {
+        "" => Vec::new(),
+        _ => tokenizer.encode_with_added(trimmed)?,
+    };
+    if ids.is_empty() {
+        let prefix = tokenizer.prefix()?;
+        ids = tokenizer.encode(&whole)?;
+        if ids.first() != Some(&prefix) {
+            ids.insert(0, prefix);
         }
         let scored = ids.len() - 1;
         return Ok((ids, scored));
     }
-    let whole = tokenizer.encode(&format!("{context}{continuation}"))?;
-    let mut ids = tokenizer.encode(trimmed)?;
+    let whole = tokenizer.encode_with_added(&whole)?;
     let before = ids.len();
     // Where the texts' tokens melt together, these are not those of the whole.
     ids.extend(whole.into_iter().skip(before));

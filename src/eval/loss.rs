@@ -206,8 +206,12 @@ impl<'a> Size<'a> {
     fn add(&mut self, ids: &[u32]) -> Result<()> {
         for document in ids.split_inclusive(|&id| Some(id) == self.end_of_text) {
             let ends = document.last().copied() == self.end_of_text && self.end_of_text.is_some();
-            let text = &document[..document.len() - usize::from(ends)];
-            for c in self.tokenizer.decode(text)?.chars() {
+            let text = document[..document.len() - usize::from(ends)].iter();
+            let text: Vec<u32> = text
+                .copied()
+                .filter(|&id| !self.tokenizer.is_added(id))
+                .collect();
+            for c in self.tokenizer.decode(&text)?.chars() {
                 let in_word = !c.is_whitespace();
                 self.words += u64::from(in_word && !self.within_word);
                 self.within_word = in_word;

@@ -137,7 +137,7 @@ impl LoadedTask {
                 .any(|(context, _)| context.trim().is_empty())
         };
         if self.chosen.iter().any(|chosen| is_bare(&chosen.doc)) {
-            tokenizer.end_of_text()?;
+            tokenizer.prefix()?;
         }
         Ok(())
     }

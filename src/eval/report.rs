@@ -518,12 +518,12 @@ pub fn markdown(outcome: &Outcome) -> String {
         if i == 0 {
             text += "\n## Text\n\n| model | loss | perplexity per token | per word | per byte |\n|---|---:|---:|---:|---:|\n";
         }
-        let shown = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| format!("{x:.3}"));
+        let shown = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| figure(x, 3));
         text += &format!(
-            "| {} | {:.4} | {:.3} | {} | {} |\n",
+            "| {} | {:.4} | {} | {} | {} |\n",
             model.record.name.replace('|', "\\|"),
             loss.loss,
-            loss.perplexity(),
+            figure(loss.perplexity(), 3),
             shown(loss.word_perplexity()),
             shown(loss.byte_perplexity())
         );
@@ -549,6 +549,15 @@ pub fn markdown(outcome: &Outcome) -> String {
     text
 }
 
+/// A number with so many decimals, in e-notation where it is so large that they say nothing.
+pub fn figure(value: f64, decimals: usize) -> String {
+    if value.is_finite() && value.abs() >= 1e6 {
+        format!("{value:.3e}")
+    } else {
+        format!("{value:.decimals$}")
+    }
+}
+
 /// A metric as people read it: accuracies in percent.
 pub fn shown(metric: &Metric) -> String {
     let Metric {
@@ -559,7 +568,7 @@ pub fn shown(metric: &Metric) -> String {
     if name.starts_with("acc") {
         format!("{:.2} ± {:.2}", 100.0 * value, 100.0 * stderr)
     } else {
-        format!("{value:.4} ± {stderr:.4}")
+        format!("{} ± {}", figure(*value, 4), figure(*stderr, 4))
     }
 }
 

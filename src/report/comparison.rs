@@ -99,7 +99,7 @@ fn shown(metric: &str, value: f64) -> String {
     if higher_is_better(metric) {
         format!("{:.2}", 100.0 * value)
     } else {
-        format!("{value:.4}")
+        crate::eval::report::figure(value, 4)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::chart::{Chart, Dot, Panel, Points};
 use super::{Block, Document, Section, Table};
 use crate::eval::folder::{ModelOutcome, Outcome};
-use crate::eval::report::{Line, shown};
+use crate::eval::report::{Line, figure, shown};
 
 /// The report.
 pub fn document(outcome: &Outcome) -> Document {
@@ -86,15 +86,15 @@ fn texts(outcome: &Outcome) -> Option<Section> {
         "per byte",
     ];
     let mut table = Table::new(1, &header);
-    let figure = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| format!("{x:.3}"));
+    let known = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| figure(x, 3));
     for model in &outcome.models {
         let Some(loss) = model.text else { continue };
         let mut cells = model_cells(model);
         cells.extend([
             format!("{:.4} ± {:.4}", loss.loss, loss.stderr),
-            format!("{:.3}", loss.perplexity()),
-            figure(loss.word_perplexity()),
-            figure(loss.byte_perplexity()),
+            figure(loss.perplexity(), 3),
+            known(loss.word_perplexity()),
+            known(loss.byte_perplexity()),
         ]);
         table.rows.push(cells);
     }

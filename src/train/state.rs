@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Trainee;
 use super::optimizer::{AdamW, Optimizer, SavedMoments};
+use crate::checkpoint::companions::Companions;
 use crate::checkpoint::safetensors::{self, Entry, TensorOut};
 use crate::checkpoint::tensor::OpenFile;
 use crate::checkpoint::{Checkpoint, Dtype, Gpt2Config, HostTensor, layout, save};
@@ -43,12 +44,12 @@ pub struct TrainerState {
 }
 
 /// Writes a checkpoint of the run as a folder that `transformers` opens: model in f32,
-/// companions of `tokenizer_dir`, optimizer, position.
+/// companions, optimizer, position.
 pub fn save(
     destination: &Path,
     trainee: &Trainee,
     config: &Gpt2Config,
-    tokenizer_dir: Option<&Path>,
+    companions: &Companions,
     mut state: TrainerState,
     extra: &[(&str, Vec<u8>)],
 ) -> Result<()> {
@@ -64,9 +65,7 @@ pub fn save(
         save::DEFAULT_SHARD_BYTES,
         &|_| {},
     )?;
-    if let Some(dir) = tokenizer_dir {
-        save::copy_companions(dir, &staged)?;
-    }
+    companions.copy(&staged)?;
     write_moments(&staged, &moments)?;
     state.optimizer_steps = moments
         .into_iter()

@@ -329,13 +329,27 @@ fn route(request: &Request, repos: &BTreeMap<String, Repo>) -> Reply {
                 .collect();
             json(&serde_json::json!({ "_id": "1", "id": "x", "sha": sha, "siblings": siblings }))
         }
-        (true, "tree") => json(
-            &files
-                .iter()
-                .filter(|(name, _)| file.is_empty() || name.starts_with(&format!("{file}/")))
-                .map(|(name, file)| tree_entry(name, file))
-                .collect(),
-        ),
+        (true, "tree") => {
+            let prefix = match file {
+                "" => String::new(),
+                folder => format!("{folder}/"),
+            };
+            let below = files.iter().filter(|(name, _)| name.starts_with(&prefix));
+            if request.path.contains("recursive=true") {
+                return json(&below.map(|(name, file)| tree_entry(name, file)).collect());
+            }
+            // What lies deeper shows as the folder that holds it.
+            let shown: BTreeMap<&str, serde_json::Value> = below
+                .map(|(name, file)| match name[prefix.len()..].split_once('/') {
+                    None => (name.as_str(), tree_entry(name, file)),
+                    Some((folder, _)) => {
+                        let path = &name[..prefix.len() + folder.len()];
+                        (path, serde_json::json!({ "type": "directory", "oid": "0", "size": 0, "path": path }))
+                    }
+                })
+                .collect();
+            json(&shown.into_values().collect())
+        }
         (false, "resolve") => match files.get(file) {
             None => Reply::new(404, "Entry not found").header("X-Error-Code", "EntryNotFound"),
             Some(data) if data.lfs => Reply::new(302, "Found. Redirecting")

@@ -3,7 +3,7 @@
 //!
 //! Nothing that a server says is believed. The listing names a hash for every file, and bytes
 //! become visible in the cache only once they have it: SHA-256 for files in LFS, git's blob hash
-//! for small ones. Only what a model needs is fetched.
+//! for small ones. Only what a model needs is fetched, and the small files that travel with it.
 //!
 //! # Which requests go through `hf-hub`
 //!
@@ -42,18 +42,24 @@ use self::cache::{RepoCache, read_shards};
 use self::download::Download;
 use self::fault::Fault;
 use self::reference::{RepoId, check_repo, check_revision, folder_hint};
-use self::remote::{FileEntry, Listing, Remote, TRIES};
+use self::remote::{FileEntry, Listing, Remote, TRIES, is_path};
+use super::companions::{COMPANIONS, travels};
 use super::foreign;
-use super::save::COMPANIONS;
 use super::weights::Weights;
 
-/// Small files that a model comes with; those that exist are fetched.
-fn companions() -> impl Iterator<Item = &'static str> {
+/// Files that a model is known to come with; those that exist are fetched first.
+fn known() -> impl Iterator<Item = &'static str> {
     std::iter::once("config.json").chain(COMPANIONS)
 }
 
 /// No config, tokenizer or index is larger than this.
 const MAX_COMPANION: u64 = 128 << 20;
+/// Other files that travel with a model are fetched up to this size, the smallest first,
+const MAX_OTHER: u64 = 16 << 20;
+/// up to so many bytes together,
+const MAX_OTHERS: u64 = 128 << 20;
+/// and up to so many files.
+const MOST_OTHERS: usize = 200;
 
 /// Somebody who watches a download.
 pub trait Progress: Sync {
@@ -243,10 +249,13 @@ impl Request<'_> {
 
     async fn fetch_all(&self, listing: &Listing, download: &Download<'_>) -> Result<()> {
         let weights = self.check(listing)?;
-        for name in companions() {
+        for name in known() {
             if let Some(entry) = listing.files.get(name) {
                 download.obtain(entry).await?;
             }
+        }
+        for entry in self.others(listing) {
+            download.obtain(entry).await?;
         }
         let entries = match weights {
             Weights::Single(name) => vec![listing.file(name, &self.what())?],
@@ -272,6 +281,30 @@ impl Request<'_> {
         Ok(())
     }
 
+    /// What else travels with the model, as far as it is small; the rest is named.
+    fn others<'l>(&self, listing: &'l Listing) -> Vec<&'l FileEntry> {
+        let is_other = |entry: &&FileEntry| {
+            known().all(|name| name != entry.name) && is_path(&entry.name) && travels(&entry.name)
+        };
+        let mut others: Vec<_> = listing.files.values().filter(is_other).collect();
+        others.sort_by_key(|entry| entry.size);
+        let mut total = 0;
+        let small = others.iter().take(MOST_OTHERS).take_while(|entry| {
+            total += entry.size;
+            entry.size <= MAX_OTHER && total <= MAX_OTHERS
+        });
+        let left = others.split_off(small.count());
+        if !left.is_empty() {
+            let names: Vec<_> = left.iter().map(|entry| entry.name.as_str()).collect();
+            let names = names.join(", ");
+            self.progress.note(&format!(
+                "{}: too large or too many to be fetched along: {names}",
+                self.what()
+            ));
+        }
+        others
+    }
+
     /// Refuses, before anything is fetched, what is not a model that can be loaded.
     fn check(&self, listing: &Listing) -> Result<Weights> {
         let there = |name: &str| listing.files.contains_key(name);
@@ -288,7 +321,7 @@ impl Request<'_> {
         }
         let too_large = |entry: &&FileEntry| {
             let small =
-                companions().any(|name| name == entry.name) || entry.name.ends_with(".index.json");
+                known().any(|name| name == entry.name) || entry.name.ends_with(".index.json");
             small && entry.size > MAX_COMPANION
         };
         if let Some(entry) = listing.files.values().find(too_large) {

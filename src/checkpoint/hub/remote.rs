@@ -16,6 +16,7 @@ use reqwest::{Client, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::checkpoint::companions::CHAT_TEMPLATES;
 use crate::error::{Error, Result, printable};
 use crate::interrupt;
 
@@ -42,7 +43,7 @@ pub(super) const TICK: Duration = Duration::from_millis(200);
 pub(super) struct Listing {
     /// Full name of the commit.
     pub commit: String,
-    /// Its files by name; of a model, those of the top folder.
+    /// Its files by name; of a model, those of the top folder and its chat templates.
     pub files: BTreeMap<String, FileEntry>,
 }
 
@@ -162,8 +163,8 @@ impl<'a> Remote<'a> {
         self.token.is_none() && self.config.token.is_some()
     }
 
-    /// The commit that `revision` names, and its files: of a model those of the top folder, of a
-    /// dataset those below `folder`.
+    /// The commit that `revision` names, and its files: of a model those of the top folder and its
+    /// chat templates, of a dataset those below `folder`.
     pub async fn list(
         &self,
         repo: RepoId<'_>,
@@ -178,6 +179,7 @@ impl<'a> Remote<'a> {
             return Err(Fault::Garbled(format!("commit `{}`", printable(&commit))));
         }
         let mut files = BTreeMap::new();
+        let mut templates = None;
         let folders = folder.split('/').filter(|part| !part.is_empty());
         let tree: Vec<&str> = ["tree", &commit].into_iter().chain(folders).collect();
         let mut first = self.url(&api, repo.name, &tree);
@@ -186,8 +188,14 @@ impl<'a> Remote<'a> {
         }
         let mut page = Some(first);
         for _ in 0..MAX_PAGES {
-            let Some(url) = page.take() else { break };
+            let Some(url) = page.take().or_else(|| templates.take()) else {
+                break;
+            };
             let (entries, next): (Vec<TreeAnswer>, _) = self.json(url, tries).await?;
+            let is_folder = |e: &TreeAnswer| e.kind == "directory" && e.path == CHAT_TEMPLATES;
+            if repo.kind == Kind::Model && entries.iter().any(is_folder) {
+                templates = Some(self.url(&api, repo.name, &["tree", &commit, CHAT_TEMPLATES]));
+            }
             files.extend(
                 entries
                     .into_iter()
@@ -401,7 +409,10 @@ impl TreeAnswer {
     /// The entry, if it is a file with a hash that can be one, and of a model, in the top folder.
     fn into_entry(self, kind: Kind) -> Option<FileEntry> {
         let placed = match kind {
-            Kind::Model => !self.path.contains('/'),
+            Kind::Model => match self.path.split_once('/') {
+                None => true,
+                Some((folder, _)) => folder == CHAT_TEMPLATES && is_path(&self.path),
+            },
             Kind::Dataset => is_path(&self.path),
         };
         if self.kind != "file" || !placed {

@@ -90,7 +90,7 @@ pub fn prepare(options: &Options, tokenizer: &Tokenizer) -> Result<Prepared> {
             ),
         ));
     }
-    tokenizer.end_of_text()?;
+    tokenizer.document_start()?;
     options.val.check()?;
     let inputs = input::hash_all(&options.inputs)?;
     let mut manifest = Manifest::planned(options, tokenizer, inputs)?;
@@ -128,7 +128,9 @@ fn fill(
     folder: &Folder,
     manifest: &mut Manifest,
 ) -> Result<Vec<String>> {
-    let end_of_text = tokenizer.end_of_text()?;
+    let (start, end) = (tokenizer.document_start()?, tokenizer.document_end()?);
+    // The split of the document under way.
+    let mut open = None;
     let chooser = Chooser::new(&options.val, options.seed, || count(options))?;
     let mut shards = Shards::new(folder, manifest);
     let bad = BadDocuments::new(options.skip_bad);
@@ -140,13 +142,20 @@ fn fill(
         })?;
         let (ids, next) = rayon::join(|| encode(&batch, tokenizer), || batches.next());
         for ((piece, split), chunks) in batch.iter().zip(ids?) {
-            let start = piece.begins.then_some(end_of_text);
-            shards.push(*split, start.as_slice())?;
+            if piece.begins {
+                if let Some(before) = open.replace(*split) {
+                    shards.push(before, &end)?;
+                }
+                shards.push(*split, &start)?;
+            }
             for ids in chunks {
                 shards.push(*split, &ids)?;
             }
         }
         batch = next?;
+    }
+    if let Some(last) = open {
+        shards.push(last, &end)?;
     }
     let [train, val] = batches.counts;
     if train == 0 {
