@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use scale_ckpt::Result;
 
 use crate::commands::{
-    analyze, bench, compare, completions, data, diff, doctor, eval, generate, grow, inspect,
+    analyze, bench, clean, compare, completions, data, diff, doctor, eval, generate, grow, inspect,
     logits, man, merge, methods, plan, search, train,
 };
 
@@ -33,6 +33,7 @@ enum Command {
     Compare(compare::Args),
     Search(search::Args),
     Merge(merge::Args),
+    Clean(clean::Args),
     Generate(generate::Args),
     Inspect(inspect::Args),
     Analyze(analyze::Args),
@@ -57,6 +58,7 @@ impl Cli {
             Command::Compare(args) => args.execute(),
             Command::Search(args) => args.execute(),
             Command::Merge(args) => args.execute(),
+            Command::Clean(args) => args.execute(),
             Command::Generate(args) => args.execute(),
             Command::Inspect(args) => args.execute(),
             Command::Analyze(args) => args.execute(),

@@ -27,6 +27,7 @@ use self::hub::{HubConfig, ModelRef, Progress};
 use self::layout::{BlockParam, LM_HEAD, PREFIX};
 use self::safetensors::Entry;
 use crate::error::{Error, Result, printable};
+use crate::owner::plain_name;
 
 /// Where a checkpoint came from, as written into everything made from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,16 +251,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     names
         .into_iter()
         .map(|name| {
-            let plain = Path::new(name)
-                .file_name()
-                .is_some_and(|last| last == name.as_str());
-            if !plain || name.chars().any(char::is_control) {
-                return Err(Error::invalid(
-                    index.display(),
-                    format!("`{}` is not a plain file name", printable(name)),
-                ));
-            }
-            let path = dir.join(name);
+            let path = dir.join(plain_name(name, index)?);
             if path.is_file() {
                 Ok(path)
             } else {
