@@ -8,7 +8,7 @@ use scale_ckpt::Result;
 use scale_ckpt::home::Paths;
 
 use crate::commands::{
-    analyze, bench, compare, completions, data, diff, doctor, eval, generate, grow, inspect,
+    analyze, bench, clean, compare, completions, data, diff, doctor, eval, generate, grow, inspect,
     logits, man, merge, methods, plan, search, train,
 };
 
@@ -37,6 +37,7 @@ enum Command {
     Compare(compare::Args),
     Search(search::Args),
     Merge(merge::Args),
+    Clean(clean::Args),
     Generate(generate::Args),
     Inspect(inspect::Args),
     Analyze(analyze::Args),
@@ -67,6 +68,7 @@ impl Cli {
             Command::Compare(args) => args.execute(),
             Command::Search(args) => args.execute(),
             Command::Merge(args) => args.execute(),
+            Command::Clean(args) => args.execute(),
             Command::Generate(args) => args.execute(),
             Command::Inspect(args) => args.execute(),
             Command::Analyze(args) => args.execute(),

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+use crate::owner::{self, LOCK};
 
 /// Passed before every operation on a published file or folder. With `SCALE_CKPT_KILL_AT=n` in
 /// the environment the process kills itself at the n-th, and with `SCALE_CKPT_FAIL_AT=n` the
@@ -43,8 +44,9 @@ pub fn point(action: &'static str, path: &Path) -> Result<()> {
 
 /// Removes a folder of ours: out of sight first, so that a crash leaves no half of it.
 pub fn remove_dir(path: &Path) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = parent_of(path).join(format!(".{name}.tmp-removed"));
+    let (name, parent) = (path.file_name().unwrap_or_default(), parent_of(path));
+    let aside = format!(".{}{}removed", name.to_string_lossy(), temporary(&parent));
+    let aside = parent.join(aside);
     point("remove", path)?;
     fs::rename(path, &aside).map_err(Error::io("remove", path))?;
     point("remove", &aside)?;
@@ -69,7 +71,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 pub fn temporary_file(dir: &Path) -> Result<NamedTempFile> {
     point("create a file in", dir)?;
     tempfile::Builder::new()
-        .prefix(".tmp-")
+        .prefix(&temporary(dir))
         .permissions(umask_mode(0o666))
         .tempfile_in(dir)
         .map_err(Error::io("create a file in", dir))
@@ -89,7 +91,12 @@ pub fn publish_file(file: NamedTempFile, path: &Path) -> Result<()> {
 #[derive(Debug)]
 pub struct StagedDir {
     staging: tempfile::TempDir,
+    /// As the user calls it.
     destination: PathBuf,
+    /// Where it is, once links are followed.
+    place: PathBuf,
+    /// Whether the place is an empty folder that cannot be replaced as a whole.
+    inside: bool,
     force: bool,
 }
 
@@ -97,23 +104,41 @@ impl StagedDir {
     /// Starts a folder that will become `destination`.
     ///
     /// # Errors
-    /// The destination exists and `force` is false, or its parent cannot be written.
+    /// The destination is there and not empty, and either `force` is false or it holds what this
+    /// program did not make; or its parent cannot be written.
     pub fn new(destination: &Path, force: bool) -> Result<Self> {
         refuse_existing(destination, force)?;
-        let parent = parent_of(destination);
+        let exists = destination.is_dir();
+        let place = if exists {
+            fs::canonicalize(destination).map_err(Error::io("find", destination))?
+        } else {
+            destination.to_owned()
+        };
+        let parent = parent_of(&place);
         fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-        let name = destination
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let staging = tempfile::Builder::new()
-            .prefix(&format!(".{name}.tmp-"))
-            .permissions(umask_mode(0o777))
-            .tempdir_in(&parent)
-            .map_err(Error::io("create a folder in", &parent))?;
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        let empty = exists && owner::contents(&place)?.is_empty();
+        let mut inside = empty && stays(&place, &parent)?;
+        let stage_in = |dir: &Path| {
+            tempfile::Builder::new()
+                .prefix(&format!(".{name}{}", temporary(dir)))
+                .permissions(umask_mode(0o777))
+                .tempdir_in(dir)
+        };
+        let staging = match stage_in(if inside { &place } else { &parent }) {
+            // A folder that somebody else made for us, where we may make none.
+            Err(_) if empty && !inside => {
+                inside = true;
+                stage_in(&place)
+            }
+            staged => staged,
+        };
+        let at = if inside { &place } else { &parent };
         Ok(Self {
-            staging,
+            staging: staging.map_err(Error::io("create a folder in", at))?,
             destination: destination.to_owned(),
+            place,
+            inside,
             force,
         })
     }
@@ -140,130 +165,159 @@ impl StagedDir {
     /// Syncs every file, renames the folder into place, syncs the parent.
     pub fn publish(self) -> Result<PathBuf> {
         sync_tree(self.staging.path())?;
+        if self.inside {
+            return self.move_in();
+        }
         refuse_existing(&self.destination, self.force)?;
         let Self {
             staging,
             destination,
+            place,
             ..
         } = self;
-        let parent = parent_of(&destination);
-        let replaced = destination.exists();
-        point("rename to", &destination)?;
+        let parent = parent_of(&place);
+        let replaced = place.exists() && !owner::contents(&place)?.is_empty();
+        point("rename to", &place)?;
         if replaced {
             // Swap in one step, so that a crash leaves either the old or the new folder.
-            exchange(staging.path(), &destination)?;
+            exchange(staging.path(), &place)?;
             sync_dir(&parent)?;
             staging
                 .close()
-                .map_err(Error::io("remove the replaced", &destination))?;
+                .map_err(Error::io("remove the replaced", &place))?;
         } else {
-            fs::rename(staging.path(), &destination)
-                .map_err(Error::io("rename to", &destination))?;
+            fs::rename(staging.path(), &place).map_err(Error::io("rename to", &place))?;
             let _ = staging.keep();
             sync_dir(&parent)?;
         }
         Ok(destination)
     }
+
+    /// Moves file by file into an empty folder that stays. `config.json` comes last: what has
+    /// none is no checkpoint to anybody.
+    fn move_in(self) -> Result<PathBuf> {
+        let from = self.staging.path();
+        let mut names = owner::contents(from)?;
+        names.sort_by_key(|name| name == "config.json");
+        for name in names {
+            let to = self.place.join(&name);
+            point("rename to", &to)?;
+            fs::rename(from.join(&name), &to).map_err(Error::io("rename to", &to))?;
+        }
+        sync_dir(&self.place)?;
+        let removed = self.staging.close();
+        removed.map_err(Error::io("remove", &self.place))?;
+        Ok(self.destination)
+    }
 }
 
-/// Refuses a destination that exists, unless forced. What `--force` replaces must hold nothing
-/// but a checkpoint's files, so that a slip does not delete anything else.
+/// Whether an empty folder is not to be replaced by another: the working folder, which would be
+/// gone under the feet of the shell, a mounted one, or one with files of the system.
+fn stays(dir: &Path, parent: &Path) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::metadata(path).map(|m| m.dev());
+    let mounted = device(dir).ok() != device(parent).ok();
+    let here = std::env::current_dir().and_then(fs::canonicalize);
+    let used = fs::read_dir(dir).map_err(Error::io("list", dir))?.count() > 0;
+    Ok(mounted || used || here.is_ok_and(|here| here == dir))
+}
+
+/// Refuses a destination that is there and not empty, unless forced. What `--force` replaces must
+/// hold nothing but what this program made, so that a slip does not delete anything else.
 pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
-    let Ok(metadata) = fs::symlink_metadata(destination) else {
-        return Ok(());
-    };
-    if !force {
-        return Err(
-            Error::usage(format!("{} exists already", destination.display()))
-                .with_hint("choose another --out, or replace it with --force"),
-        );
-    }
-    let recognised = metadata.is_dir() && holds_only_a_checkpoint(destination);
-    if recognised {
+    if fs::symlink_metadata(destination).is_err() {
         return Ok(());
     }
-    Err(Error::usage(format!(
-        "{} is not a checkpoint folder; --force will not replace it",
-        destination.display()
-    )))
-}
-
-/// The files that a folder's own records list: what a growth has copied along, and what a
-/// checkpoint of a run is made of.
-fn recorded_files(dir: &Path) -> Vec<PathBuf> {
-    let record = |name: &str| -> serde_json::Value {
-        let bytes = fs::read(dir.join(name)).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+    let (at, is_dir) = (destination.display(), destination.is_dir());
+    if is_dir && owner::contents(destination)?.is_empty() {
+        return Ok(());
+    }
+    let strangers = if is_dir {
+        owner::strangers(destination)?
+    } else {
+        None
     };
-    let (growth, manifest) = (record("growth.json"), record("manifest.json"));
-    let copied = growth["companions"].as_array().into_iter().flatten();
-    let copied = copied.filter_map(serde_json::Value::as_str);
-    let files = manifest["files"].as_object().into_iter().flatten();
-    let files = files.map(|(name, _)| name.as_str());
-    copied.chain(files).map(|name| dir.join(name)).collect()
-}
-
-/// Whether a folder and all in it holds nothing but files that are listed.
-fn holds_only(dir: &Path, listed: &[PathBuf]) -> bool {
-    let known = |entry: std::io::Result<fs::DirEntry>| {
-        let Ok(entry) = entry else { return false };
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => holds_only(&entry.path(), listed),
-            _ => listed.contains(&entry.path()),
+    match strangers {
+        Some(strangers) if strangers.is_empty() && force => Ok(()),
+        Some(strangers) if strangers.is_empty() => {
+            Err(Error::usage(format!("{at} exists already"))
+                .with_hint("choose another --out, or replace it with --force"))
         }
-    };
-    let entries = |dir| fs::read_dir(dir).into_iter().flatten();
-    entries(dir).count() > 0 && entries(dir).all(known)
+        _ if !force => Err(Error::usage(format!("{at} exists already"))
+            .with_hint("choose another --out; scale-ckpt did not make all of it, so that --force will not replace it")),
+        None => Err(Error::usage(format!(
+            "{at} is not a checkpoint folder that scale-ckpt made; --force will not replace it"
+        ))
+        .with_hint("choose another --out, or remove it yourself")),
+        Some(strangers) => Err(Error::usage(format!(
+            "{at} is not a checkpoint folder alone: --force would delete {}, which scale-ckpt did not make",
+            owner::listed(&strangers)
+        ))
+        .with_hint("choose another --out, or move that elsewhere")),
+    }
 }
 
-/// Whether every entry of a folder is a plain file of a kind that checkpoints are made of, or is
-/// one that its records list.
-fn holds_only_a_checkpoint(dir: &Path) -> bool {
-    let recorded = recorded_files(dir);
-    let part = |entry: std::io::Result<fs::DirEntry>| {
-        let Ok(entry) = entry else { return false };
-        let name = entry.file_name();
-        let extension = Path::new(&name).extension().unwrap_or_default();
-        let kinds = ["json", "safetensors", "bin", "toml", "jinja", "model"];
-        let named = [
-            "merges.txt",
-            "vocab.txt",
-            "README.md",
-            "LICENSE",
-            ".gitattributes",
-        ];
-        let known = kinds.iter().any(|kind| extension == *kind) || named.iter().any(|n| name == *n);
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => holds_only(&entry.path(), &recorded),
-            Ok(_) => known || recorded.contains(&entry.path()),
-            Err(_) => false,
-        }
+/// What stands in names of temporary files and folders in `dir` before what tells them apart. In
+/// a locked folder, and in those within it, it holds the folder's own word, which proves later
+/// that they were made here.
+fn temporary(dir: &Path) -> String {
+    let word = dir.ancestors().take(2).find_map(word_of);
+    word.map_or_else(|| ".tmp-".to_owned(), |word| format!(".tmp-{word}-"))
+}
+
+/// What the line of a lock file begins with that keeps the folder's word.
+const WORD_LINE: &str = "temporaries ";
+
+/// The word of a folder, kept by its lock file.
+fn word_of(dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(dir.join(LOCK)).ok()?;
+    let word = text.lines().find_map(|line| line.strip_prefix(WORD_LINE))?;
+    let sound = word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    sound.then(|| word.to_owned())
+}
+
+/// A word that nobody else has.
+fn new_word() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    // Keyed anew by the system for every process.
+    let state = std::collections::hash_map::RandomState::new();
+    format!("{:016x}", state.build_hasher().finish())
+}
+
+/// Temporary files and folders in a locked folder that a process of ours left half-written.
+/// `staged` are beginnings of folders' names.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn left_behind(dir: &Path, staged: &[&str]) -> Result<Vec<PathBuf>> {
+    let Some(word) = dir.ancestors().take(2).find_map(word_of) else {
+        return Ok(Vec::new());
     };
-    let empty = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
-    // A folder of token shards has files of such kinds as well, but no config.
-    (empty || dir.join("config.json").is_file())
-        && fs::read_dir(dir).is_ok_and(|mut entries| entries.all(part))
+    let mark = format!(".tmp-{word}-");
+    let ours = |name: &str| {
+        let staged = staged.iter().any(|own| name.starts_with(own));
+        name.starts_with(&mark) || (staged && name.contains(&mark))
+    };
+    let names = owner::contents(dir)?.into_iter();
+    Ok(names
+        .filter(|name| ours(name))
+        .map(|name| dir.join(name))
+        .collect())
 }
 
 /// Removes what a killed process left half-written; the lock is held, so nobody is writing.
-/// `staged` are beginnings of folders' names.
 ///
 /// # Errors
 /// The folder cannot be listed, or something in it not removed.
 pub fn sweep(dir: &Path, staged: &[&str]) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let staged = staged.iter().any(|own| name.starts_with(own));
-        if name.starts_with(".tmp-") || (staged && name.contains(".tmp-")) {
-            let path = entry.path();
-            point("remove", &path)?;
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            removed.map_err(Error::io("remove", &path))?;
-        }
+    for path in left_behind(dir, staged)? {
+        point("remove", &path)?;
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed.map_err(Error::io("remove", &path))?;
     }
     Ok(())
 }
@@ -273,7 +327,7 @@ pub fn sweep(dir: &Path, staged: &[&str]) -> Result<()> {
 /// # Errors
 /// [`Error::Locked`] if another process has it.
 pub fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(".lock");
+    let path = dir.join(LOCK);
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -281,24 +335,45 @@ pub fn lock(dir: &Path) -> Result<File> {
         .write(true)
         .open(&path)
         .map_err(Error::io("open", &path))?;
-    if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if errno != rustix::io::Errno::WOULDBLOCK {
-            return Err(Error::io("lock", &path)(errno.into()));
-        }
-        let owner = fs::read_to_string(&path).unwrap_or_default();
-        let owner = if owner.trim().is_empty() {
-            "another process".to_owned()
-        } else {
-            crate::error::printable(owner.trim())
-        };
-        return Err(Error::Locked {
-            path: dir.to_owned(),
-            owner,
-        });
-    }
+    take(&file, dir)?;
+    let word = word_of(dir).unwrap_or_else(new_word);
     file.set_len(0).map_err(Error::io("write", &path))?;
-    writeln!(file, "process {}", std::process::id()).map_err(Error::io("write", &path))?;
+    let text = format!("process {}\n{WORD_LINE}{word}\n", std::process::id());
+    let written = file.write_all(text.as_bytes());
+    written.map_err(Error::io("write", &path))?;
     Ok(file)
+}
+
+/// Fails where another process works in a folder; writes nothing.
+///
+/// # Errors
+/// [`Error::Locked`], or the lock cannot be read.
+pub fn check_free(dir: &Path) -> Result<()> {
+    match File::open(dir.join(LOCK)) {
+        Ok(file) => take(&file, dir),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("open", dir.join(LOCK))(e)),
+    }
+}
+
+/// Locks the open lock file of a folder.
+fn take(file: &File, dir: &Path) -> Result<()> {
+    let path = dir.join(LOCK);
+    let Err(errno) = flock(file, FlockOperation::NonBlockingLockExclusive) else {
+        return Ok(());
+    };
+    if errno != rustix::io::Errno::WOULDBLOCK {
+        return Err(Error::io("lock", &path)(errno.into()));
+    }
+    let owner = fs::read_to_string(&path).unwrap_or_default();
+    let owner = match owner.lines().next() {
+        None | Some("") => "another process".to_owned(),
+        Some(owner) => crate::error::printable(owner.trim()),
+    };
+    Err(Error::Locked {
+        path: dir.to_owned(),
+        owner,
+    })
 }
 
 /// Syncs a folder, so that renames within it survive a power cut.
@@ -385,10 +460,9 @@ mod tests {
         assert!(StagedDir::new(&out, false).is_err());
         assert!(StagedDir::new(&out, true).is_err());
         fs::write(out.join("config.json"), "old").unwrap();
-        assert!(
-            StagedDir::new(&out, true).is_err(),
-            "the diary is still there"
-        );
+        fs::write(out.join("growth.json"), r#"{"tool": "scale-ckpt"}"#).unwrap();
+        let error = StagedDir::new(&out, true).unwrap_err().to_string();
+        assert!(error.contains("`diary.txt`"), "{error}");
         fs::remove_file(out.join("diary.txt")).unwrap();
         let staged = StagedDir::new(&out, true).unwrap();
         staged.write("config.json", b"new").unwrap();
@@ -407,5 +481,59 @@ mod tests {
         fs::write(&plain, "x").unwrap();
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode();
         assert_eq!(mode(&ours), mode(&plain));
+    }
+
+    #[test]
+    fn an_empty_folder_is_filled() {
+        use std::os::unix::fs::{MetadataExt, symlink};
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        // Of its own, behind a link, and with a file of the system in it.
+        for case in 0..3 {
+            fs::create_dir(&out).unwrap();
+            let link = root.path().join("link");
+            let destination = if case == 1 {
+                symlink(&out, &link).unwrap();
+                &link
+            } else {
+                &out
+            };
+            let before = fs::metadata(&out).unwrap().ino();
+            if case == 2 {
+                fs::write(out.join(".DS_Store"), "x").unwrap();
+            }
+            let staged = StagedDir::new(destination, false).unwrap();
+            staged.write("config.json", b"{}").unwrap();
+            staged.write("a", b"a").unwrap();
+            assert!(!out.join("config.json").exists());
+            staged.publish().unwrap();
+            assert_eq!(fs::read(out.join("config.json")).unwrap(), b"{}");
+            assert_eq!(fs::read(out.join("a")).unwrap(), b"a");
+            let kept = fs::metadata(&out).unwrap().ino() == before;
+            assert_eq!(kept, case == 2, "replaced in one step where it can be");
+            let count = fs::read_dir(&out).unwrap().count();
+            assert_eq!(count, if case == 2 { 3 } else { 2 });
+            fs::remove_dir_all(&out).unwrap();
+            let _ = fs::remove_file(&link);
+        }
+    }
+
+    #[test]
+    fn only_what_was_made_here_is_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        drop(lock(dir).unwrap());
+        let ours = temporary_file(dir).unwrap().keep().unwrap().1;
+        let mine = [".tmp-xyz", ".step-1.tmp-abc", ".tmp-0123456789abcdef-x"];
+        for name in mine {
+            fs::write(dir.join(name), "mine").unwrap();
+        }
+        // The folder's word outlives the process.
+        drop(lock(dir).unwrap());
+        sweep(dir, &[".step-"]).unwrap();
+        assert!(!ours.exists());
+        for name in mine {
+            assert!(dir.join(name).exists(), "{name}");
+        }
     }
 }

@@ -13,10 +13,8 @@ use crate::data::Tokenizer;
 use crate::durable::StagedDir;
 use crate::error::{Error, Result};
 use crate::growth::{Claim, Growth, GrowthPlan, Provenance};
+pub use crate::owner::GROWTH_FILE;
 use crate::progress::{Meter, Unit};
-
-/// The record of a growth beside the model that came of it.
-pub const GROWTH_FILE: &str = "growth.json";
 
 /// What [`GROWTH_FILE`] holds.
 #[derive(Clone, Debug, Serialize)]

@@ -3,7 +3,7 @@
 //! The first signal asks for a stop at the next safe point; a second one ends the process at
 //! once, which every writer here survives (see [`crate::durable`]).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::error::{Error, Result};
@@ -24,8 +24,17 @@ pub fn install() {
     }
 }
 
-/// Whether a stop was asked for.
+/// Whether a stop was asked for. With `SCALE_CKPT_STOP_AT=n` in the environment, the n-th look
+/// finds that one was: so that tests can visit every moment at which a signal is noticed.
 pub fn requested() -> bool {
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    static AT: LazyLock<Option<u64>> =
+        LazyLock::new(|| std::env::var("SCALE_CKPT_STOP_AT").ok()?.parse().ok());
+    if let Some(at) = *AT
+        && LOOKS.fetch_add(1, Ordering::Relaxed) + 1 == at
+    {
+        REQUESTED.store(true, Ordering::Relaxed);
+    }
     REQUESTED.load(Ordering::Relaxed)
 }
 

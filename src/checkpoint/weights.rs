@@ -9,6 +9,7 @@ use super::naming::Naming;
 use super::safetensors::Entry;
 use super::{foreign, json, layout, pytorch, safetensors};
 use crate::error::{Error, Result, printable};
+use crate::owner::plain_name;
 
 /// The tensors of a model, by their names without prefix.
 pub(super) struct Found {
@@ -137,16 +138,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     shard_names(&text, index)?
         .into_iter()
         .map(|name| {
-            let plain = Path::new(&name)
-                .file_name()
-                .is_some_and(|last| last == name.as_str());
-            if !plain || name.chars().any(char::is_control) {
-                return Err(Error::invalid(
-                    index.display(),
-                    format!("`{}` is not a plain file name", printable(&name)),
-                ));
-            }
-            let path = dir.join(&name);
+            let path = dir.join(plain_name(&name, index)?);
             if path.is_file() {
                 Ok(path)
             } else {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use scale_ckpt::compare::budget::{Ledger, Spent};
 use scale_ckpt::compare::config::{Amount, Arm, CompareConfig, scale_lr, trial};
+use scale_ckpt::clean::{Rest, free};
 use scale_ckpt::compare::findings::{self, CostClaim};
+use scale_ckpt::compare::folder::{self, COMPARISON, Keep};
 use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::compare::{ArmRuns, Findings, RunRecord, matching};
 use scale_ckpt::device::DeviceSpec;
@@ -15,7 +17,6 @@ use scale_ckpt::home;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{ModelSource, Recipe};
 use scale_ckpt::report::{comparison, table, text};
-use scale_ckpt::run::RUN_FILE;
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 use super::experiment::{
     Allowance, Budgeted, Ending, Job, fit, named_in, read, settled, write_report,
 };
-use super::plan::{duration, missing_data};
+use super::plan::{Disk, duration, missing_data};
 use super::shared::{bytes, print, print_json, thousands};
 use super::start::Start;
 use super::train;
@@ -58,6 +59,10 @@ pub struct Args {
     /// Of runs: a folder for the report.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Models that are kept: without `all`, those of learning-rate trials are not [default: the
+    /// recipe's, else needed].
+    #[arg(long, value_name = "WHICH")]
+    keep: Option<Keep>,
     /// Time no passes for the estimates.
     #[arg(long)]
     no_probe: bool,
@@ -102,7 +107,9 @@ impl Args {
             return Err(Error::usage(format!("{flag} is for folders of runs"))
                 .with_hint("say it in the recipe, or with --set"));
         }
-        let config = CompareConfig::load(path, &self.set)?;
+        let mut config = CompareConfig::load(path, &self.set)?;
+        config.keep = self.keep.unwrap_or(config.keep);
+        COMPARISON.check(&config.out)?;
         let known = |name: &&String| config.arms.iter().any(|arm| arm.name == **name);
         if let Some(name) = self.only.iter().find(|name| !known(name)) {
             let names: Vec<&str> = config.arms.iter().map(|arm| arm.name.as_str()).collect();
@@ -146,6 +153,7 @@ impl Args {
         let of_recipes = [
             ("--dry-run", self.dry_run),
             ("--only", !self.only.is_empty()),
+            ("--keep", self.keep.is_some()),
             ("--set", !self.set.is_empty()),
             ("--no-probe", self.no_probe),
             ("--device", self.device.is_some()),
@@ -201,14 +209,7 @@ impl Comparison {
         } = self;
         let found = Findings::of(&arms, &control, ledger, &title, notes)?;
         if let Some(out) = &out {
-            if out.join(RUN_FILE).exists() {
-                let message = format!(
-                    "{} is a run's folder: a report would replace its own",
-                    out.display()
-                );
-                return Err(Error::usage(message).with_hint("choose another --out"));
-            }
-            std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+            folder::claim(&COMPARISON, out)?;
             write_report(out, &found, &comparison::document(&found))?;
         }
         if as_json {
@@ -404,26 +405,21 @@ impl Experiment {
         (flops.sum(), seconds.sum())
     }
 
-    fn disk(&self) -> u64 {
+    /// Bytes that stay on disk, and the most that there are at a time.
+    fn disk(&self) -> Disk {
         let trials = |arm: &Planned| match &self.config.sweep {
             Some(sweep) if arm.sweep => sweep.lr_factors.len() as u64,
             _ => 0,
         };
         let of = |arm: &Planned| {
-            let checkpoint = arm.budgeted.needs.checkpoint_bytes;
-            // Weights are a third of a checkpoint with moments.
-            let grown = match arm.budgeted.recipe.grow {
-                Some(_) => checkpoint / 3,
-                None => 0,
-            };
-            (checkpoint + grown) * (self.config.seeds.len() as u64 + trials(arm))
+            let (needs, seeds) = (&arm.budgeted.needs, self.config.seeds.len() as u64);
+            match self.config.keep {
+                Keep::Needed => needs.checkpoint_bytes * seeds,
+                Keep::All => (needs.checkpoint_bytes + needs.grown_bytes) * (seeds + trials(arm)),
+            }
         };
-        // While one is saved, the one before it is still there.
-        let largest = self
-            .arms
-            .iter()
-            .map(|arm| arm.budgeted.needs.checkpoint_bytes);
-        self.arms.iter().map(of).sum::<u64>() + largest.max().unwrap_or(0)
+        let stays = self.arms.iter().map(of).sum();
+        Disk::of_runs(stays, self.arms.iter().map(|arm| &arm.budgeted.needs))
     }
 
     fn json(&self) -> Value {
@@ -462,7 +458,8 @@ impl Experiment {
             "arms": arms.collect::<Vec<_>>(),
             "flops": flops,
             "seconds": seconds,
-            "disk_bytes": self.disk(),
+            "disk_bytes": self.disk().stays,
+            "disk_peak_bytes": self.disk().peak,
             "cost_claims": self.claims(),
         })
     }
@@ -540,8 +537,8 @@ impl Experiment {
                 self.config.seeds
             ),
             format!(
-                "in all: {flops:.3e} FLOPs of training, time {time} without evaluation, disk {}",
-                bytes(self.disk())
+                "in all: {flops:.3e} FLOPs of training, time {time} without evaluation, {}",
+                self.disk().text()
             ),
         ]
         .join("\n")
@@ -568,9 +565,7 @@ impl Experiment {
             arm: self.config.budget.arm.clone(),
             seconds_per_flop: self.arms.iter().filter_map(pace).collect(),
         };
-        let out = &self.config.out;
-        std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
-        durable::write_json(&out.join(PACES_FILE), &paces)
+        durable::write_json(&self.config.out.join(PACES_FILE), &paces)
     }
 
     /// Finds what is wrong with any arm, and what cannot be compared, before anything is spent.
@@ -606,11 +601,13 @@ impl Experiment {
     fn run(&self, only: &[String]) -> Result<bool> {
         // Runs of something else are found before anything is spent.
         self.left()?;
+        folder::claim(&COMPARISON, &self.config.out)?;
         self.keep_paces()?;
         let wanted = |arm: &&Planned| only.is_empty() || only.contains(&arm.name);
         for arm in self.arms.iter().filter(wanted) {
             for (_, job) in self.trials(arm) {
                 job.run(self.spec)?;
+                self.free(&job, Rest::Records)?;
             }
         }
         let mut jobs = Vec::new();
@@ -627,12 +624,21 @@ impl Experiment {
         }
         for job in jobs {
             job.run(self.spec)?;
+            self.free(&job, Rest::LastCheckpoint)?;
         }
         let left = self.left()?;
         if left > 0 {
             eprint_line(&format!("{left} runs of other arms are left"));
         }
         Ok(left == 0)
+    }
+
+    /// Frees what is not needed of a run that is over.
+    fn free(&self, job: &Job, rest: Rest) -> Result<()> {
+        if self.config.keep == Keep::Needed {
+            free(&job.recipe.out, rest)?;
+        }
+        Ok(())
     }
 
     /// The records of all runs, which are over.

@@ -8,9 +8,10 @@ use scale_ckpt::device::{has_room, is_cpu};
 use scale_ckpt::durable;
 use scale_ckpt::error::Error;
 use scale_ckpt::events::{self, EventWriter};
+use scale_ckpt::owner;
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
 use scale_ckpt::recipe::LoadedRecipe;
-use scale_ckpt::run::RunDir;
+use scale_ckpt::run::{GROWN_DIR, RunDir, growth_file};
 use scale_ckpt::stages::PlannedStage;
 use scale_ckpt::train::{NonFinite, Observer, TrainConfig, Trainee, state, train};
 use scale_ckpt::{Result, VERSION};
@@ -48,7 +49,6 @@ impl Conductor<'_> {
                 None => self.fresh()?,
             };
             trainee.left_out.extend(&diverged);
-            let restored = trainee.step;
             let error = match self.through_stages(trainee) {
                 Ok(trained) => return Ok(trained),
                 Err(error) => error,
@@ -62,8 +62,6 @@ impl Conductor<'_> {
             }
             eprint_line(&format!("{error}; going back to leave that step out"));
             diverged.push(*step);
-            let event = json!({ "event": "roll-back", "step": restored, "diverged_at": step + 1 });
-            self.run.log(&event)?;
         }
     }
 
@@ -123,6 +121,10 @@ impl Conductor<'_> {
             average: None,
             saved: (trainee.step > 0).then_some(trainee.step),
         };
+        let restored = trainee.step;
+        watcher
+            .make_up_for(&trainee)
+            .map_err(|error| saved_at(error, &watcher, restored))?;
         for (index, planned) in stages.iter().enumerate() {
             let stage = &planned.stage;
             if trainee.step >= stage.end() {
@@ -132,11 +134,12 @@ impl Conductor<'_> {
             if trainee.step == stage.first_step {
                 if index > 0 {
                     let seed = self.loaded.recipe.seed.wrapping_add(index as u64);
-                    trainee = grow(planned, trainee, seed, watcher.run, &device)?;
+                    let step = trainee.step;
+                    trainee = grow(planned, trainee, seed, watcher.run, &device)
+                        .map_err(|error| saved_at(error, &watcher, step))?;
                 }
                 watcher.begin(&description(planned, self.account), stages.len() > 1)?;
             }
-            watcher.make_up_for(&trainee)?;
             let asked = trainee.micro_batch.unwrap_or(config.micro_batch());
             let shape = self.start.config.with_n_layer(planned.n_layer);
             let fits = fitting(planned, &shape, config, &self.measures.device, asked);
@@ -198,6 +201,14 @@ fn fitting(
     halves.find(fits).unwrap_or(1)
 }
 
+/// What a signal between two steps ends with: the checkpoint of the last one is there.
+fn saved_at(error: Error, watcher: &Watcher<'_>, step: u64) -> Error {
+    match error {
+        Error::Interrupted { .. } => watcher.stopped(step),
+        error => error,
+    }
+}
+
 /// Takes model and moments into the stage: grown, where it grows.
 fn grow(
     planned: &PlannedStage,
@@ -225,12 +236,12 @@ fn grow(
     drop(model);
     let source = Checkpoint::open_dir(&run.checkpoint_path(step))?;
     let number = planned.stage.index + 1;
-    let out = run.path().join(format!("grown-{number:02}"));
-    if out.exists() {
+    let out = run.path().join(format!("{GROWN_DIR}-{number:02}"));
+    if owner::is_grown(&out) {
         durable::remove_dir(&out)?;
     }
     let record = grow_into(&source, plan, seed, &out)?;
-    run.write_json(&format!("growth-{number:02}.json"), &record)?;
+    run.write_json(&growth_file(number), &record)?;
     let model = load_model(&Checkpoint::open_dir(&out)?, device)?;
     durable::remove_dir(&out)?;
     Ok(Trainee {

@@ -2,6 +2,7 @@
 
 pub mod analyze;
 pub mod bench;
+pub mod clean;
 pub mod compare;
 pub mod completions;
 mod conductor;

@@ -109,10 +109,39 @@ pub struct Needs {
     pub parameters: u64,
     /// Bytes of its largest checkpoint, with moments.
     pub checkpoint_bytes: u64,
+    /// Bytes of the model as it is grown first; 0 where it is not.
+    pub grown_bytes: u64,
     /// Bytes of memory at least.
     pub memory_bytes: u64,
     /// Its pace by timed passes, or why there are none.
     pub timed: Result<Timed, String>,
+}
+
+/// Bytes on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Disk {
+    /// That stay there.
+    pub stays: u64,
+    /// The most at a time.
+    pub peak: u64,
+}
+
+impl Disk {
+    /// Of runs one after another that keep one checkpoint each, of which `stays` bytes are left.
+    pub fn of_runs<'a>(stays: u64, runs: impl Iterator<Item = &'a Needs>) -> Self {
+        // Beside its last checkpoint, a run has the one before it, and what it was grown to.
+        let passing = |needs: &Needs| needs.checkpoint_bytes + needs.grown_bytes;
+        Self {
+            stays,
+            peak: stays + runs.map(passing).max().unwrap_or(0),
+        }
+    }
+
+    /// In words.
+    pub fn text(self) -> String {
+        let [stays, peak] = [self.stays, self.peak].map(bytes);
+        format!("disk: about {stays} stay, {peak} at the most while it runs")
+    }
 }
 
 /// What a recipe needs, with passes that are timed where `probe` says so.
@@ -134,6 +163,7 @@ pub fn needs(recipe: &Recipe, start: &Start, spec: DeviceSpec, probe: bool) -> R
     Ok(Needs {
         parameters: rows.last().map_or(0, |row| row.parameters),
         checkpoint_bytes: checkpoint_bytes(&rows),
+        grown_bytes: grown_bytes(&rows),
         memory_bytes: peak(&rows).memory_bytes,
         timed,
     })
@@ -265,6 +295,17 @@ impl Planner<'_> {
         }))
     }
 
+    /// Bytes on disk: checkpoints that are kept, one more while the newest is saved, and the model
+    /// as it was grown first.
+    fn disk(&self, rows: &[Row]) -> Disk {
+        let checkpoint = checkpoint_bytes(rows);
+        let stays = checkpoint * self.train.keep.max(1) as u64 + grown_bytes(rows);
+        Disk {
+            stays,
+            peak: stays + checkpoint,
+        }
+    }
+
     /// Tokens on which the last depth would train in full for what the run adds, by FLOPs and
     /// in the paper's account.
     fn full_tokens(&self) -> [f64; 2] {
@@ -304,6 +345,8 @@ impl Planner<'_> {
             "full_tokens_at_equal_layer_passes": by_passes,
             "memory_bytes": peak(rows).memory_bytes,
             "checkpoint_bytes": checkpoint_bytes(rows),
+            "disk_bytes": self.disk(rows).stays,
+            "disk_peak_bytes": self.disk(rows).peak,
             "time_unknown": timed.as_ref().err(),
             "time": timed.ok(),
         })
@@ -378,7 +421,8 @@ impl Planner<'_> {
                 bytes(memory.head),
             ),
             format!(
-                "disk: {} for a checkpoint, kept: {}",
+                "{}; a checkpoint takes {}, kept: {}",
+                self.disk(rows).text(),
                 bytes(checkpoint_bytes(rows)),
                 train.keep
             ),
@@ -398,6 +442,12 @@ fn peak(rows: &[Row]) -> &Row {
 fn checkpoint_bytes(rows: &[Row]) -> u64 {
     let of = |row: &Row| row.memory.weights + row.memory.moments;
     rows.iter().map(of).max().unwrap_or(0)
+}
+
+/// Weights of the model that a run grows first, which stand beside its checkpoints.
+fn grown_bytes(rows: &[Row]) -> u64 {
+    let first = rows.first().filter(|row| row.grown);
+    first.map_or(0, |row| row.memory.weights)
 }
 
 fn cells(row: &Row) -> Vec<String> {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use scale_ckpt::clean::{Rest, free};
 use scale_ckpt::compare::budget::{self, Fit, Ledger};
+use scale_ckpt::compare::folder::{self, Keep, SEARCH};
 use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::compare::search::{
     Foretelling, Named, Ranked, Rung, SearchConfig, foretelling, rank,
@@ -20,6 +22,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, read, write_report};
+use super::plan::{Disk, Needs};
 use super::shared::{print, print_json};
 use super::start::Start;
 use super::train;
@@ -40,6 +43,10 @@ pub struct Args {
     /// Change a key of the recipe, as in flops=1e15; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Models that are kept: without `all`, those of candidates that lost are not [default: the
+    /// recipe's, else needed].
+    #[arg(long, value_name = "WHICH")]
+    keep: Option<Keep>,
     /// cpu, cuda, wgpu, cuda:N or wgpu:N; the recipe's unless given.
     #[arg(long)]
     device: Option<DeviceSpec>,
@@ -67,14 +74,16 @@ struct Found<'a> {
 struct Candidate {
     named: Named,
     plan: GrowthPlan,
-    parameters: u64,
+    needs: Needs,
     recipe: Recipe,
     basis: Basis,
 }
 
 impl Args {
     pub fn execute(self) -> Result<()> {
-        let config = SearchConfig::load(&self.recipe, &self.set)?;
+        let mut config = SearchConfig::load(&self.recipe, &self.set)?;
+        config.keep = self.keep.unwrap_or(config.keep);
+        SEARCH.check(&config.out)?;
         let spec = self.device.unwrap_or(config.device);
         let planned = plans(&config)?;
         if planned.len() < 2 {
@@ -92,14 +101,22 @@ impl Args {
                 .map(|c| (c.named.name.as_str(), c.plan.to_string()))
                 .collect::<Vec<_>>(),
         ));
+        let disk = disk(&config, &rungs, &candidates);
         if self.dry_run {
             if self.json {
                 let names: Vec<&str> = candidates.iter().map(|c| c.named.name.as_str()).collect();
-                return print_json(&json!({ "schema": 1, "rungs": rungs, "candidates": names }));
+                return print_json(&json!({
+                    "schema": 1,
+                    "rungs": rungs,
+                    "candidates": names,
+                    "disk_bytes": disk.stays,
+                    "disk_peak_bytes": disk.peak,
+                }));
             }
-            return print(&plan);
+            return print(&format!("{plan}\n\n{}", disk.text()));
         }
         eprint_line(&plan);
+        folder::claim(&SEARCH, &config.out)?;
         let (ranked, plan) = climb(&config, &rungs, candidates, spec)?;
         let told = foretelling(&ranked);
         let found = Found {
@@ -124,6 +141,7 @@ impl Args {
             plan_file::render(&plan)?
         );
         durable::write_file(&out.join(WINNER), winner.as_bytes())?;
+        folder::free_all(out, config.keep)?;
         if self.json {
             return print_json(&found);
         }
@@ -195,11 +213,35 @@ fn candidate(
     let what = format!("candidate `{}`", named.name);
     Ok(Candidate {
         basis: train::basis(&budgeted.recipe, spec, &what)?,
-        parameters: budgeted.needs.parameters,
+        needs: budgeted.needs,
         recipe: budgeted.recipe,
         named,
         plan,
     })
+}
+
+/// Bytes on disk: whose models stay is known in the end alone, so that the largest are counted.
+fn disk(config: &SearchConfig, rungs: &[Rung], candidates: &[Candidate]) -> Disk {
+    let mut runs: Vec<&Needs> = candidates.iter().map(|c| &c.needs).collect();
+    runs.sort_by_key(|needs| std::cmp::Reverse(needs.checkpoint_bytes));
+    let of_rung = |rung: &Rung| -> u64 {
+        let trained = runs.iter().take(rung.candidates);
+        trained
+            .map(|needs| needs.checkpoint_bytes + needs.grown_bytes)
+            .sum()
+    };
+    let last = rungs.last().map_or(0, of_rung);
+    let (stays, at_last) = match config.keep {
+        Keep::All => {
+            let all = rungs.iter().map(of_rung).sum();
+            (all, all)
+        }
+        Keep::Needed => (runs.first().map_or(0, |needs| needs.checkpoint_bytes), last),
+    };
+    Disk {
+        stays,
+        ..Disk::of_runs(at_last, runs.into_iter())
+    }
 }
 
 /// Trains candidates rung by rung; all of them ranked, and the winner's plan.
@@ -215,7 +257,7 @@ fn climb(
         .map(|c| Ranked {
             name: c.named.name.clone(),
             n_layer: c.plan.n_layer(),
-            parameters: c.parameters,
+            parameters: c.needs.parameters,
             losses: Vec::new(),
         })
         .collect();
@@ -239,6 +281,10 @@ fn climb(
                 Ending::Finished(loss) => loss,
                 Ending::Diverged(_) => f64::INFINITY,
             });
+            // Who gets further starts from the source again.
+            if number < rungs.len() && config.keep == Keep::Needed {
+                free(&job.recipe.out, Rest::Records)?;
+            }
         }
         rank(&mut ranked);
     }

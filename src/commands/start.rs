@@ -14,7 +14,7 @@ use scale_ckpt::grower::{GROWTH_FILE, new_layers};
 use scale_ckpt::ledger::known_source;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::recipe::{ModelSource, Recipe, ScratchConfig};
-use scale_ckpt::run::RunDir;
+use scale_ckpt::run::{GROWN_DIR, RunDir};
 use scale_ckpt::stages::{self, PlannedStage};
 use scale_ckpt::train::optimizer::{Optimizer, OptimizerPolicy};
 use scale_ckpt::train::state;
@@ -175,7 +175,7 @@ impl Start {
         let (Some(plan), Some(source)) = (&self.stages[0].growth, self.lineage.first()) else {
             return Ok(());
         };
-        let out = run.path().join("grown");
+        let out = run.path().join(GROWN_DIR);
         if !out.exists() {
             grow_into(source, plan, recipe.seed, &out)?;
         }

@@ -17,7 +17,10 @@ use scale_ckpt::generate::{Sampling, generate};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{self, LoadedRecipe, Recipe, another_recipe};
-use scale_ckpt::run::{BEFORE_FILE, ITEMS_FILE, RECIPE_FILE, REPORT_FILE, RUN_FILE, RunDir};
+use scale_ckpt::run::{
+    self, BEFORE_FILE, GROWN_DIR, INPUTS_FILE, ITEMS_FILE, RECIPE_FILE, REPORT_FILE, RUN_FILE,
+    RunDir,
+};
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,8 +34,6 @@ use super::tasks::TaskChoice;
 
 /// Tokens of the sample that a run ends with.
 const SAMPLE_TOKENS: usize = 120;
-/// Hashes of what the run was started with.
-const INPUTS_FILE: &str = "inputs.json";
 
 /// Train as a recipe says: from a checkpoint, grown or not, or from scratch.
 ///
@@ -58,15 +59,18 @@ impl Args {
         if let Some(sample) = &report.sample {
             print(&format!("\nsample:\n{sample}"))?;
         }
-        print(&format!("\ncheckpoint: {}", report.checkpoint.display()))
+        if report.checkpoint.exists() {
+            return print(&format!("\ncheckpoint: {}", report.checkpoint.display()));
+        }
+        print("\ncheckpoint: removed since; another `out` trains it again")
     }
 }
 
 /// What a run ends with.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     schema: u32,
-    tool_version: &'static str,
+    tool_version: String,
     device: String,
     recipe_sha256: String,
     models: Vec<ModelScore>,
@@ -126,13 +130,25 @@ pub fn basis(recipe: &Recipe, spec: DeviceSpec, name: &str) -> Result<Basis> {
 /// # Errors
 /// The input is not sound, the folder is another run's, or a signal arrived.
 pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
+    // Before text of many gigabytes is read.
+    run::KIND.check(&loaded.recipe.out)?;
+    let resumable = |error| match error {
+        error @ Error::Interrupted { hint: None, .. } => {
+            error.with_hint("the same command goes on from there")
+        }
+        error => error,
+    };
+    run_from(Ready::open(&loaded.recipe, spec)?, loaded, spec).map_err(resumable)
+}
+
+fn run_from(ready: Ready, loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
     let Ready {
         mut start,
         batches,
         data_sha256,
         measures,
         prompt,
-    } = Ready::open(&loaded.recipe, spec)?;
+    } = ready;
     let source_sha256 = start.source_sha256()?;
     let config = loaded.recipe.train.on(spec);
     let mut run = open_run(
@@ -142,6 +158,9 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
         source_sha256.as_deref(),
         config.precision(),
     )?;
+    if let Some(report) = report_of_cleaned(&run, &start)? {
+        return Ok(report);
+    }
     if let Some(note) = Companions::note(&start.companions.left_behind) {
         eprint_line(&format!("note: {note}"));
     }
@@ -201,7 +220,7 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
     let sample = prompt.map(|ids| sample(&ids, &loaded.recipe, &model, &start));
     let report = Report {
         schema: 1,
-        tool_version: VERSION,
+        tool_version: VERSION.to_owned(),
         device: spec.to_string(),
         recipe_sha256: loaded.sha256.clone(),
         models,
@@ -212,6 +231,25 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
     // Last: a run that has one is finished.
     run.write_json(REPORT_FILE, &report)?;
     Ok(report)
+}
+
+/// The report of a finished run whose models were removed since: there is nothing to go on from,
+/// and nothing left to do.
+fn report_of_cleaned(run: &RunDir, start: &Start) -> Result<Option<Report>> {
+    let grows = start.stages[0].growth.is_some();
+    let is_whole = !run.checkpoints()?.is_empty() && (!grows || run.path().join(GROWN_DIR).exists());
+    let path = run.path().join(REPORT_FILE);
+    if is_whole || !path.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let report = serde_json::from_slice(&text)
+        .map_err(|e| Error::invalid(path.display(), format!("not a run's report: {e}")))?;
+    eprint_line(&format!(
+        "{} holds this run, finished; what it went on from was removed since",
+        run.path().display()
+    ));
+    Ok(Some(report))
 }
 
 /// Opens the run's folder, refusing one that was made from another recipe or other inputs.

@@ -10,7 +10,7 @@ use scale_ckpt::grower::GROWTH_FILE;
 use scale_ckpt::ledger;
 use scale_ckpt::progress::Meter;
 use scale_ckpt::recipe::LoadedRecipe;
-use scale_ckpt::run::{RECIPE_FILE, RunDir};
+use scale_ckpt::run::{GROWN_DIR, RECIPE_FILE, RunDir, growth_file};
 use scale_ckpt::stages::PlannedStage;
 use scale_ckpt::train::state::{self, TrainerState};
 use scale_ckpt::train::wakeup::WakeUp;
@@ -55,6 +55,13 @@ impl Observer for Watcher<'_> {
             self.average = Some(average);
         }
         let mfu = self.mfu(report);
+        // Here, rather than when the run goes back: which checkpoint it went back to would tell
+        // a run that was stopped from one that was not.
+        if trainee.left_out.contains(&(report.step - 1)) {
+            let step = report.step;
+            let event = json!({ "event": "roll-back", "step": step, "diverged_at": step });
+            self.run.log(&event)?;
+        }
         self.log(report, mfu)?;
         self.show(report, average, mfu);
         self.measure(report.step, trainee)
@@ -82,18 +89,23 @@ impl Observer for Watcher<'_> {
     }
 
     fn stop(&mut self, trainee: &Trainee) -> Error {
-        if let Err(error) = self.save(trainee) {
-            return error;
-        }
-        let (step, steps) = (trainee.step, self.account.steps());
-        Error::Interrupted {
-            message: format!("saved at step {step} of {steps}"),
-            hint: Some("the same command goes on from there".into()),
+        match self.save(trainee) {
+            Ok(()) => self.stopped(trainee.step),
+            Err(error) => error,
         }
     }
 }
 
 impl Watcher<'_> {
+    /// After a signal, with a checkpoint of `step`.
+    pub fn stopped(&self, step: u64) -> Error {
+        let steps = self.account.steps();
+        Error::Interrupted {
+            message: format!("saved at step {step} of {steps}"),
+            hint: Some("the same command goes on from there".into()),
+        }
+    }
+
     /// Publishes a checkpoint, unless this step has one, and prunes old ones.
     pub fn save(&mut self, trainee: &Trainee) -> Result<()> {
         if self.saved == Some(trainee.step) {
@@ -108,6 +120,8 @@ impl Watcher<'_> {
             tool_version: VERSION.to_owned(),
             optimizer_steps: Default::default(),
             left_out: trainee.left_out.clone(),
+            // What is chosen for a step is logged anew with it.
+            micro_batch: trainee.micro_batch.filter(|_| trainee.step > 0),
         };
         let mut extra = vec![(RECIPE_FILE, self.loaded.text.clone().into_bytes())];
         extra.extend(self.start.tokenizer.embedded_files());
@@ -215,9 +229,9 @@ impl Watcher<'_> {
     /// The record of the newest growth, if there was one.
     fn growth_record(&self) -> Option<Vec<u8>> {
         let later = (1..=self.planned.stage.index).rev();
-        let names = later.map(|index| format!("growth-{:02}.json", index + 1));
+        let names = later.map(|index| growth_file(index + 1));
         names
-            .chain([format!("grown/{GROWTH_FILE}")])
+            .chain([format!("{GROWN_DIR}/{GROWTH_FILE}")])
             .find_map(|name| std::fs::read(self.run.path().join(name)).ok())
             .or_else(|| self.start.source_growth())
     }
@@ -291,7 +305,8 @@ impl Watcher<'_> {
         self.run.log(description)
     }
 
-    /// Makes up for what was due when the run was stopped.
+    /// Makes up for what was due when the run was stopped. It is owed to the model as it was
+    /// saved: the next stage may grow it.
     pub fn make_up_for(&mut self, trainee: &Trainee) -> Result<()> {
         let step = trainee.step;
         if step > 0 && self.validates_after(step) && !self.run.has_logged(step, "val_loss")? {

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::budget::{Fit, Ledger, scale};
+use super::folder::Keep;
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
 use crate::home;
@@ -62,6 +63,9 @@ pub struct CompareConfig {
     /// What all arms share: tables of a recipe.
     #[serde(default)]
     pub base: toml::Table,
+    /// Which models of the runs are kept: `needed` or `all`.
+    #[serde(default)]
+    pub keep: Keep,
     /// The arms.
     #[serde(rename = "arm")]
     pub arms: Vec<Arm>,

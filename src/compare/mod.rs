@@ -10,6 +10,7 @@ pub mod budget;
 pub mod config;
 pub mod curve;
 pub mod findings;
+pub mod folder;
 pub mod matching;
 pub mod record;
 pub mod search;

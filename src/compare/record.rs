@@ -14,14 +14,12 @@ use super::curve::Curve;
 use super::matching::Basis;
 use crate::account::Cost;
 use crate::certify::Certificate;
+pub use crate::clean::DIVERGED_FILE;
 use crate::error::{Error, Result};
 use crate::eval::report;
 use crate::eval::score::{ItemScore, Measured, ModelItems, ModelScore, TaskScore};
 use crate::recipe::{ModelSource, Recipe};
-use crate::run::{ITEMS_FILE, REPORT_FILE, RUN_FILE};
-
-/// Written by experiments where a run diverged, so that it is not tried again.
-pub const DIVERGED_FILE: &str = "diverged.json";
+use crate::run::{ITEMS_FILE, REPORT_FILE, RUN_FILE, growth_file};
 
 /// The metric that comes first.
 pub const VAL_LOSS: &str = "val_loss";
@@ -251,7 +249,7 @@ fn certificate(path: &Path) -> Option<Certificate> {
         certificate: Option<Certificate>,
     }
     // Before the first stage, or before a later one.
-    let later = (2..100).map(|stage| format!("growth-{stage:02}.json"));
+    let later = (1..100).map(growth_file);
     let mut names = [String::from("grown/growth.json")].into_iter().chain(later);
     let text = names.find_map(|name| fs::read(path.join(name)).ok())?;
     serde_json::from_slice::<Growth>(&text).ok()?.certificate

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::config::overlay;
+use super::folder::Keep;
 use super::stats::rank_correlation;
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
@@ -40,6 +41,9 @@ pub struct SearchConfig {
     /// One in so many candidates gets to the next rung.
     #[serde(default = "three")]
     pub eta: usize,
+    /// Which models of the runs are kept: `needed` or `all`.
+    #[serde(default)]
+    pub keep: Keep,
     /// All combinations of these.
     #[serde(default)]
     pub candidates: Candidates,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! out/
+//!   .scale-ckpt.json     says that this is an evaluation's folder: the first file
 //!   .lock                held while a process works here
 //!   evaluation.json      what was asked of whom, with the hash of everything that decides a score
 //!   items/               every item's score, appended as it is found; what a rerun goes on from
@@ -29,10 +30,17 @@ use super::prepared::{TaskRecord, of_shard};
 use super::score::{ItemScore, TaskScore};
 use super::task::{Selection, Shard};
 use crate::checkpoint::hex;
+use crate::claim::Kind;
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 const EVALUATION: &str = "evaluation.json";
+
+/// An evaluation's folder.
+pub const KIND: Kind = Kind {
+    name: ("an", "evaluation"),
+    is_older: |dir| read_evaluation(dir).is_ok(),
+};
 
 /// A model that is scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -190,18 +198,9 @@ impl Folder {
     /// # Errors
     /// [`Error::Locked`] if another process works there; or the folder holds other things.
     pub fn open(path: &Path) -> Result<Self> {
-        let ours = path.join(EVALUATION).exists() || path.join("items").exists();
-        if path.exists() && !ours && fs::read_dir(path).is_ok_and(|mut d| d.any(|e| is_foreign(&e)))
-        {
-            return Err(Error::usage(format!(
-                "{} holds something else than an evaluation",
-                path.display()
-            ))
-            .with_hint("choose another --out"));
-        }
+        let lock = KIND.claim(path)?;
         let items = path.join("items");
         fs::create_dir_all(&items).map_err(Error::io("create", &items))?;
-        let lock = durable::lock(path)?;
         durable::sweep(path, &[])?;
         durable::sweep(&items, &[])?;
         Ok(Self {
@@ -284,12 +283,6 @@ impl Folder {
     }
 }
 
-fn is_foreign(entry: &std::io::Result<fs::DirEntry>) -> bool {
-    entry
-        .as_ref()
-        .is_ok_and(|entry| entry.file_name() != ".lock")
-}
-
 /// The files of models' results, below an evaluation's folder.
 fn results_of(evaluation: &Evaluation) -> Vec<PathBuf> {
     let models = evaluation.models.iter().map(|model| Path::new(&model.slug));
@@ -317,11 +310,48 @@ fn journal_path(
 /// Reads what a folder says that it is for.
 ///
 /// # Errors
-/// It is no evaluation's folder.
+/// It is no evaluation's folder, or names what this program would not have: names become paths.
 pub fn read_evaluation(folder: &Path) -> Result<Evaluation> {
     let path = folder.join(EVALUATION);
     let text = crate::error::read_text(&path)?;
-    serde_json::from_str(&text).map_err(|e| Error::invalid(path.display(), e.to_string()))
+    let evaluation: Evaluation = serde_json::from_str(&text)
+        .map_err(|e| Error::invalid(path.display(), e.to_string()))?;
+    let checked = evaluation.check_names();
+    checked.map_err(|message| {
+        Error::invalid(path.display(), message)
+            .with_hint("the file was changed, or is not of this program: evaluate again")
+    })?;
+    Ok(evaluation)
+}
+
+impl Evaluation {
+    /// Checks that folders, tasks and shard are called as this program calls them.
+    fn check_names(&self) -> Result<(), String> {
+        let mut slugs: Vec<&str> = Vec::new();
+        for model in &self.models {
+            let chosen = super::report::slug(&model.name, |slug| slugs.contains(&slug));
+            if model.slug != chosen {
+                return Err(format!(
+                    "`{}` as the folder of {}, `{chosen}` is expected",
+                    printable(&model.slug),
+                    printable(&model.name)
+                ));
+            }
+            slugs.push(&model.slug);
+        }
+        for task in &self.tasks {
+            let known = super::tasks::all();
+            if !known.iter().any(|known| known.name() == task.task) {
+                return Err(format!("there is no task `{}`", printable(&task.task)));
+            }
+        }
+        match self.shard {
+            Some(shard) if shard.to_string().parse() != Ok(shard) => {
+                Err(format!("there is no shard {shard}"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The scores that a folder has of a model on a task, by item.

@@ -177,10 +177,10 @@ pub fn train(
             device.memory_cleanup();
             observer.fewer_sequences(trainee.step, fewer)
         })?;
-        trainee.micro_batch = (micro_batch < config.micro_batch()).then_some(micro_batch);
         let Some(gradient) = found else {
             return Err(observer.stop(&trainee));
         };
+        trainee.micro_batch = (micro_batch < config.micro_batch()).then_some(micro_batch);
         let lr = stage.lr(trainee.step, config.batch_tokens);
         let (loss, grad_norm) = (gradient.loss, gradient.norm);
         let skipped = !gradient.is_finite() || trainee.left_out.contains(&trainee.step);

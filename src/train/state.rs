@@ -17,11 +17,10 @@ use crate::durable::StagedDir;
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::model::weights::{self, Named};
+use crate::owner::STATE_FILE;
 
 /// Name of the optimizer's file.
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-/// Name of the position's file, written last.
-const STATE_FILE: &str = "trainer_state.json";
 
 /// Where a run stands, and what it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +40,10 @@ pub struct TrainerState {
     /// Steps that a rolled-back run leaves out.
     #[serde(default)]
     pub left_out: BTreeSet<u64>,
+    /// Sequences to a pass, where memory did not hold what the recipe asks for: a run that goes
+    /// on adds up gradients as it would have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
 }
 
 /// Writes a checkpoint of the run as a folder that `transformers` opens: model in f32,
@@ -147,7 +150,7 @@ pub fn load(dir: &Path, constants: AdamW, device: &Device) -> Result<(Trainee, T
         model,
         optimizer,
         step: state.step,
-        micro_batch: None,
+        micro_batch: state.micro_batch,
         left_out: state.left_out.clone(),
     };
     Ok((trainee, state))

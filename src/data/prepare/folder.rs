@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::{FILE, Manifest, UNFINISHED};
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
+use crate::owner::{self, LOCK};
 
 /// A folder that this process alone writes into.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
+    /// Whether it was not there before.
+    made: bool,
     _lock: File,
 }
 
@@ -29,6 +32,7 @@ impl Folder {
     /// # Errors
     /// There is something else in the folder, or another process works there.
     pub fn claim(path: &Path, planned: &Manifest, force: bool) -> Result<Claim> {
+        let made = !path.exists();
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let lock = File::open(path).map_err(Error::io("open", path))?;
         if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
@@ -39,6 +43,7 @@ impl Folder {
         }
         let folder = Self {
             path: path.to_owned(),
+            made,
             _lock: lock,
         };
         let finished = folder.file(FILE);
@@ -56,17 +61,19 @@ impl Folder {
                         .with_hint("choose another --out, or replace what is there with --force"));
                 }
             }
-        } else if !folder.file(UNFINISHED).exists() {
-            folder.refuse_strangers(planned)?;
         }
         // What was made here may have had another name, if the folder was renamed.
         let found = [FILE, UNFINISHED].map(|name| Manifest::read(&folder.file(name)));
+        folder.refuse_strangers(&found, planned)?;
+        // While there is work, the lock file keeps the word that marks temporary files as ours.
+        drop(durable::lock(path)?);
         // In this order, so that a kill between two steps leaves a folder that is known as ours.
         durable::write_file(&folder.file(UNFINISHED), planned.text().as_bytes())?;
         folder.remove(FILE)?;
-        for manifest in found.iter().flatten().chain([planned]) {
+        for manifest in found.iter().flatten() {
             folder.sweep(manifest)?;
         }
+        durable::sweep(path, &[])?;
         Ok(Claim::Work(folder))
     }
 
@@ -83,15 +90,20 @@ impl Folder {
     /// Writes the manifest, which makes the folder complete.
     pub fn finish(&self, manifest: &Manifest) -> Result<()> {
         durable::write_file(&self.file(FILE), manifest.text().as_bytes())?;
-        self.remove(UNFINISHED)
+        self.remove(UNFINISHED)?;
+        self.remove(LOCK)
     }
 
     /// Takes away what a preparation that failed has written, and the folder if nothing is left.
     pub fn abandon(&self, planned: &Manifest) {
         // The error that is being reported matters more than one here.
         let _ = self.sweep(planned);
+        let _ = durable::sweep(&self.path, &[]);
         let _ = self.remove(UNFINISHED);
-        let _ = fs::remove_dir(&self.path);
+        let _ = self.remove(LOCK);
+        if self.made {
+            let _ = fs::remove_dir(&self.path);
+        }
     }
 
     /// Whether every shard of the manifest is there in its size.
@@ -110,40 +122,35 @@ impl Folder {
         }
     }
 
-    /// Names in the folder.
-    fn names(&self) -> Result<Vec<String>> {
-        let list = |e| Error::io("list", &self.path)(e);
-        let entries = fs::read_dir(&self.path).map_err(list)?;
-        entries
-            .map(|entry| {
-                Ok(entry
-                    .map_err(list)?
-                    .file_name()
-                    .to_string_lossy()
-                    .into_owned())
-            })
-            .collect()
-    }
-
-    /// Removes shards and temporary files of an earlier attempt.
-    fn sweep(&self, planned: &Manifest) -> Result<()> {
-        for name in self.names()?.iter().filter(|name| is_ours(name, planned)) {
-            self.remove(name)?;
+    /// Removes the shards of an earlier attempt.
+    fn sweep(&self, manifest: &Manifest) -> Result<()> {
+        let names = owner::contents(&self.path)?.into_iter();
+        for name in names.filter(|name| is_ours(name, manifest)) {
+            self.remove(&name)?;
         }
         Ok(())
     }
 
-    fn refuse_strangers(&self, planned: &Manifest) -> Result<()> {
+    /// Refuses a folder with anything else than earlier preparations, `found`, left there; in one
+    /// of theirs, only what is called as a shard will be.
+    fn refuse_strangers(&self, found: &[Option<Manifest>], planned: &Manifest) -> Result<()> {
+        let names = owner::contents(&self.path)?;
         // A kill before the first file was complete leaves a temporary one.
-        let names = self.names()?;
-        let stranger = names.iter().find(|name| !name.starts_with(".tmp-"));
+        let temporary = durable::left_behind(&self.path, &[])?;
+        let known = found.iter().flatten().count() > 0;
+        let stranger = names.iter().find(|name| {
+            let ours = found.iter().flatten().any(|made| is_ours(name, made))
+                || temporary.contains(&self.file(name))
+                || *name == LOCK;
+            !ours && (!known || planned.may_call(name))
+        });
         let Some(stranger) = stranger else {
             return Ok(());
         };
         let (at, name) = (self.path.display(), &planned.name);
         Err(Error::usage(format!(
-            "{at} holds `{}` and was not made by `data prepare`",
-            crate::error::printable(stranger)
+            "{at} holds `{}`, which was not made by `data prepare`",
+            printable(stranger)
         ))
         .with_hint(format!(
             "choose another --out than a folder `{name}` that is in use"
@@ -151,16 +158,10 @@ impl Folder {
     }
 }
 
-/// Whether a preparation may have written a file of this name.
-fn is_ours(name: &str, planned: &Manifest) -> bool {
-    let number = |rest: &str| {
-        let rest = rest
-            .strip_prefix("train_")
-            .or_else(|| rest.strip_prefix("val_"));
-        let digits = rest.and_then(|rest| rest.strip_suffix(".bin"));
-        digits.is_some_and(|d| d.len() == 6 && d.bytes().all(|b| b.is_ascii_digit()))
-    };
-    let shard = name.strip_prefix(planned.name.as_str());
-    let shard = shard.and_then(|rest| rest.strip_prefix('_'));
-    name.starts_with(".tmp-") || shard.is_some_and(number)
+/// Whether a preparation wrote a file of this name: one that was finished lists its shards.
+fn is_ours(name: &str, made: &Manifest) -> bool {
+    if made.shards.is_empty() {
+        return made.may_call(name);
+    }
+    made.shards.iter().any(|shard| shard.name == name)
 }

@@ -8,6 +8,7 @@ use super::{Options, ValSize};
 use crate::VERSION;
 use crate::data::{Split, Tokenizer};
 use crate::error::{Error, Result};
+use crate::owner::plain_name;
 
 /// Its name. It is written last, so a folder that has it is complete.
 pub(super) const FILE: &str = "manifest.json";
@@ -165,8 +166,25 @@ impl Manifest {
         self.shards_of(split).map(|shard| shard.tokens).sum()
     }
 
+    /// That of a folder; none where a shard has another name than one would have got.
     pub(super) fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+        let found: Self = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        let named = |shard: &ShardRecord| found.may_call(&shard.name);
+        found.shards.iter().all(named).then_some(found)
+    }
+
+    /// Whether a shard of this preparation may be called so.
+    pub(super) fn may_call(&self, name: &str) -> bool {
+        let number = |rest: &str| {
+            let rest = rest
+                .strip_prefix("train_")
+                .or_else(|| rest.strip_prefix("val_"));
+            let digits = rest.and_then(|rest| rest.strip_suffix(".bin"));
+            digits.is_some_and(|d| d.len() == 6 && d.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let shard = name.strip_prefix(self.name.as_str());
+        let shard = shard.and_then(|rest| rest.strip_prefix('_'));
+        shard.is_some_and(number) && plain_name(name, Path::new(FILE)).is_ok()
     }
 
     pub(super) fn text(&self) -> String {
