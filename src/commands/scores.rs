@@ -11,7 +11,7 @@ use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
 use scale_ckpt::eval::paired::Comparison;
 use scale_ckpt::eval::prepared::{PreparedTask, TaskRecord};
 use scale_ckpt::eval::report::{self, Line};
-use scale_ckpt::eval::score::{GroupScore, ItemScore, Measured, ModelItems, ModelScore, TaskScore};
+use scale_ckpt::eval::score::{GroupScore, ItemScore, Measured, Metric, ModelItems, ModelScore, TaskScore};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::report::table;
 use scale_ckpt::report::text::wrap_within;
@@ -289,7 +289,7 @@ fn task_table(rows: &[ModelScore], lines: &[&Line], widths: Widths) -> String {
     }
     text += &groups_table(rows, &first.name, widths.tables);
     let names: Vec<&str> = rows.iter().map(|row| row.model.as_str()).collect();
-    for note in report::notes(&names, lines) {
+    for note in report::notes(&names, lines, &of_parts(rows, &first.name)) {
         text += &format!("\n{}", wrap_within(widths.text, &note, ""));
     }
     text
@@ -304,11 +304,7 @@ fn groups_table(rows: &[ModelScore], task: &str, width: usize) -> String {
     if first.groups.len() < 2 {
         return String::new();
     }
-    let metric = if first.metric("acc_norm").is_some() {
-        "acc_norm"
-    } else {
-        "acc"
-    };
+    let metric = of_part(&first);
     let mut header = vec![format!("{metric} % by")];
     header.extend(first.groups.iter().map(|part| {
         let count = thousands(part.n as u64);
@@ -316,16 +312,35 @@ fn groups_table(rows: &[ModelScore], task: &str, width: usize) -> String {
     }));
     let cells = rows.iter().filter_map(|row| {
         let parts = score(row)?.groups;
-        let of_part = |part: &GroupScore| {
+        let cell = |part: &GroupScore| {
             let metric = part.metrics.iter().find(|m| m.name == metric);
-            metric.map_or_else(|| "-".into(), |metric| shown(metric, part.n as usize))
+            metric.map_or_else(|| "-".into(), |metric| shown(metric, part.n))
         };
-        let parts = parts.iter().map(of_part);
+        let parts = parts.iter().map(cell);
         Some([row.model.clone()].into_iter().chain(parts).collect())
     });
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let cells: Vec<Vec<String>> = cells.collect();
     format!("\n\n{}\n", laid_out(&header, &cells, width))
+}
+
+/// The metric that is shown of parts of a task's items.
+fn of_part(score: &TaskScore) -> &'static str {
+    match score.metric("acc_norm") {
+        Some(_) => "acc_norm",
+        None => "acc",
+    }
+}
+
+/// The metrics in [`groups_table`].
+fn of_parts<'a>(rows: &'a [ModelScore], task: &str) -> Vec<&'a Metric> {
+    let scores = rows.iter().flat_map(|row| &row.tasks);
+    let with_parts = scores.filter(|score| score.task == task && score.groups.len() > 1);
+    let metrics = with_parts.flat_map(|score| {
+        let metrics = score.groups.iter().flat_map(|part| &part.metrics);
+        metrics.filter(|metric| metric.name == of_part(score))
+    });
+    metrics.collect()
 }
 
 /// The table of differences between models, of which all are from the same one. Names that are too

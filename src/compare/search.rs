@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::config::overlay;
-use super::stats::rank_correlation;
+use super::stats::{LEAST_SHOWN, rank_correlation};
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
 use crate::growth::{GrowConfig, Initializer, Method, Placement};
@@ -339,11 +339,11 @@ impl Standing {
     /// Of the winner, after so many rungs.
     pub fn of(winner: &Ranked, baseline: &Ranked, rungs: usize) -> Self {
         let [own, continued] = [winner, baseline].map(|one| one.loss(rungs));
-        if own > baseline.loss(0) {
+        if own - baseline.loss(0) > LEAST_SHOWN {
             Self::WorseThanNotTraining
         } else if !continued.is_finite() {
             Self::Alone
-        } else if own < continued {
+        } else if continued - own > LEAST_SHOWN {
             Self::BetterThanContinued
         } else {
             Self::NoBetterThanContinued
@@ -366,8 +366,9 @@ pub fn conclusion(winner: &Ranked, baseline: &Ranked, rungs: usize) -> Vec<Strin
     let [own, continued] = [winner, baseline].map(|one| one.loss(rungs));
     let (source, name) = (baseline.loss(0), &winner.name);
     let mut sentences = Vec::new();
-    if Standing::of(winner, baseline, rungs) == Standing::WorseThanNotTraining {
-        let too = if continued > source {
+    let is_worse = Standing::of(winner, baseline, rungs) == Standing::WorseThanNotTraining;
+    if is_worse {
+        let too = if continued - source > LEAST_SHOWN {
             ", and so does training the source on: the budget is too small, or the learning rate too high, for training to pay"
         } else {
             ""
@@ -378,7 +379,7 @@ pub fn conclusion(winner: &Ranked, baseline: &Ranked, rungs: usize) -> Vec<Strin
     }
     sentences.push(if !continued.is_finite() {
         format!("Training the source on diverged: there is nothing to hold {name} against.")
-    } else if own < continued {
+    } else if continued - own > LEAST_SHOWN {
         format!(
             "{name} ends {:.4} below training the source on for as many FLOPs ({own:.4} against {continued:.4}).",
             continued - own
@@ -388,10 +389,10 @@ pub fn conclusion(winner: &Ranked, baseline: &Ranked, rungs: usize) -> Vec<Strin
             "No candidate is better than training the source on: for as many FLOPs it ends at {continued:.4}, {name}, the best of them, at {own:.4}."
         )
     });
-    if own <= source {
+    if !is_worse {
         sentences.push(format!(
             "The untouched source is at {source:.4}, {name} {:.4} below it.",
-            source - own
+            (source - own).max(0.0)
         ));
     }
     sentences.push("One seed, and so no interval: candidates whose losses are near each other may change places with another.".to_owned());
@@ -546,41 +547,30 @@ mod tests {
             let winner = one("a", &[4.5, 4.9, winner]);
             let baseline = one(BASELINE, &[4.4, 4.3, continued]);
             let standing = Standing::of(&winner, &baseline, 2);
-            let found = conclusion(&winner, &baseline, 2);
-            let first = found[0].to_lowercase();
-            assert!(first.contains(standing.words()));
-            found
+            (standing, conclusion(&winner, &baseline, 2))
         };
-        let both = of(4.6, 4.5);
-        assert!(
-            both[0].starts_with("Worse than not training: a,"),
-            "{both:?}"
-        );
-        assert!(
-            both[0].contains("so does training the source on"),
-            "{both:?}"
-        );
-        assert!(both[1].starts_with("No candidate is better than training the source on"));
-        let alone = of(4.6, 4.3);
-        assert!(
-            alone[0].starts_with("Worse") && !alone[0].contains("so does"),
-            "{alone:?}"
-        );
-        let behind = of(4.3, 4.2);
-        assert!(
-            behind[0].starts_with("No candidate is better"),
-            "{behind:?}"
-        );
-        let equal = of(4.2, 4.2);
-        assert!(equal[0].starts_with("No candidate is better"), "{equal:?}");
-        let ahead = of(4.1, 4.2);
-        assert!(
-            ahead[0].starts_with("a ends 0.1000 below training the source on"),
-            "{ahead:?}"
-        );
-        assert!(ahead[1].contains("0.3000 below it"), "{ahead:?}");
-        assert!(of(4.1, f64::INFINITY)[0].contains("diverged"));
-        assert!(ahead.last().unwrap().contains("One seed"));
+        for (winner, continued, standing, beginning, words) in [
+            (
+                4.6,
+                4.5,
+                Standing::WorseThanNotTraining,
+                "Worse than not training: a,",
+                "so does training the source on",
+            ),
+            (4.6, 4.3, Standing::WorseThanNotTraining, "Worse than", "No candidate is better"),
+            (4.3, 4.2, Standing::NoBetterThanContinued, "No candidate is better", "0.1000 below it"),
+            (4.2, 4.2, Standing::NoBetterThanContinued, "No candidate is better", "0.2000 below it"),
+            // Apart by less than is shown.
+            (4.40001, 4.40002, Standing::NoBetterThanContinued, "No candidate", "One seed"),
+            (4.1, 4.2, Standing::BetterThanContinued, "a ends 0.1000 below", "0.3000 below it"),
+            (4.1, f64::INFINITY, Standing::Alone, "Training the source on diverged", "One seed"),
+        ] {
+            let (found, sentences) = of(winner, continued);
+            assert_eq!(found, standing, "{sentences:?}");
+            assert!(sentences[0].starts_with(beginning), "{sentences:?}");
+            assert!(sentences.join(" ").contains(words), "{sentences:?}");
+        }
+        assert!(!of(4.6, 4.3).1[0].contains("so does"));
     }
 
     #[test]

@@ -4,6 +4,9 @@ use serde::Serialize;
 
 use crate::eval::certainty::{NoInterval, has_spread};
 
+/// Half of the last digit of a loss that is shown: what is nearer looks equal.
+pub const LEAST_SHOWN: f64 = 5e-5;
+
 /// Two-sided 5 % points of Student's t for 1 to 30 degrees of freedom (any table, e.g. Fisher
 /// and Yates).
 const T_975: [f64; 30] = [

@@ -12,11 +12,8 @@ use super::caveats::{BelowChance, Edge, RateAtEdge};
 use super::curve::Crossing;
 use super::findings::{ArmFindings, Compute, Difference, Findings, Kind, Outcome};
 use super::record::VAL_LOSS;
-use super::stats::in_words;
+use super::stats::{LEAST_SHOWN, in_words};
 use crate::eval::certainty::NoInterval;
-
-/// Half of the last digit of a loss that is shown: what is nearer looks equal.
-const LEAST_SHOWN: f64 = 5e-5;
 
 /// The verdict.
 pub fn of(found: &Findings) -> Vec<String> {

@@ -525,7 +525,7 @@ pub fn markdown(outcome: &Outcome) -> String {
         }
         let of_task: Vec<&Line> = all.iter().map(|lines| &lines[i]).collect();
         let names = outcome.models.iter().map(|m| m.record.name.as_str());
-        for note in notes(&names.collect::<Vec<_>>(), &of_task) {
+        for note in notes(&names.collect::<Vec<_>>(), &of_task, &[]) {
             text += &format!("\n{}\n", note.replace('|', "\\|"));
         }
     }
@@ -564,9 +564,10 @@ pub fn markdown(outcome: &Outcome) -> String {
 }
 
 /// What is to be said of a task's scores, one line for each model: which are below chance, and
-/// how to read those without a standard error.
-pub fn notes(names: &[&str], lines: &[&Line]) -> Vec<String> {
-    let metrics = || lines.iter().flat_map(|line| &line.metrics);
+/// how to read those without a standard error, which also may be of parts of the items.
+pub fn notes(names: &[&str], lines: &[&Line], parts: &[&Metric]) -> Vec<String> {
+    let metrics = lines.iter().flat_map(|line| &line.metrics);
+    let metrics = metrics.chain(parts.iter().copied());
     let scores = names.iter().zip(lines).filter_map(|(name, line)| {
         let accuracies = line.metrics.iter().filter(|m| m.higher_is_better());
         let chance = line.chance?;
@@ -575,7 +576,7 @@ pub fn notes(names: &[&str], lines: &[&Line]) -> Vec<String> {
     let scores: Vec<_> = scores.flatten().collect();
     chance_note(&scores)
         .into_iter()
-        .chain(reading(metrics()))
+        .chain(reading(metrics))
         .collect()
 }
 

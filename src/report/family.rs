@@ -213,7 +213,7 @@ fn task(outcome: &Outcome, lines: &[Vec<Line>], i: usize) -> Section {
         .map(|m| m.record.name.as_str())
         .collect();
     let section = Section::new(&line.name).with(Block::Table(table));
-    let notes = notes(&names, &of_task).into_iter();
+    let notes = notes(&names, &of_task, &[]).into_iter();
     notes.fold(section, |section, note| section.with(Block::Text(note)))
 }
 

@@ -9,7 +9,8 @@ const NAME_TENTHS: usize = 3;
 
 /// The report as plain text for lines of `width` characters. Wide tables come in parts.
 pub fn render(document: &Document, width: usize) -> String {
-    let mut parts = vec![document.title.clone(), document.subtitle.clone()];
+    let wrapped = |text: &str| wrap_within(width.min(WIDTH), text, "");
+    let mut parts = vec![wrapped(&document.title), wrapped(&document.subtitle)];
     for section in &document.sections {
         let blocks: Vec<String> = section
             .blocks
@@ -31,7 +32,7 @@ fn show(block: &Block, width: usize) -> Option<String> {
     Some(match block {
         Block::Text(text) => wrap_within(text_width, text, ""),
         Block::List(items) => {
-            let wrapped = |item: &String| wrap_within(text_width - 2, item, "  ");
+            let wrapped = |item: &String| wrap_within(text_width, item, "  ");
             let items = items.iter().map(|item| format!("- {}", wrapped(item)));
             items.collect::<Vec<_>>().join("\n")
         }
@@ -79,12 +80,13 @@ fn lay_out(table: &Table, rows: &[Vec<String>], width: usize, note_width: usize)
 }
 
 /// Breaks lines of at most `width` characters between words, where no word is longer; lines after
-/// the first begin with `indent`.
+/// the first begin with `indent`, for which the first leaves room.
 pub fn wrap_within(width: usize, text: &str, indent: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
+        let room = if lines.len() == 1 { indent.len() } else { 0 };
         let line = lines.last_mut().expect("there is a line");
-        let length = line.chars().count() + 1 + word.chars().count() + indent.len();
+        let length = room + line.chars().count() + 1 + word.chars().count();
         if line.trim().is_empty() {
             *line += word;
         } else if length <= width {
