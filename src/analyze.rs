@@ -21,14 +21,20 @@ use crate::progress::{Meter, Unit};
 pub struct Estimate {
     /// The mean.
     pub mean: f64,
-    /// s / √n over the windows.
-    pub stderr: f64,
+    /// s / √n over the windows; none of a single one.
+    pub stderr: Option<f64>,
 }
 
 impl Estimate {
     fn of(values: &[f64]) -> Self {
         let (mean, stderr) = mean_and_stderr(values);
         Self { mean, stderr }
+    }
+
+    /// The standard error behind the mean, with four digits; nothing where there is none.
+    pub fn plus_minus(&self) -> String {
+        let stderr = self.stderr;
+        stderr.map_or_else(String::new, |stderr| format!(" ± {stderr:.4}"))
     }
 }
 

@@ -169,6 +169,9 @@ pub struct FamilyRecipe {
     /// The checkpoints: hub ids, folders, files, globs.
     #[serde(default)]
     pub models: Vec<String>,
+    /// The one that the others are compared with; it need not be among them. Unless given, two are
+    /// compared with each other, and more are not.
+    pub baseline: Option<String>,
     /// `cpu`, `cuda`, `wgpu`, `cuda:N` or `wgpu:N`; `--device` wins.
     #[serde(default)]
     pub device: DeviceSpec,

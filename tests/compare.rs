@@ -201,6 +201,26 @@ fn a_recipe_becomes_a_report() {
     assert_ne!(a[0], a[1]);
     let notes = report["notes"].to_string();
     assert!(notes.contains("each tried once"), "{notes}");
+    // Of two rates either is an edge, which is said before any conclusion.
+    let edges = report["rates_at_edge"].as_array().unwrap();
+    let arms: Vec<&Value> = edges.iter().map(|edge| &edge["arm"]).collect();
+    assert_eq!(arms, ["continued", "grown"], "the arms that were swept");
+    assert_eq!(edges[0]["tried"], serde_json::json!([5e-3, 1e-2]));
+    let first = report["verdict"].as_array().unwrap();
+    let at = |words: &str| {
+        let place = first
+            .iter()
+            .position(|s| s.as_str().unwrap().starts_with(words));
+        place.unwrap_or_else(|| panic!("{words}: {first:#?}"))
+    };
+    let edge = at("The best learning rate is at the edge of those tried: continued ");
+    assert!(edge < at("For as many FLOPs, "), "{first:#?}");
+    assert!(
+        first[edge]
+            .as_str()
+            .unwrap()
+            .contains("est of 5e-3 and 1e-2; grown ")
+    );
 
     // Nothing is left to do, and nothing done again.
     let before = sandbox.tree();
@@ -228,6 +248,65 @@ fn a_recipe_becomes_a_report() {
     let page = sandbox.path("c/report.html");
     stands_alone(&page);
     opens(&page);
+}
+
+/// Training at rates that hurt: what a comparison with a bad control would hide.
+#[test]
+fn arms_that_end_worse_than_the_source_are_named_first() {
+    let sandbox = world();
+    let recipe = |continued: &str, grown: &str| {
+        let start = COMPARISON.find("[[arm]]\nname = \"incremental\"").unwrap();
+        let text = COMPARISON[..start].replace("[sweep]\nlr_factors = [0.5, 1]\nshare = 0.5\n", "");
+        let text = text
+            .replace("seeds = [1, 2]", "seeds = [1]")
+            .replace("flops = 4e9", "flops = 2e9");
+        let continued = format!("name = \"continued\"\nset = {{ train = {{ lr = {continued} }} }}");
+        let grown = format!("grow = {{ to = 4 }}, train = {{ lr = {grown} }} }}");
+        text.replace("name = \"continued\"", &continued)
+            .replace("grow = { to = 4 } }", &grown)
+    };
+    sandbox.write("c.toml", recipe("1.0", "1.0"));
+    let outcome = sandbox.run("compare c.toml --no-probe").expect(0, &[]);
+    let all = report(&sandbox);
+    let source = arm_of(&all, "continued")["source_loss"].as_f64().unwrap();
+    let last = |name: &str| arm_of(&all, name)["finals"][0][1]["mean"].as_f64().unwrap();
+    assert!(
+        last("continued") > source && last("grown") > source,
+        "{all:#}"
+    );
+    let first = all["verdict"][0].as_str().unwrap();
+    let wanted = format!("continued ({:.4} against {source:.4}", last("continued"));
+    assert!(
+        first.starts_with("Worse than not training: every arm ends above")
+            && first.contains(&wanted),
+        "{first}"
+    );
+    // One seed says so.
+    let of_grown = &all["differences"][0]["over_seeds"];
+    assert_eq!(of_grown["no_interval"], "too_few");
+    assert!(of_grown["interval"].is_null());
+    for text in [
+        outcome.stdout,
+        String::from_utf8(sandbox.read("c/report.md")).unwrap(),
+        String::from_utf8(sandbox.read("c/report.html")).unwrap(),
+    ] {
+        let verdict = &text[text.find("Verdict").unwrap()..];
+        assert!(verdict.contains("Worse than not training"), "{text}");
+        assert!(text.contains("too few seeds"), "{text}");
+    }
+
+    fs::remove_dir_all(sandbox.path("c")).unwrap();
+    sandbox.write("c.toml", recipe("1.0", "1e-3"));
+    sandbox.run("compare c.toml --no-probe").expect(0, &[]);
+    let all = report(&sandbox);
+    let grown = arm_of(&all, "grown");
+    let better = grown["above_source"]["mean"].as_f64().unwrap() < 0.0;
+    assert!(better, "a sane rate helps: {grown:#}");
+    let first = all["verdict"][0].as_str().unwrap();
+    assert!(
+        first.starts_with("The control ends worse than the untouched source: continued ("),
+        "{first}"
+    );
 }
 
 /// No page fetches anything, and none is large.
@@ -727,6 +806,107 @@ fn a_search_ends_with_a_plan_that_grow_takes() {
     let config = json(sandbox.read("g/config.json"));
     assert_eq!(config["n_layer"], candidates[0]["n_layer"]);
     stands_alone(&sandbox.path("s/report.html"));
+
+    // The source, trained on beside them in every rung for as many FLOPs.
+    let baseline = &report["baseline"];
+    assert_eq!(baseline["name"], "continued");
+    assert_eq!(baseline["losses"].as_array().unwrap().len(), 4);
+    assert_eq!(baseline["losses"][0], report["source_loss"]);
+    assert_eq!(
+        first("top-zero-residual-3"),
+        baseline["losses"][0].as_f64().unwrap()
+    );
+    let mut spent = 0.0;
+    for (number, rung) in (1..).zip(rungs) {
+        let flops = |name: &str| {
+            let run = json(sandbox.read(&format!("s/runs/{name}-rung-{number}/run.json")));
+            run["cost"]["additional"]["flops"].as_f64().unwrap()
+        };
+        let budget = rung["flops"].as_f64().unwrap();
+        for name in ["continued", candidates[0]["name"].as_str().unwrap()] {
+            let part = flops(name) / budget;
+            assert!((0.8..=1.0).contains(&part), "{name}: {part}");
+        }
+        spent += budget * (rung["candidates"].as_f64().unwrap() + 1.0);
+    }
+    assert!((spent / 3e10 - 1.0).abs() < 1e-9, "{spent}");
+    let table = &outcome.stdout[outcome.stdout.find("step 0").unwrap()..];
+    let at = |name: &str| table.find(name).unwrap();
+    assert!(
+        at("source, untouched") < at("continued") && at("continued") < at("mine"),
+        "{table}"
+    );
+    conclusion_comes_first(&sandbox, &report, &outcome.stdout);
+}
+
+fn conclusion_comes_first(sandbox: &Sandbox, report: &Value, stdout: &str) {
+    let conclusion = report["conclusion"][0].as_str().unwrap();
+    let own = report["candidates"][0]["losses"][3].as_f64().unwrap();
+    let continued = report["baseline"]["losses"][3].as_f64().unwrap();
+    let expected = if own > report["source_loss"].as_f64().unwrap() {
+        "worse_than_not_training"
+    } else if own < continued {
+        "better_than_continued"
+    } else {
+        "no_better_than_continued"
+    };
+    assert_eq!(report["standing"], expected);
+    let start: String = conclusion.chars().take(30).collect();
+    for text in [
+        stdout.to_owned(),
+        String::from_utf8(sandbox.read("s/report.md")).unwrap(),
+        String::from_utf8(sandbox.read("s/report.html")).unwrap(),
+        String::from_utf8(sandbox.read("s/winner.toml")).unwrap(),
+    ] {
+        let at = text
+            .find(&start)
+            .unwrap_or_else(|| panic!("{start}: {text}"));
+        assert!(
+            text.find("rank").is_none_or(|ranking| at < ranking),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_search_whose_winner_is_worse_than_the_source_says_so_first() {
+    let sandbox = world();
+    let text = SEARCH
+        .replace("lr = 1e-2", "lr = 1.0")
+        .replace("flops = 3e10", "flops = 1e10");
+    sandbox.write("s.toml", text);
+    let outcome = sandbox.run("search s.toml").expect(0, &[]);
+    let report = json(sandbox.read("s/report.json"));
+    assert_eq!(report["standing"], "worse_than_not_training");
+    conclusion_comes_first(&sandbox, &report, &outcome.stdout);
+    let last = outcome.stdout.lines().last().unwrap();
+    let winner = report["winner"].as_str().unwrap();
+    assert_eq!(
+        last,
+        format!("plan of {winner}, worse than not training: s/winner.toml")
+    );
+    assert!(
+        outcome
+            .stdout
+            .lines()
+            .all(|line| line.chars().count() <= 80),
+        "{}",
+        outcome.stdout
+    );
+    // Made only of new blocks, the base has nothing to train in the source as it is.
+    let new = "base.train.trainable=[\"new\"]";
+    let outcome = sandbox
+        .run(&format!(
+            "search s.toml --set {new} --set out=n --set base.train.lr=1e-3"
+        ))
+        .expect(0, &[]);
+    assert!(outcome.stdout.contains("continued"), "{}", outcome.stdout);
+    sandbox.write("s.toml", SEARCH.replace("\"mine\"", "\"continued\""));
+    sandbox.refuses(
+        "search s.toml --dry-run",
+        3,
+        &["`continued`", "another name"],
+    );
 }
 
 #[test]
@@ -750,6 +930,7 @@ fn pages_of_evaluations_and_analyses_open() {
         r#"
         const dots = () => [...document.querySelectorAll('[data-dot]')];
         check(dots().length === 2, 'every checkpoint has its point');
+        check(document.querySelector('.controls').textContent.startsWith('score'), 'scores to choose');
         check(dots().every((dot) => dot.querySelectorAll('line').length === 3), 'with an error bar');
         const panel = document.querySelector('.controls select');
         check(panel.options.length === 4, 'loss, acc, acc_norm, gold_nll');
@@ -766,6 +947,62 @@ fn pages_of_evaluations_and_analyses_open() {
         r#"
         const rects = [...document.querySelectorAll('figure')].map((figure) => figure.querySelectorAll('rect').length);
         check(rects[0] >= 8 && rects[1] >= 4 && rects[2] === 10, 'bars for four blocks, and their angles: ' + rects);
+        "#,
+    );
+}
+
+/// Checkpoints of one training, and more of them than there are colours.
+#[test]
+fn a_training_is_drawn_along_its_tokens_and_series_stay_apart() {
+    let sandbox = world();
+    for step in [500, 1000, 1500, 20_000] {
+        let name = format!("t/step-{step}");
+        copy_dir(&sandbox.path("m"), &sandbox.path(&name));
+        let state = format!("{{\"step\": {step}, \"tokens\": {}}}", step * 50_000);
+        sandbox.write(&format!("{name}/trainer_state.json"), state);
+    }
+    let val = "--val val.txt --context 64 --val-tokens 500";
+    sandbox
+        .run(&format!("eval ./t/* {val} --out e"))
+        .expect(0, &[]);
+    for to in 3..15 {
+        sandbox
+            .run(&format!("grow ./m --to {to} --out f/d{to}"))
+            .expect(0, &[]);
+    }
+    sandbox
+        .run(&format!("eval ./f/* {val} --out f14"))
+        .expect(0, &[]);
+    let Some(browser) = browser::browser() else {
+        return;
+    };
+    browser::open(
+        &browser,
+        &sandbox.path("e/report.html"),
+        r#"
+        const texts = () => [...document.querySelectorAll('figure .axis')].map((text) => text.textContent);
+        check(texts().includes('tokens of training'), 'tokens are what differs: ' + texts());
+        check(texts().includes('100M') && texts().includes('1B'), 'in words that people use: ' + texts());
+        check(!texts().some((text) => /\d{6}|e\d/.test(text)), 'and no others: ' + texts());
+        check(document.querySelectorAll('[data-series]').length === 1, 'one line for one training');
+        check(document.querySelector('[data-series]').dataset.series === './t/step-*', 'called by what they share');
+        const xs = [...document.querySelectorAll('[data-dot] .mark')].map((mark) => Number(/\((\S+)/.exec(mark.getAttribute('transform'))[1]));
+        check(xs.length === 4 && xs.every((x, i) => i === 0 || x > xs[i - 1]), 'in the order of steps: ' + xs);
+        const axis = document.querySelector('select[aria-label="against"]');
+        check([...axis.options].map((option) => option.text).join() === 'tokens of training,steps of training,parameters', 'other axes');
+        axis.value = '1';
+        axis.dispatchEvent(new Event('change'));
+        check(texts().includes('steps of training') && texts().includes('10k'), 'steps: ' + texts());
+        "#,
+    );
+    browser::open(
+        &browser,
+        &sandbox.path("f14/report.html"),
+        r#"
+        const looks = [...document.querySelectorAll('[data-dot] .mark')].map((mark) => mark.getAttribute('fill') + mark.getAttribute('d'));
+        check(looks.length === 12 && new Set(looks).size === 12, 'twelve looks: ' + looks);
+        const texts = [...document.querySelectorAll('figure .axis')].map((text) => text.textContent);
+        check(texts.includes('parameters'), 'sizes are what differs');
         "#,
     );
 }

@@ -294,6 +294,212 @@ fn a_family_is_scored_from_a_recipe_and_compared() {
     );
 }
 
+/// Four checkpoints along a training, and names longer than a terminal holds.
+fn training() -> Sandbox {
+    let sandbox = family(12);
+    for step in [500, 1000, 1500, 20_000] {
+        let folder = format!("runs/with-a-name-as-long-as-people-give-them/step-{step}");
+        fs::create_dir_all(sandbox.path(&folder).parent().unwrap()).unwrap();
+        copy_dir(&sandbox.path("m"), &sandbox.path(&folder));
+    }
+    sandbox
+}
+
+const ON: &str = "--tasks hellaswag --data hellaswag=h.jsonl --val t.txt --context 16";
+
+fn models_of(outcome: &Outcome) -> Vec<String> {
+    let report = json_of(outcome);
+    let models = report["models"].as_array().unwrap().iter();
+    models
+        .map(|m| {
+            m["model"]
+                .as_str()
+                .unwrap()
+                .rsplit('/')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn checkpoints_of_a_glob_come_in_the_order_of_their_numbers() {
+    let sandbox = training();
+    let sorted = ["step-500", "step-1000", "step-1500", "step-20000"];
+    let listed = "eval ./runs/*/step-* --val t.txt --context 16 --json";
+    assert_eq!(models_of(&sandbox.run(listed).expect(0, &[])), sorted);
+    // As a shell lists them.
+    let long = "./runs/with-a-name-as-long-as-people-give-them";
+    let [a, b, c, d] = [1000, 1500, 20_000, 500].map(|step| format!("{long}/step-{step}"));
+    let typed = format!("eval ./m {a} {b} {c} {d} --val t.txt --context 16 --json");
+    let found = models_of(&sandbox.run(&typed).expect(0, &[]));
+    assert_eq!(found[1..], sorted);
+    // Two stand as they were named.
+    let typed = format!("eval {c} {d} --val t.txt --context 16 --json");
+    assert_eq!(
+        models_of(&sandbox.run(&typed).expect(0, &[])),
+        ["step-20000", "step-500"]
+    );
+}
+
+#[test]
+fn many_models_are_compared_with_a_baseline_or_not_at_all() {
+    let sandbox = training();
+    let many = "eval ./runs/*/step-*";
+    let outcome = sandbox.run(&format!("{many} {ON} --out e")).expect(0, &[]);
+    assert!(
+        outcome.stdout.contains("--baseline MODEL"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(!outcome.stdout.contains("McNemar"), "{}", outcome.stdout);
+    assert!(
+        outcome
+            .stdout
+            .lines()
+            .all(|line| line.chars().count() <= 80),
+        "{}",
+        outcome.stdout
+    );
+    let full = "./runs/with-a-name-as-long-as-people-give-them/step-20000";
+    assert!(
+        outcome.stdout.contains(&format!("\n  {full}\n")),
+        "{}",
+        outcome.stdout
+    );
+    let comparisons =
+        || -> Vec<Value> { serde_json::from_slice(&sandbox.read("e/comparisons.json")).unwrap() };
+    assert_eq!(comparisons(), [json!(null); 0]);
+    let text = |name: &str| String::from_utf8(sandbox.read(name)).unwrap();
+    for name in ["e/scores.md", "e/report.html"] {
+        assert!(text(name).contains("--baseline MODEL"), "{name}");
+    }
+
+    // Nothing is scored again; the baseline need not be written as the glob gives it.
+    let named = full.trim_start_matches("./").to_owned() + "/";
+    let outcome = sandbox
+        .run(&format!("{many} {ON} --out e --baseline {named}"))
+        .expect(0, &[]);
+    assert!(!outcome.stderr.contains("items in"), "{}", outcome.stderr);
+    assert!(
+        outcome
+            .stdout
+            .lines()
+            .all(|line| line.chars().count() <= 80),
+        "{}",
+        outcome.stdout
+    );
+    let found = comparisons();
+    assert!(
+        found.iter().all(|c| c["a"] == full && c["b"] != full),
+        "{found:#?}"
+    );
+    // The text's loss and three metrics, for three models.
+    assert_eq!(found.len(), 12);
+
+    // A baseline that is not among them is scored too.
+    let outcome = sandbox
+        .run(&format!("{many} {ON} --baseline ./m --json"))
+        .expect(0, &[]);
+    let report = json_of(&outcome);
+    assert_eq!(report["models"].as_array().unwrap().len(), 5);
+    assert_eq!(report["baseline"], "./m");
+    let all = report["comparisons"].as_array().unwrap();
+    assert!(
+        all.len() == 16 && all.iter().all(|c| c["a"] == "./m"),
+        "{all:#?}"
+    );
+    let missing = format!("eval ./m {ON} --baseline ./m");
+    sandbox.refuses(&missing, 2, &["--baseline ./m", "no other checkpoint"]);
+    let several = format!("eval ./m {ON} --baseline ./runs/*/step-*");
+    sandbox.refuses(&several, 2, &["4 checkpoints match"]);
+
+    // From a recipe, and from shards.
+    let recipe = fs::read_to_string(sandbox.path("family.toml")).unwrap();
+    sandbox.write(
+        "b.toml",
+        format!("baseline = \"step-2\"\n{recipe}").replace("\"e\"", "\"r\""),
+    );
+    let report = json_of(&sandbox.run("eval b.toml --json").expect(0, &[]));
+    assert_eq!(report["comparisons"][0]["a"], "./step-2");
+    let shard = "eval ./runs/*/step-* --tasks hellaswag --data hellaswag=h.jsonl";
+    for number in 1..=2 {
+        sandbox
+            .run(&format!(
+                "{shard} --shard {number}/2 --out s{number} --baseline {named}"
+            ))
+            .expect(0, &[]);
+    }
+    let merged = |set: &str| {
+        json_of(
+            &sandbox
+                .run(&format!("merge s1 s2 --out {set} --json"))
+                .expect(0, &[]),
+        )
+    };
+    assert_eq!(merged("w")["comparisons"][0]["a"], full);
+    let other = full.replace("20000", "500");
+    assert_eq!(
+        merged(&format!("v --baseline {other}"))["comparisons"][0]["a"],
+        other
+    );
+    sandbox.refuses(
+        "merge s1 s2 --out u --baseline z",
+        2,
+        &["no model is called that"],
+    );
+}
+
+/// One item, one window, and answers that are all alike give no standard error, and no interval.
+#[test]
+fn what_so_few_items_cannot_say_is_not_said() {
+    let sandbox = family(40);
+    let run = |models: &str, limit: usize| {
+        let set =
+            "--tasks hellaswag --data hellaswag=h.jsonl --val t.txt --context 16 --val-tokens 16";
+        sandbox
+            .run(&format!(
+                "eval {models} {set} --limit {limit} --out e{limit}"
+            ))
+            .expect(0, &[])
+    };
+    let outcome = run("./step-1 ./step-2", 1);
+    assert!(!outcome.stdout.contains("± 0.0"), "{}", outcome.stdout);
+    for words in ["too few items", "too few windows", "Wilson", "without ±"] {
+        assert!(
+            outcome.stdout.contains(words),
+            "{words}: {}",
+            outcome.stdout
+        );
+    }
+    let results: Value =
+        serde_json::from_slice(&sandbox.read("e1/step-1/results_scale-ckpt.json")).unwrap();
+    // As the harness has it.
+    assert_eq!(results["results"]["hellaswag"]["acc_stderr,none"], "N/A");
+    let csv = String::from_utf8(sandbox.read("e1/scores.csv")).unwrap();
+    assert!(csv.lines().skip(1).all(|line| line.ends_with(',')), "{csv}");
+    for name in ["e1/scores.md", "e1/report.html"] {
+        let text = String::from_utf8(sandbox.read(name)).unwrap();
+        assert!(
+            !text.contains("± 0.0") && text.contains("too few items"),
+            "{name}: {text}"
+        );
+    }
+    // The same model twice differs nowhere.
+    copy_dir(&sandbox.path("m"), &sandbox.path("same"));
+    let outcome = run("./m ./same", 30);
+    let found: Vec<Value> = serde_json::from_slice(&sandbox.read("e30/comparisons.json")).unwrap();
+    let of_items = found.iter().filter(|c| c["task"] == "hellaswag");
+    for c in of_items {
+        assert!(
+            c["interval"].is_null() && c["no_interval"] == "no_spread",
+            "{c}"
+        );
+    }
+    assert!(outcome.stdout.contains("no spread"), "{}", outcome.stdout);
+}
+
 #[test]
 fn results_have_the_keys_of_the_harness() {
     let sandbox = with_items(5);

@@ -69,11 +69,11 @@ impl Args {
 
 fn render(analysis: &Analysis) -> String {
     format!(
-        "{}\n\nloss as it is: {:.4} ± {:.4} nats per token, {} tokens in windows of {}\n\
+        "{}\n\nloss as it is: {:.4}{} nats per token, {} tokens in windows of {}\n\
          influence: 1 - mean cosine of the residual stream before and after",
         text::table(&report::table(analysis)),
         analysis.loss.mean,
-        analysis.loss.stderr,
+        analysis.loss.plus_minus(),
         thousands(analysis.tokens),
         analysis.context
     )

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::compare::budget::{Ledger, Spent};
+use scale_ckpt::compare::caveats::RateAtEdge;
 use scale_ckpt::compare::config::{Amount, Arm, CompareConfig, scale_lr, trial};
 use scale_ckpt::clean::{Rest, free};
 use scale_ckpt::compare::findings::{self, CostClaim};
@@ -24,8 +25,9 @@ use serde_json::{Value, json};
 use super::experiment::{
     Allowance, Budgeted, Ending, Job, fit, named_in, read, settled, write_report,
 };
+use super::natural;
 use super::plan::{Disk, duration, missing_data};
-use super::shared::{bytes, print, print_json, thousands};
+use super::shared::{bytes, columns, print, print_json, thousands};
 use super::start::Start;
 use super::train;
 
@@ -143,7 +145,8 @@ impl Args {
             ledger: experiment.ledger,
             title: config.title.as_deref().unwrap_or(TITLE).to_owned(),
             out: Some(config.out.clone()),
-            notes: experiment.sweep_notes()?,
+            notes: experiment.sweep_notes(),
+            rates_at_edge: experiment.rates_at_edge()?,
         }
         .report(self.json)
     }
@@ -180,6 +183,7 @@ impl Args {
             title: TITLE.to_owned(),
             out: self.out.clone(),
             notes: Vec::new(),
+            rates_at_edge: Vec::new(),
         }
         .report(self.json)
     }
@@ -193,6 +197,7 @@ struct Comparison {
     title: String,
     out: Option<PathBuf>,
     notes: Vec<String>,
+    rates_at_edge: Vec<RateAtEdge>,
 }
 
 impl Comparison {
@@ -206,8 +211,9 @@ impl Comparison {
             title,
             out,
             notes,
+            rates_at_edge,
         } = self;
-        let found = Findings::of(&arms, &control, ledger, &title, notes)?;
+        let found = Findings::of(&arms, &control, ledger, &title, notes, rates_at_edge)?;
         if let Some(out) = &out {
             folder::claim(&COMPARISON, out)?;
             write_report(out, &found, &comparison::document(&found))?;
@@ -215,7 +221,7 @@ impl Comparison {
         if as_json {
             return print_json(&found);
         }
-        print(&text::render(&comparison::summary(&found)))?;
+        print(&text::render(&comparison::summary(&found), columns()))?;
         match out {
             Some(out) => print(&format!("\nreport: {}", out.join("report.html").display())),
             None => Ok(()),
@@ -289,7 +295,7 @@ fn expand(name: &str) -> Result<Vec<PathBuf>> {
     let bad = |why: String| Error::usage(format!("{name}: {why}"));
     let found = glob::glob(&home::expand_text(name)?).map_err(|e| bad(e.to_string()))?;
     let mut found: Vec<PathBuf> = found.flatten().filter(|path| path.is_dir()).collect();
-    found.sort();
+    found.sort_by(|a, b| natural::order(a, b));
     if found.is_empty() {
         return Err(bad("no folder is called that".into()));
     }
@@ -693,40 +699,33 @@ impl Experiment {
         sweep.lr_factors.iter().map(trial).collect()
     }
 
-    /// What is to be known of the learning rates.
-    fn sweep_notes(&self) -> Result<Vec<String>> {
+    /// How the learning rates were found.
+    fn sweep_notes(&self) -> Vec<String> {
         let Some(sweep) = &self.config.sweep else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
-        let factors = || sweep.lr_factors.iter().copied();
-        let low = factors().fold(f64::INFINITY, f64::min);
-        let high = factors().fold(0.0, f64::max);
-        let (mut lowest, mut highest) = (Vec::new(), Vec::new());
-        for arm in self.arms.iter().filter(|arm| arm.sweep && low < high) {
-            match self.tuned(arm)? {
-                Tuned::By(factor) if factor == low => lowest.push(arm.name.as_str()),
-                Tuned::By(factor) if factor == high => highest.push(arm.name.as_str()),
-                _ => {}
-            }
-        }
         let fixed = self.arms.iter().filter(|arm| !arm.sweep);
         let fixed: Vec<&str> = fixed.map(|arm| arm.name.as_str()).collect();
-        let mut notes = vec![format!(
+        let mut note = format!(
             "learning rates: times {:?}, each tried once, with seed {}, on {} of the budget",
             sweep.lr_factors, self.config.seeds[0], sweep.share
-        )];
+        );
         if !fixed.is_empty() {
-            notes[0] += &format!("; of {} they were not searched for", fixed.join(", "));
+            note += &format!("; of {} they were not searched for", fixed.join(", "));
         }
-        for (arms, which) in [(lowest, "lowest"), (highest, "highest")] {
-            if !arms.is_empty() {
-                notes.push(format!(
-                    "the {which} rate that was tried was the best for {}: one beyond it may be better",
-                    arms.join(", ")
-                ));
+        vec![note]
+    }
+
+    /// The arms whose best learning rate is the lowest or highest of those tried.
+    fn rates_at_edge(&self) -> Result<Vec<RateAtEdge>> {
+        let mut found = Vec::new();
+        for arm in self.arms.iter().filter(|arm| arm.sweep) {
+            if let (Tuned::By(factor), Some(sweep)) = (self.tuned(arm)?, &self.config.sweep) {
+                let base = arm.budgeted.recipe.train.lr;
+                found.extend(RateAtEdge::of(&arm.name, base, factor, &sweep.lr_factors));
             }
         }
-        Ok(notes)
+        Ok(found)
     }
 
     /// The factor on an arm's learning rates: that of the trial with the lowest validation loss.

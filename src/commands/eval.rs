@@ -14,6 +14,7 @@ use scale_ckpt::recipe::{FamilyRecipe, load_family};
 use serde_json::json;
 
 use super::family::{Family, published, show};
+use super::natural;
 use super::shared::{print, print_json};
 use super::tasks::TaskChoice;
 
@@ -35,6 +36,9 @@ winogrande, blimp (a folder).";
 pub struct Args {
     /// Checkpoints, globs of them, or one recipe (.toml) that names them.
     checkpoints: Vec<String>,
+    /// The model to compare the others with, which is scored too; of two alone the first.
+    #[arg(long, value_name = "MODEL")]
+    baseline: Option<String>,
     /// Tasks, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     tasks: Vec<String>,
@@ -128,12 +132,14 @@ impl Args {
         let mut recipe = match self.checkpoints.as_slice() {
             [only] if is_recipe(only) => load_family(&home::expand(only)?)?,
             names => {
+                let mut names = names.to_vec();
+                natural::relist(&mut names);
                 if let Some(recipe) = names.iter().find(|name| is_recipe(name)) {
                     let message = format!("{recipe} is a recipe, and other checkpoints are named");
                     return Err(Error::usage(message).with_hint("name them in the recipe"));
                 }
                 FamilyRecipe {
-                    models: names.to_vec(),
+                    models: names,
                     ..FamilyRecipe::default()
                 }
             }
@@ -179,6 +185,7 @@ impl Args {
         let device = self.device.unwrap_or(recipe.device);
         let family = Family {
             models: recipe.models,
+            baseline: self.baseline.or(recipe.baseline),
             tasks: TaskChoice {
                 names: recipe.tasks,
                 data: recipe.data,

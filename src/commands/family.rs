@@ -15,9 +15,10 @@ use scale_ckpt::eval::dataset::DataRecord;
 use scale_ckpt::eval::engine::Engine;
 use scale_ckpt::eval::folder::{Evaluation, Folder, ModelRecord, Outcome};
 use scale_ckpt::eval::loss::{TextScore, Windows, text_loss};
+use scale_ckpt::eval::position::Position;
 use scale_ckpt::eval::prepared::{LoadedTask, PreparedTask, of_shard};
 use scale_ckpt::eval::published;
-use scale_ckpt::eval::report;
+use scale_ckpt::eval::report::{self, NO_BASELINE};
 use scale_ckpt::eval::score::{ItemScore, ModelScore};
 use scale_ckpt::eval::task::{Selection, Shard, group_of};
 use scale_ckpt::home;
@@ -28,8 +29,11 @@ use scale_ckpt::{Result, VERSION};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::natural;
 use super::scores::{render, render_comparisons};
-use super::shared::{load_model, open, print, print_json, thousands, tokenizer, warn_of_loss};
+use super::shared::{
+    columns, load_model, open, print, print_json, thousands, tokenizer, warn_of_loss,
+};
 use super::tasks::TaskChoice;
 
 /// More examples than any context holds.
@@ -39,6 +43,8 @@ const MAX_SHOTS: usize = 1000;
 pub struct Family {
     /// Checkpoints and globs of them.
     pub models: Vec<String>,
+    /// The one that the others are compared with, which may be one of them.
+    pub baseline: Option<String>,
     /// Tasks.
     pub tasks: TaskChoice,
     /// The part of the items that is scored here.
@@ -108,7 +114,7 @@ impl Family {
         self.device.check_precision(&device, self.precision)?;
         let mut tasks = self.tasks.load()?;
         describe(&tasks);
-        let members = self.members()?;
+        let (members, baseline) = self.members()?;
         if self.tasks.skip_bad {
             for task in &mut tasks {
                 leave_out_unfit(task, &members)?;
@@ -123,6 +129,7 @@ impl Family {
             dtype: self.device.recorded(self.precision).to_owned(),
             plain: !self.share,
             models: members.iter().map(|m| m.record.clone()).collect(),
+            baseline,
             tasks: tasks.iter().map(|task| task.record.clone()).collect(),
             selection: self.tasks.selection,
             shard: self.shard,
@@ -175,39 +182,30 @@ impl Family {
         Ok(Some(outcome))
     }
 
-    fn members(&self) -> Result<Vec<Member>> {
-        let mut members: Vec<Member> = Vec::new();
-        for name in self.models.iter().map(|name| expand(name)) {
-            for name in name? {
-                // Globs overlap: each checkpoint is scored once.
-                if members.iter().any(|member| member.record.name == name) {
-                    continue;
+    /// The checkpoints, each once, and the name of the baseline among them.
+    fn members(&self) -> Result<(Vec<Member>, Option<String>)> {
+        let mut names: Vec<String> = Vec::new();
+        for model in &self.models {
+            // Globs overlap: each checkpoint is scored once.
+            for name in expand(model)? {
+                if !names.contains(&name) {
+                    names.push(name);
                 }
-                let checkpoint = open(&name)?;
-                let tokenizer = tokenizer(&checkpoint)?;
-                let config = &checkpoint.config;
-                let is_taken = |slug: &str| members.iter().any(|m| m.record.slug == slug);
-                let record = ModelRecord {
-                    slug: report::slug(&name, is_taken),
-                    name,
-                    weights_sha256: checkpoint.weights_sha256()?,
-                    config_sha256: hex(&Sha256::digest(config.to_json())),
-                    tokenizer_sha256: tokenizer.sha256().to_owned(),
-                    n_layer: config.n_layer,
-                    parameters: layout::parameter_count(config),
-                    n_positions: config.n_positions,
-                };
-                members.push(Member {
-                    checkpoint,
-                    tokenizer,
-                    record,
-                });
             }
+        }
+        let baseline = self
+            .baseline
+            .as_deref()
+            .map(|name| baseline(name, &mut names));
+        let baseline = baseline.transpose()?;
+        let mut members: Vec<Member> = Vec::new();
+        for name in names {
+            members.push(member(name, &members)?);
         }
         for member in &members {
             self.windows(member)?;
         }
-        Ok(members)
+        Ok((members, baseline))
     }
 
     fn windows(&self, member: &Member) -> Result<Windows> {
@@ -230,6 +228,61 @@ impl Family {
             max_tokens: self.val_tokens,
         })
     }
+}
+
+/// Opens a checkpoint that is to be scored beside `others`.
+fn member(name: String, others: &[Member]) -> Result<Member> {
+    let checkpoint = open(&name)?;
+    let tokenizer = tokenizer(&checkpoint)?;
+    let config = &checkpoint.config;
+    let is_taken = |slug: &str| others.iter().any(|m| m.record.slug == slug);
+    let Position { step, tokens } = Position::of(&checkpoint.dir, &name);
+    let record = ModelRecord {
+        slug: report::slug(&name, is_taken),
+        name,
+        weights_sha256: checkpoint.weights_sha256()?,
+        config_sha256: hex(&Sha256::digest(config.to_json())),
+        tokenizer_sha256: tokenizer.sha256().to_owned(),
+        n_layer: config.n_layer,
+        parameters: layout::parameter_count(config),
+        n_positions: config.n_positions,
+        step,
+        tokens,
+    };
+    Ok(Member {
+        checkpoint,
+        tokenizer,
+        record,
+    })
+}
+
+/// The name among `names` of the model that is called so, which joins them in front where it is
+/// none of them.
+fn baseline(name: &str, names: &mut Vec<String>) -> Result<String> {
+    let found = expand(name)?;
+    let [found] = found.as_slice() else {
+        return Err(Error::usage(format!(
+            "--baseline {name}: {} checkpoints match",
+            found.len()
+        ))
+        .with_hint("name the one that the others are compared with"));
+    };
+    let plain = |name: &str| PathBuf::from_iter(Path::new(name.trim_start_matches("./")));
+    let own = names
+        .iter()
+        .find(|other| plain(other) == plain(found))
+        .cloned();
+    let own = own.unwrap_or_else(|| {
+        names.insert(0, found.clone());
+        found.clone()
+    });
+    if names.len() == 1 {
+        return Err(
+            Error::usage(format!("--baseline {name}: there is no other checkpoint"))
+                .with_hint("name those that are compared with it as well"),
+        );
+    }
+    Ok(own)
 }
 
 /// The scoring of one checkpoint.
@@ -478,7 +531,7 @@ impl<'a> Readings<'a> {
     }
 }
 
-/// A checkpoint's name, or those that a glob of folders and files matches, sorted.
+/// A checkpoint's name, or those that a glob of folders and files matches, in natural order.
 fn expand(name: &str) -> Result<Vec<String>> {
     if !name.contains(['*', '?', '[']) || Path::new(name).exists() {
         return Ok(vec![name.to_owned()]);
@@ -503,7 +556,7 @@ fn expand(name: &str) -> Result<Vec<String>> {
             }
         })
         .collect();
-    found.sort();
+    found.sort_by(|a, b| natural::order(Path::new(a), Path::new(b)));
     if found.is_empty() {
         return Err(Error::invalid(name, "no checkpoint matches")
             .with_hint("a checkpoint is a folder with config.json, or a weight file"));
@@ -530,18 +583,22 @@ pub fn show(outcome: &Outcome, json: bool) -> Result<()> {
             "device": outcome.evaluation.device,
             "dtype": outcome.evaluation.dtype,
             "selection": outcome.evaluation.selection,
+            "baseline": outcome.evaluation.baseline,
             "tasks": outcome.evaluation.tasks,
             "models": rows,
             "comparisons": outcome.comparisons,
         }));
     }
-    print(&render(&rows))?;
+    print(&render(&rows, columns()))?;
     let (dtype, device) = (&outcome.evaluation.dtype, &outcome.evaluation.device);
     if dtype != "float32" {
         print(&format!("\nin {dtype} on {device}"))?;
     }
     if !outcome.comparisons.is_empty() {
-        print(&format!("\n{}", render_comparisons(&outcome.comparisons)))?;
+        let differences = render_comparisons(&outcome.comparisons, columns());
+        print(&format!("\n{differences}"))?;
+    } else if rows.len() > 2 {
+        print(&format!("\n{NO_BASELINE}"))?;
     }
     Ok(())
 }

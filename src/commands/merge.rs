@@ -25,6 +25,9 @@ pub struct Args {
     /// The folder of the result.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// The model to compare the others with; the one of `eval --baseline` unless given.
+    #[arg(long, value_name = "MODEL")]
+    baseline: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -36,7 +39,17 @@ impl Args {
         for shard in &self.shards {
             evaluations.push(read_evaluation(shard)?);
         }
-        let whole = self.whole(&evaluations)?;
+        let mut whole = self.whole(&evaluations)?;
+        if let Some(name) = &self.baseline {
+            whole.baseline = Some(name.clone());
+            if whole.models.iter().all(|model| model.name != *name) {
+                let names: Vec<&str> = whole.models.iter().map(|m| m.name.as_str()).collect();
+                let message = format!("--baseline {name}: no model is called that");
+                return Err(
+                    Error::usage(message).with_hint(format!("there are {}", names.join(", ")))
+                );
+            }
+        }
         self.check_out()?;
         let models = whole.models.iter().map(|model| {
             let tasks = whole
@@ -147,6 +160,7 @@ impl Args {
 fn difference(a: &Evaluation, b: &Evaluation) -> Option<&'static str> {
     [
         ("models", a.models != b.models),
+        ("baselines", a.baseline != b.baseline),
         ("tasks or data", a.tasks != b.tasks),
         ("items", a.selection != b.selection),
         (

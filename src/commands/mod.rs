@@ -20,6 +20,7 @@ pub mod logits;
 pub mod man;
 pub mod merge;
 pub mod methods;
+mod natural;
 pub mod plan;
 pub mod scores;
 pub mod search;

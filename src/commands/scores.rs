@@ -5,14 +5,16 @@ use scale_ckpt::Result;
 use scale_ckpt::checkpoint::{Gpt2Config, hex, layout};
 use scale_ckpt::data::Tokens;
 use scale_ckpt::device::Precision;
+use scale_ckpt::eval::certainty::{self, shown};
 use scale_ckpt::eval::engine::Engine;
 use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
 use scale_ckpt::eval::paired::Comparison;
 use scale_ckpt::eval::prepared::{PreparedTask, TaskRecord};
 use scale_ckpt::eval::report::{self, Line};
-use scale_ckpt::eval::score::{GroupScore, ItemScore, Measured, ModelItems, ModelScore, TaskScore};
+use scale_ckpt::eval::score::{GroupScore, ItemScore, Measured, Metric, ModelItems, ModelScore, TaskScore};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::report::table;
+use scale_ckpt::report::text::wrap_within;
 use sha2::{Digest, Sha256};
 
 use super::shared::{thousands, warn_of_loss};
@@ -131,19 +133,57 @@ fn scores_of(tasks: &[(TaskRecord, Vec<ItemScore>)]) -> Vec<TaskScore> {
         .collect()
 }
 
-/// Tables of scores: the text's, then one for each task, with what is needed to read them.
-pub fn render(rows: &[ModelScore]) -> String {
-    let mut text = text_table(rows);
+/// The part of a line that a model's name gets where not all fits, in tenths.
+const NAME_TENTHS: usize = 3;
+
+/// Tables of scores: the text's, then one for each task, with what is needed to read them. Where
+/// a table is wider than `width` characters, long names are shortened in all of them, and its
+/// columns come in several tables.
+pub fn render(rows: &[ModelScore], width: usize) -> String {
+    let names: Vec<&str> = rows.iter().map(|row| row.model.as_str()).collect();
+    let unbounded = Widths {
+        tables: usize::MAX,
+        text: width,
+    };
+    let whole = tables(rows, unbounded);
+    if table::fits(&whole, width) {
+        return whole;
+    }
+    let short = table::shortened(&names, width * NAME_TENTHS / 10);
+    let renamed = rows.iter().zip(&short).map(|(row, name)| ModelScore {
+        model: name.clone(),
+        ..row.clone()
+    });
+    let bounded = Widths {
+        tables: width,
+        text: width,
+    };
+    let text = tables(&renamed.collect::<Vec<_>>(), bounded);
+    match table::legend(&names, &short) {
+        Some(legend) => format!("{text}\n\n{legend}"),
+        None => text,
+    }
+}
+
+/// How many characters a line holds.
+#[derive(Clone, Copy)]
+struct Widths {
+    tables: usize,
+    text: usize,
+}
+
+fn tables(rows: &[ModelScore], widths: Widths) -> String {
+    let mut text = text_table(rows, widths.tables);
     let scores = |row: &ModelScore| report::lines(&row.tasks.iter().collect::<Vec<_>>());
     let lines: Vec<Vec<Line>> = rows.iter().map(scores).collect();
     for task in 0..lines.first().map_or(0, Vec::len) {
         let of_task: Vec<&Line> = lines.iter().map(|lines| &lines[task]).collect();
-        text.push(task_table(rows, &of_task));
+        text.push(task_table(rows, &of_task, widths));
     }
     text.join("\n\n")
 }
 
-fn text_table(rows: &[ModelScore]) -> Vec<String> {
+fn text_table(rows: &[ModelScore], width: usize) -> Vec<String> {
     let Some(first) = rows.iter().find_map(|row| row.val) else {
         return Vec::new();
     };
@@ -153,7 +193,7 @@ fn text_table(rows: &[ModelScore]) -> Vec<String> {
         header.extend(["ppl/word", "ppl/byte"]);
     }
     let figure = |x: Option<f64>, digits: usize| match x {
-        Some(x) => report::figure(x, digits),
+        Some(x) => certainty::figure(x, digits),
         None => "-".into(),
     };
     let cells = rows.iter().map(|row| {
@@ -167,7 +207,7 @@ fn text_table(rows: &[ModelScore]) -> Vec<String> {
         }
         cells
     });
-    let table = table::render(&header, &right(header.len()), &cells.collect::<Vec<_>>());
+    let table = laid_out(&header, &cells.collect::<Vec<_>>(), width);
     let windows = |loss: &TextLoss| {
         let (tokens, context) = (thousands(loss.tokens), loss.context);
         if loss.stride == context {
@@ -202,12 +242,13 @@ fn model_cells(row: &ModelScore) -> Vec<String> {
     ]
 }
 
-/// Numbers to the right, but for the first column.
-fn right(columns: usize) -> Vec<bool> {
-    (0..columns).map(|column| column > 0).collect()
+/// A table with a model in every row, numbers to the right.
+fn laid_out(header: &[&str], cells: &[Vec<String>], width: usize) -> String {
+    let right: Vec<bool> = (0..header.len()).map(|column| column > 0).collect();
+    table::render_within(width, 1, header, &right, cells)
 }
 
-fn task_table(rows: &[ModelScore], lines: &[&Line]) -> String {
+fn task_table(rows: &[ModelScore], lines: &[&Line], widths: Widths) -> String {
     let first = lines[0];
     let percent = |name: &str| {
         if name.starts_with("acc") {
@@ -221,20 +262,21 @@ fn task_table(rows: &[ModelScore], lines: &[&Line]) -> String {
     header.extend(names.iter().map(String::as_str));
     let cells = rows.iter().zip(lines).map(|(row, line)| {
         let mut cells = model_cells(row);
-        cells.extend(line.metrics.iter().map(report::shown));
+        cells.extend(line.metrics.iter().map(|metric| shown(metric, line.n)));
         cells
     });
-    let table = table::render(&header, &right(header.len()), &cells.collect::<Vec<_>>());
+    let table = laid_out(&header, &cells.collect::<Vec<_>>(), widths.tables);
     let members = match first.members {
         1 => String::new(),
         n => format!(", mean of {n} paradigms"),
     };
-    let mut text = format!(
-        "{} (protocol {}, {}{members})\n{table}",
+    let heading = format!(
+        "{} (protocol {}, {}{members})",
         first.name,
         first.protocol,
         first.count()
     );
+    let mut text = format!("{}\n{table}", wrap_within(widths.text, &heading, "  "));
     for (row, line) in rows
         .iter()
         .zip(lines)
@@ -246,25 +288,16 @@ fn task_table(rows: &[ModelScore], lines: &[&Line]) -> String {
             thousands(line.truncated as u64)
         );
     }
-    text += &groups_table(rows, &first.name);
-    if let Some(chance) = first.chance {
-        let near = |line: &&Line| {
-            let stderr = (chance * (1.0 - chance) / line.n as f64).sqrt();
-            let mut accuracies = line.metrics.iter().filter(|m| m.higher_is_better());
-            accuracies.all(|m| (m.value - chance).abs() < 2.0 * m.stderr.max(stderr))
-        };
-        if lines.iter().all(near) {
-            text += &format!(
-                "\nno score is two standard errors from chance, {:.1} %: compare by losses",
-                100.0 * chance
-            );
-        }
+    text += &groups_table(rows, &first.name, widths.tables);
+    let names: Vec<&str> = rows.iter().map(|row| row.model.as_str()).collect();
+    for note in report::notes(&names, lines, &of_parts(rows, &first.name)) {
+        text += &format!("\n{}", wrap_within(widths.text, &note, ""));
     }
     text
 }
 
 /// Accuracy by parts of a task's items, where it has parts.
-fn groups_table(rows: &[ModelScore], task: &str) -> String {
+fn groups_table(rows: &[ModelScore], task: &str, width: usize) -> String {
     let score = |row: &ModelScore| row.tasks.iter().find(|score| score.task == task).cloned();
     let Some(first) = rows.first().and_then(score) else {
         return String::new();
@@ -272,11 +305,7 @@ fn groups_table(rows: &[ModelScore], task: &str) -> String {
     if first.groups.len() < 2 {
         return String::new();
     }
-    let metric = if first.metric("acc_norm").is_some() {
-        "acc_norm"
-    } else {
-        "acc"
-    };
+    let metric = of_part(&first);
     let mut header = vec![format!("{metric} % by")];
     header.extend(first.groups.iter().map(|part| {
         let count = thousands(part.n as u64);
@@ -284,53 +313,100 @@ fn groups_table(rows: &[ModelScore], task: &str) -> String {
     }));
     let cells = rows.iter().filter_map(|row| {
         let parts = score(row)?.groups;
-        let of_part = |part: &GroupScore| {
+        let cell = |part: &GroupScore| {
             let metric = part.metrics.iter().find(|m| m.name == metric);
-            metric.map_or_else(|| "-".into(), report::shown)
+            metric.map_or_else(|| "-".into(), |metric| shown(metric, part.n))
         };
-        let parts = parts.iter().map(of_part);
+        let parts = parts.iter().map(cell);
         Some([row.model.clone()].into_iter().chain(parts).collect())
     });
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let cells: Vec<Vec<String>> = cells.collect();
-    format!(
-        "\n\n{}\n",
-        table::render(&header, &right(header.len()), &cells)
-    )
+    format!("\n\n{}\n", laid_out(&header, &cells, width))
 }
 
-/// The table of differences between models.
-pub fn render_comparisons(comparisons: &[Comparison]) -> String {
-    let header = [
+/// The metric that is shown of parts of a task's items.
+fn of_part(score: &TaskScore) -> &'static str {
+    match score.metric("acc_norm") {
+        Some(_) => "acc_norm",
+        None => "acc",
+    }
+}
+
+/// The metrics in [`groups_table`].
+fn of_parts<'a>(rows: &'a [ModelScore], task: &str) -> Vec<&'a Metric> {
+    let scores = rows.iter().flat_map(|row| &row.tasks);
+    let with_parts = scores.filter(|score| score.task == task && score.groups.len() > 1);
+    let metrics = with_parts.flat_map(|score| {
+        let metrics = score.groups.iter().flat_map(|part| &part.metrics);
+        metrics.filter(|metric| metric.name == of_part(score))
+    });
+    metrics.collect()
+}
+
+/// The table of differences between models, of which all are from the same one. Names that are too
+/// long for `width` are shortened.
+pub fn render_comparisons(comparisons: &[Comparison], width: usize) -> String {
+    let Some(first) = comparisons.first() else {
+        return String::new();
+    };
+    let mut names: Vec<&str> = Vec::new();
+    for c in comparisons {
+        if !names.contains(&c.b.as_str()) {
+            names.push(&c.b);
+        }
+    }
+    let whole = difference_table(comparisons, &names, &names, usize::MAX);
+    let (table, legend) = if table::fits(&whole, width) {
+        (whole, None)
+    } else {
+        let short = table::shortened(&names, width * NAME_TENTHS / 10);
+        let shown: Vec<&str> = short.iter().map(String::as_str).collect();
+        let table = difference_table(comparisons, &names, &shown, width);
+        let legend = table::legend(&names, &short).filter(|_| names.len() > 1);
+        (table, legend)
+    };
+    let other = match names.as_slice() {
+        [only] => *only,
+        _ => "each model",
+    };
+    let heading = format!("{other} minus {}, accuracies in points", first.a);
+    let reading = "95 %: bootstrap interval; p: McNemar's exact test; shows from: the smallest true difference that as many items would show, at 5 % in four of five cases";
+    let parts = [
+        Some(format!(
+            "differences on the same items\n{}\n{table}",
+            wrap_within(width, &heading, "")
+        )),
+        legend,
+        Some(wrap_within(width, reading, "")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+}
+
+/// Differences in rows; where there is one model alone, it is not named in every one.
+fn difference_table(
+    comparisons: &[Comparison],
+    names: &[&str],
+    shown: &[&str],
+    width: usize,
+) -> String {
+    let all = [
+        "model",
         "task",
         "metric",
-        "a",
-        "b",
-        "b - a",
+        "difference",
         "95 %",
         "p",
         "shows from",
     ];
-    let right = [false, false, false, false, true, true, true, true];
+    let from = usize::from(names.len() == 1);
     let cells = comparisons.iter().map(|c| {
-        let paired = &c.paired;
-        let scale = paired.scale();
-        let [low, high] = paired.interval.map(|x| scale * x);
-        vec![
-            c.task.clone(),
-            c.metric.clone(),
-            c.a.clone(),
-            c.b.clone(),
-            format!("{:+.3}", scale * paired.difference),
-            format!("{low:+.3} to {high:+.3}"),
-            paired.p.map_or_else(|| "-".into(), |p| format!("{p:.4}")),
-            format!("{:.3}", scale * paired.detectable),
-        ]
+        let at = names.iter().position(|name| *name == c.b);
+        let name = at.map_or(c.b.as_str(), |at| shown[at]);
+        let words = [name.to_owned(), c.task.clone(), c.metric.clone()];
+        words.into_iter().chain(c.cells()).skip(from).collect()
     });
-    format!(
-        "differences on the same items (accuracies in points)\n{}\n\n\
-         95 %: bootstrap interval; p: McNemar's exact test; shows from: the smallest true difference\n\
-         that as many items would show, at 5 % in four of five cases",
-        table::render(&header, &right, &cells.collect::<Vec<_>>())
-    )
+    let right: Vec<bool> = (from..all.len()).map(|column| column > 2).collect();
+    let cells: Vec<Vec<String>> = cells.collect();
+    table::render_within(width, 3 - from, &all[from..], &right, &cells)
 }

@@ -7,7 +7,8 @@ use scale_ckpt::compare::budget::{self, Fit, Ledger};
 use scale_ckpt::compare::folder::{self, Keep, SEARCH};
 use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::compare::search::{
-    Foretelling, Named, Ranked, Rung, SearchConfig, foretelling, rank,
+    BASELINE, Foretelling, Named, Ranked, Rung, SearchConfig, Standing, conclusion, foretelling,
+    rank,
 };
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, read, write_report};
 use super::plan::{Disk, Needs};
-use super::shared::{print, print_json};
+use super::shared::{columns, print, print_json};
 use super::start::Start;
 use super::train;
 
@@ -32,7 +33,8 @@ const WINNER: &str = "winner.toml";
 
 /// Search for a growth plan: candidates ranked at step 0, then trained, by successive halving.
 ///
-/// The same command goes on where it was stopped. The winner is written as a plan file.
+/// Beside the candidates the source as it is, `continued`, is trained on for as many FLOPs. The same
+/// command goes on where it was stopped. The best candidate is written as a plan file.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The search's recipe.
@@ -65,18 +67,33 @@ struct Found<'a> {
     flops: f64,
     eta: usize,
     rungs: &'a [Rung],
+    /// What is worth saying, the most important first.
+    conclusion: &'a [String],
+    /// Validation loss of the source as it is.
+    source_loss: Option<f64>,
+    /// The source, trained on in every rung.
+    baseline: &'a Ranked,
     candidates: &'a [Ranked],
     foretelling: &'a [Foretelling],
     winner: &'a str,
+    /// What the winner is worth.
+    standing: Standing,
 }
 
-/// A candidate with its plan and its recipe at the last rung's budget.
-struct Candidate {
-    named: Named,
-    plan: GrowthPlan,
+/// What is trained in a rung, with its recipe at the last rung's budget.
+struct Contender {
+    name: String,
+    n_layer: usize,
     needs: Needs,
     recipe: Recipe,
     basis: Basis,
+}
+
+/// What came of a search.
+struct Climbed {
+    ranked: Vec<Ranked>,
+    baseline: Ranked,
+    winner: GrowthPlan,
 }
 
 impl Args {
@@ -92,22 +109,34 @@ impl Args {
         }
         let rungs = config.rungs(planned.len());
         let last = rungs.last().expect("two candidates make a rung");
-        let of = |(named, plan)| candidate(&config, named, plan, last.flops, spec);
-        let candidates: Vec<Candidate> = planned.into_iter().map(of).collect::<Result<_>>()?;
+        let flops = last.flops;
+        let contender = |recipe: Recipe, name: &str, n_layer: Option<usize>| {
+            contender(recipe, name, n_layer, flops, spec)
+        };
+        let baseline = contender(config.baseline_recipe()?, BASELINE, None)?;
+        let mut candidates: Vec<(Contender, GrowthPlan)> = Vec::new();
+        for (named, plan) in planned {
+            let recipe = config.recipe_of(&named)?;
+            candidates.push((contender(recipe, &named.name, Some(plan.n_layer()))?, plan));
+        }
         let plan = text::table(&search::plan_table(
             &rungs,
             &candidates
                 .iter()
-                .map(|c| (c.named.name.as_str(), c.plan.to_string()))
+                .map(|(one, plan)| (one.name.as_str(), plan.to_string()))
                 .collect::<Vec<_>>(),
         ));
-        let disk = disk(&config, &rungs, &candidates);
+        let disk = disk(&config, &rungs, &baseline, &candidates);
         if self.dry_run {
             if self.json {
-                let names: Vec<&str> = candidates.iter().map(|c| c.named.name.as_str()).collect();
+                let names: Vec<&str> = candidates
+                    .iter()
+                    .map(|(one, _)| one.name.as_str())
+                    .collect();
                 return print_json(&json!({
                     "schema": 1,
                     "rungs": rungs,
+                    "baseline": BASELINE,
                     "candidates": names,
                     "disk_bytes": disk.stays,
                     "disk_peak_bytes": disk.peak,
@@ -117,8 +146,25 @@ impl Args {
         }
         eprint_line(&plan);
         folder::claim(&SEARCH, &config.out)?;
-        let (ranked, plan) = climb(&config, &rungs, candidates, spec)?;
-        let told = foretelling(&ranked);
+        let climbed = climb(&config, &rungs, &baseline, candidates, spec)?;
+        self.report(&config, &rungs, &climbed, spec)
+    }
+
+    fn report(
+        &self,
+        config: &SearchConfig,
+        rungs: &[Rung],
+        climbed: &Climbed,
+        spec: DeviceSpec,
+    ) -> Result<()> {
+        let Climbed {
+            ranked,
+            baseline,
+            winner: plan,
+        } = climbed;
+        let winner = &ranked[0];
+        let told = foretelling(ranked);
+        let conclusion = conclusion(winner, baseline, rungs.len());
         let found = Found {
             schema: 1,
             tool_version: VERSION,
@@ -126,27 +172,37 @@ impl Args {
             seed: config.seed,
             flops: config.flops,
             eta: config.eta,
-            rungs: &rungs,
-            candidates: &ranked,
+            rungs,
+            conclusion: &conclusion,
+            source_loss: baseline.losses.first().copied(),
+            baseline,
+            candidates: ranked,
             foretelling: &told,
-            winner: &ranked[0].name,
+            winner: &winner.name,
+            standing: Standing::of(winner, baseline, rungs.len()),
         };
-        let document = search::document(&rungs, &ranked, &told, &config);
+        let document = search::document(rungs, ranked, baseline, &told, &conclusion, config);
         let out = &config.out;
         write_report(out, &found, &document)?;
-        let winner = format!(
-            "# {}, the winner of a search over {} candidates by scale-ckpt {VERSION}.\n{}",
-            ranked[0].name,
-            ranked.len(),
-            plan_file::render(&plan)?
-        );
-        durable::write_file(&out.join(WINNER), winner.as_bytes())?;
+        let comment = [
+            format!(
+                "{}, the best of {} candidates in a search by scale-ckpt {VERSION}.",
+                winner.name,
+                ranked.len()
+            ),
+            conclusion[0].clone(),
+        ];
+        let comment: String = comment.iter().map(|line| format!("# {line}\n")).collect();
+        let file = out.join(WINNER);
+        let text = format!("{comment}{}", plan_file::render(plan)?);
+        durable::write_file(&file, text.as_bytes())?;
         folder::free_all(out, config.keep)?;
         if self.json {
             return print_json(&found);
         }
-        print(&text::render(&document))?;
-        print(&format!("\nplan: {}", out.join(WINNER).display()))
+        print(&text::render(&document, columns()))?;
+        let (name, standing) = (&winner.name, found.standing.words());
+        print(&format!("\nplan of {name}, {standing}: {}", file.display()))
     }
 }
 
@@ -189,7 +245,15 @@ fn same<'a>(planned: &'a [(Named, GrowthPlan)], plan: &GrowthPlan) -> Option<&'a
     Some(&named.name)
 }
 
-/// A candidate's recipe with as many steps as are paid for.
+/// What it is called in errors.
+fn title(name: &str) -> String {
+    match name {
+        BASELINE => format!("the baseline `{BASELINE}`"),
+        name => format!("candidate `{name}`"),
+    }
+}
+
+/// A recipe with as many steps as are paid for.
 fn paid(recipe: Recipe, flops: f64, spec: DeviceSpec, name: &str) -> Result<Budgeted> {
     let allowance = Allowance {
         ledger: Ledger::Flops,
@@ -197,38 +261,40 @@ fn paid(recipe: Recipe, flops: f64, spec: DeviceSpec, name: &str) -> Result<Budg
         fit: Fit::Last,
         seconds_per_flop: None,
     };
-    fit(recipe, allowance, spec, false)
-        .map_err(|error| named_in(error, &format!("candidate `{name}`")))
+    fit(recipe, allowance, spec, false).map_err(|error| named_in(error, &title(name)))
 }
 
-fn candidate(
-    config: &SearchConfig,
-    named: Named,
-    plan: GrowthPlan,
+/// What is trained; its depth is the source's unless given.
+fn contender(
+    recipe: Recipe,
+    name: &str,
+    n_layer: Option<usize>,
     flops: f64,
     spec: DeviceSpec,
-) -> Result<Candidate> {
-    let recipe = config.recipe_of(&named)?;
-    let budgeted = paid(recipe, flops, spec, &named.name)?;
-    let what = format!("candidate `{}`", named.name);
-    Ok(Candidate {
-        basis: train::basis(&budgeted.recipe, spec, &what)?,
+) -> Result<Contender> {
+    let budgeted = paid(recipe, flops, spec, name)?;
+    Ok(Contender {
+        name: name.to_owned(),
+        n_layer: n_layer.unwrap_or(budgeted.n_layer),
+        basis: train::basis(&budgeted.recipe, spec, &title(name))?,
         needs: budgeted.needs,
         recipe: budgeted.recipe,
-        named,
-        plan,
     })
 }
 
 /// Bytes on disk: whose models stay is known in the end alone, so that the largest are counted.
-fn disk(config: &SearchConfig, rungs: &[Rung], candidates: &[Candidate]) -> Disk {
-    let mut runs: Vec<&Needs> = candidates.iter().map(|c| &c.needs).collect();
+fn disk(
+    config: &SearchConfig,
+    rungs: &[Rung],
+    baseline: &Contender,
+    candidates: &[(Contender, GrowthPlan)],
+) -> Disk {
+    let mut runs: Vec<&Needs> = candidates.iter().map(|(one, _)| &one.needs).collect();
     runs.sort_by_key(|needs| std::cmp::Reverse(needs.checkpoint_bytes));
+    let model = |needs: &&Needs| needs.checkpoint_bytes + needs.grown_bytes;
     let of_rung = |rung: &Rung| -> u64 {
-        let trained = runs.iter().take(rung.candidates);
-        trained
-            .map(|needs| needs.checkpoint_bytes + needs.grown_bytes)
-            .sum()
+        let candidates = runs.iter().take(rung.candidates);
+        candidates.map(|needs| model(needs)).sum::<u64>() + model(&&baseline.needs)
     };
     let last = rungs.last().map_or(0, of_rung);
     let (stays, at_last) = match config.keep {
@@ -240,66 +306,89 @@ fn disk(config: &SearchConfig, rungs: &[Rung], candidates: &[Candidate]) -> Disk
     };
     Disk {
         stays,
-        ..Disk::of_runs(at_last, runs.into_iter())
+        ..Disk::of_runs(at_last, runs.into_iter().chain([&baseline.needs]))
     }
 }
 
-/// Trains candidates rung by rung; all of them ranked, and the winner's plan.
+impl Contender {
+    fn unranked(&self) -> Ranked {
+        Ranked {
+            name: self.name.clone(),
+            n_layer: self.n_layer,
+            parameters: self.needs.parameters,
+            losses: Vec::new(),
+        }
+    }
+
+    /// Trains it in a rung, the first being 1. What it comes to joins its `losses`, and before the
+    /// first rung that of the model before training.
+    fn train(
+        &self,
+        config: &SearchConfig,
+        rungs: &[Rung],
+        number: usize,
+        losses: &mut Vec<f64>,
+        spec: DeviceSpec,
+    ) -> Result<()> {
+        let flops = rungs[number - 1].flops;
+        let last = rungs[rungs.len() - 1].flops;
+        let mut recipe = self.recipe.clone();
+        // Warm-up in proportion, and then as many steps as are paid for.
+        budget::scale(&mut recipe, flops / last);
+        let mut recipe = paid(recipe, flops, spec, &self.name)?.recipe;
+        recipe.train.keep = 1;
+        let name = format!("{}-rung-{number}", self.name);
+        let job = Job::new(&config.out, "runs", name, recipe, self.basis.clone());
+        let ending = job.run(spec)?;
+        if number == 1 {
+            losses.push(first_loss(&job)?);
+        }
+        losses.push(match ending {
+            Ending::Finished(loss) => loss,
+            Ending::Diverged(_) => f64::INFINITY,
+        });
+        // Who gets further starts from the source again.
+        if number < rungs.len() && config.keep == Keep::Needed {
+            free(&job.recipe.out, Rest::Records)?;
+        }
+        Ok(())
+    }
+}
+
+/// Trains the baseline and the candidates rung by rung.
 fn climb(
     config: &SearchConfig,
     rungs: &[Rung],
-    candidates: Vec<Candidate>,
+    source: &Contender,
+    candidates: Vec<(Contender, GrowthPlan)>,
     spec: DeviceSpec,
-) -> Result<(Vec<Ranked>, GrowthPlan)> {
-    let last = rungs.last().expect("there is a rung").flops;
-    let mut ranked: Vec<Ranked> = candidates
-        .iter()
-        .map(|c| Ranked {
-            name: c.named.name.clone(),
-            n_layer: c.plan.n_layer(),
-            parameters: c.needs.parameters,
-            losses: Vec::new(),
-        })
-        .collect();
-    for (number, rung) in rungs.iter().enumerate() {
-        let number = number + 1;
+) -> Result<Climbed> {
+    let mut ranked: Vec<Ranked> = candidates.iter().map(|(one, _)| one.unranked()).collect();
+    let mut baseline = source.unranked();
+    for (number, rung) in (1..).zip(rungs) {
+        source.train(config, rungs, number, &mut baseline.losses, spec)?;
         for entry in &mut ranked[..rung.candidates] {
-            let own = candidates.iter().find(|c| c.named.name == entry.name);
-            let own = own.expect("a candidate of that name");
-            let mut recipe = own.recipe.clone();
-            // Warm-up in proportion, and then as many steps as are paid for.
-            budget::scale(&mut recipe, rung.flops / last);
-            let mut recipe = paid(recipe, rung.flops, spec, &entry.name)?.recipe;
-            recipe.train.keep = 1;
-            let name = format!("{}-rung-{number}", entry.name);
-            let job = Job::new(&config.out, "runs", name, recipe, own.basis.clone());
-            let ending = job.run(spec)?;
-            if number == 1 {
-                entry.losses.push(first_loss(&job)?);
-            }
-            entry.losses.push(match ending {
-                Ending::Finished(loss) => loss,
-                Ending::Diverged(_) => f64::INFINITY,
-            });
-            // Who gets further starts from the source again.
-            if number < rungs.len() && config.keep == Keep::Needed {
-                free(&job.recipe.out, Rest::Records)?;
-            }
+            let own = candidates.iter().find(|(one, _)| one.name == entry.name);
+            let (own, _) = own.expect("a candidate of that name");
+            own.train(config, rungs, number, &mut entry.losses, spec)?;
         }
         rank(&mut ranked);
     }
-    let winner = candidates
-        .into_iter()
-        .find(|c| c.named.name == ranked[0].name);
-    let plan = winner.expect("a candidate of that name").plan;
+    let mut all = candidates.into_iter();
+    let winner = all.find(|(one, _)| one.name == ranked[0].name);
+    let (_, winner) = winner.expect("a candidate of that name");
     if ranked[0].losses.last().is_none_or(|loss| !loss.is_finite()) {
         let message = "every candidate diverged".to_owned();
         return Err(Error::Failed { message });
     }
-    Ok((ranked, plan))
+    Ok(Climbed {
+        ranked,
+        baseline,
+        winner,
+    })
 }
 
-/// The validation loss of the grown model before training.
+/// The validation loss of the model before training, grown where it grows.
 fn first_loss(job: &Job) -> Result<f64> {
     let before: Option<Value> = read(&job.recipe.out.join(BEFORE_FILE))?;
     let grown = before

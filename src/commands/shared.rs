@@ -1,6 +1,6 @@
 //! What several commands do alike: open checkpoints, print results.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
@@ -144,6 +144,24 @@ pub fn warn_of_loss(name: &str, loss: f64, vocab_size: usize) {
             "warning: {name}: a loss of {loss:.2} is worse than guessing, ln(vocab_size) = {guessing:.2}: \
              are the text's token ids those of this model?"
         ));
+    }
+}
+
+/// Columns that tables are made for where there is no terminal to ask.
+const COLUMNS: usize = 80;
+/// A terminal narrower than this is not laid out for.
+const FEWEST_COLUMNS: usize = 40;
+
+/// How many characters of a line standard output shows: those of its terminal, where it is one.
+pub fn columns() -> usize {
+    let stdout = std::io::stdout();
+    let size = stdout
+        .is_terminal()
+        .then(|| rustix::termios::tcgetwinsize(&stdout));
+    match size {
+        // A terminal that does not know its size says 0.
+        Some(Ok(size)) if size.ws_col > 0 => usize::from(size.ws_col).max(FEWEST_COLUMNS),
+        _ => COLUMNS,
     }
 }
 

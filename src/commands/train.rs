@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use super::conductor::Conductor;
 use super::cost::{cost, cost_line};
 use super::scores::{Measures, render};
-use super::shared::{RecipeArgs, print, print_json, thousands};
+use super::shared::{RecipeArgs, columns, print, print_json, thousands};
 use super::start::Start;
 use super::tasks::TaskChoice;
 
@@ -54,7 +54,7 @@ impl Args {
         if self.json {
             return print_json(&report);
         }
-        print(&render(&report.models))?;
+        print(&render(&report.models, columns()))?;
         eprint_line(&cost_line(&report.cost));
         if let Some(sample) = &report.sample {
             print(&format!("\nsample:\n{sample}"))?;

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use scale_ckpt::account::Account;
 use scale_ckpt::error::Error;
+use scale_ckpt::eval::certainty::shown;
 use scale_ckpt::eval::report;
 use scale_ckpt::eval::score::TaskScore;
 use scale_ckpt::events::EventWriter;
@@ -278,7 +279,7 @@ impl Watcher<'_> {
             let shown: Vec<String> = line
                 .metrics
                 .iter()
-                .map(|metric| format!("{} {}", metric.name, report::shown(metric)))
+                .map(|metric| format!("{} {}", metric.name, shown(metric, line.n)))
                 .collect();
             self.meter.note(&format!(
                 "step {step}: {task} (protocol {protocol}, {}) {}",

@@ -97,7 +97,7 @@ pub enum Crossing {
         /// Where the mean difference changes its sign for the last time.
         cost: f64,
         /// The costs around it at which the 95 % interval of the difference holds zero; none
-        /// where there is one seed. An end is open where the interval holds zero as far as the
+        /// where there is one seed, or all have the same curves. An end is open where the interval holds zero as far as the
         /// curves go.
         interval: Option<[Option<f64>; 2]>,
     },
@@ -122,7 +122,7 @@ pub fn crossing(differences: &[(f64, Sample)]) -> Option<Crossing> {
     }
     let point = |i: usize, y: f64| (differences[i].0, y);
     let cost = root(point(before, mean(before)), point(from, mean(from)));
-    let bound = |i: usize, side: usize| differences[i].1.interval.map(|interval| interval[side]);
+    let bound = |i: usize, side: usize| differences[i].1.ends().map(|ends| ends[side]);
     // Walking away from the crossing, where the interval's bound leaves zero.
     let low = (0..=before).rev().find_map(|i| {
         let here = bound(i, 0).filter(|&low| low > 0.0)?;
@@ -141,7 +141,8 @@ pub fn crossing(differences: &[(f64, Sample)]) -> Option<Crossing> {
         let next = (i < last).then(|| bound(i + 1, 1))??;
         Some(root(point(i, here), point(i + 1, next)))
     });
-    let has_interval = differences[before].1.interval.is_some();
+    let around = [before, from].map(|i| differences[i].1.interval);
+    let has_interval = around.into_iter().flatten().next().is_some();
     let ends = [
         low.map(|low| low.min(cost)),
         high.map(|high| high.max(cost)),
@@ -250,6 +251,25 @@ mod tests {
         assert!((high - 2.2484).abs() < 1e-3, "{high}");
     }
 
+    /// Runs that begin alike have no spread at the start, and one at the crossing all the same.
+    #[test]
+    fn curves_that_begin_alike_have_an_interval_where_they_cross() {
+        let grid = [0.0, 1.0, 2.0, 3.0];
+        let pair = |slope: f64| (line(0.0, 0.0, &grid), line(1.0, slope, &grid));
+        let Crossing::At { cost, interval } = cross(&[pair(-0.9), pair(-1.0), pair(-1.1)]) else {
+            panic!("they cross");
+        };
+        assert!(
+            (cost - 1.0).abs() < 1e-12 && interval.is_some(),
+            "{interval:?}"
+        );
+        let same = cross(&[pair(-1.0), pair(-1.0)]);
+        assert!(
+            matches!(same, Crossing::At { interval: None, .. }),
+            "{same:?}"
+        );
+    }
+
     /// An interval that left zero and came back is open.
     #[test]
     fn an_interval_ends_where_it_holds_zero_for_the_last_time() {
@@ -258,6 +278,7 @@ mod tests {
             mean,
             deviation: Some(0.1),
             interval: Some([mean - 0.5, mean + 0.5]),
+            no_interval: None,
         };
         let found = [(0.0, sample(1.0)), (1.0, sample(-1.0)), (2.0, sample(-0.1))];
         let found = crossing(&found).unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::budget::{Ledger, Spent};
+use super::caveats::{BelowChance, RateAtEdge, below_chance};
 use super::curve::{Crossing, Curve, crossing, differences};
 use super::matching::ArmRuns;
 use super::record::{RunRecord, VAL_LOSS};
@@ -14,6 +15,7 @@ use crate::account::Account;
 use crate::certify::Certificate;
 use crate::checkpoint::Gpt2Config;
 use crate::error::{Error, Result};
+use crate::eval::certainty::NoInterval;
 use crate::eval::paired;
 use crate::eval::report::{Unit, units};
 use crate::eval::score::{ItemScore, ModelItems, higher_is_better};
@@ -58,6 +60,10 @@ pub struct Findings {
     pub cost_claims: Vec<CostClaim>,
     /// Arms of which runs diverged: how many, of how many.
     pub diverged: Vec<(String, usize, usize)>,
+    /// Arms whose best learning rate is the lowest or the highest of those that were tried.
+    pub rates_at_edge: Vec<RateAtEdge>,
+    /// Accuracies that are worse than guessing.
+    pub below_chance: Vec<BelowChance>,
     /// What all this says.
     pub verdict: Vec<String>,
     /// What to keep in mind.
@@ -141,6 +147,9 @@ pub struct ArmFindings {
     pub finals: Vec<(String, Sample)>,
     /// Validation loss of the source.
     pub source_loss: Option<f64>,
+    /// How far its own, in the end, is above that, seed by seed: above 0 the arm is worse than not
+    /// training.
+    pub above_source: Option<Sample>,
     /// Validation loss before training, of the grown model where there was a growth.
     pub first_loss: Option<f64>,
     /// The certificate of its first growth.
@@ -191,6 +200,9 @@ pub struct Difference {
     pub over_seeds: Sample,
     /// 95 % bootstrap interval over windows or items of the mean over seeds.
     pub over_items: Option<[f64; 2]>,
+    /// Why there is none, where there are windows or items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_items_interval: Option<NoInterval>,
     /// The smallest true difference that as many windows or items would show.
     pub items_detectable: Option<f64>,
     /// Windows or items.
@@ -286,6 +298,17 @@ pub struct RunCurve {
     pub points: Vec<[Option<f64>; 7]>,
 }
 
+impl Difference {
+    /// What its items are.
+    pub fn items(&self) -> &'static str {
+        if self.metric == VAL_LOSS {
+            "windows"
+        } else {
+            "items"
+        }
+    }
+}
+
 impl Findings {
     /// Compares arms, of which [`super::matching::check`] found that they match.
     ///
@@ -297,6 +320,7 @@ impl Findings {
         ledger: Ledger,
         title: &str,
         notes: Vec<String>,
+        rates_at_edge: Vec<RateAtEdge>,
     ) -> Result<Self> {
         let Some(reference) = arms.iter().find(|arm| arm.name == control) else {
             let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
@@ -352,6 +376,8 @@ impl Findings {
                     (arm.name.clone(), lost, lost + arm.runs.len())
                 })
                 .collect(),
+            rates_at_edge,
+            below_chance: arms.iter().flat_map(below_chance).collect(),
             verdict: Vec::new(),
             notes,
             curves: curves(arms),
@@ -414,6 +440,8 @@ fn arm_findings(arm: &ArmRuns) -> ArmFindings {
     let finals = metrics.map(|name| (name.clone(), of(&|run| run.last(name).unwrap_or(f64::NAN))));
     let mut finals: Vec<(String, Sample)> = finals.collect();
     finals.sort_by_key(|(name, _)| (name != VAL_LOSS, name.clone()));
+    let above = |run: &RunRecord| Some(run.last(VAL_LOSS)? - run.source_loss()?);
+    let above: Option<Vec<f64>> = runs.iter().map(above).collect();
     let loss_curve = |run: &RunRecord| run.curve(VAL_LOSS, Ledger::Flops, false);
     let worst = |run: &RunRecord| {
         let curve = loss_curve(run);
@@ -439,6 +467,7 @@ fn arm_findings(arm: &ArmRuns) -> ArmFindings {
         source_flops: first.source_flops,
         finals,
         source_loss: first.source_loss(),
+        above_source: above.map(Sample::of),
         first_loss: first.before.last().and_then(|score| Some(score.val?.loss)),
         certificate: first.certificate.clone(),
         recovered_at_flops: runs
@@ -531,9 +560,9 @@ fn differences_of(arm: &ArmRuns, control: &ArmRuns, ledger: Ledger) -> Vec<Diffe
             &pairs.iter().map(|p| &p.1.items).collect::<Vec<_>>(),
         );
         let items = control_items.zip(arm_items);
-        let items = items.filter(|(c, a)| c.len() == a.len() && c.len() > 1);
+        let items = items.filter(|(c, a)| c.len() == a.len() && !c.is_empty());
         let paired = items.as_ref().map(|(c, a)| paired::continuous(c, a, SEED));
-        let over_items = paired.as_ref().map(|paired| paired.interval);
+        let over_items = paired.as_ref().and_then(|paired| paired.interval);
         let higher_is_better = higher_is_better(metric);
         Some(Difference {
             arm: arm.name.clone(),
@@ -542,7 +571,8 @@ fn differences_of(arm: &ArmRuns, control: &ArmRuns, ledger: Ledger) -> Vec<Diffe
             outcome: outcome(&over_seeds, over_items, higher_is_better),
             over_seeds,
             over_items,
-            items_detectable: paired.map(|paired| paired.detectable),
+            no_items_interval: paired.as_ref().and_then(|paired| paired.no_interval),
+            items_detectable: paired.and_then(|paired| paired.detectable),
             n_items: items.map_or(0, |(c, _)| c.len()),
             compute,
         })

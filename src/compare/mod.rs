@@ -7,6 +7,7 @@
 //! comparison is made of the records of its runs alone.
 
 pub mod budget;
+pub mod caveats;
 pub mod config;
 pub mod curve;
 pub mod findings;

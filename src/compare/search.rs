@@ -5,6 +5,9 @@
 //! compute: n candidates get B / (R · n) each of a budget B over R rungs. A rung starts from the
 //! source again, with a schedule that ends at the rung's end: losses of unfinished schedules
 //! rank badly, and a rung costs 1/η of the next at most.
+//!
+//! Beside the candidates the source itself is trained on, in every rung and for as many FLOPs: the
+//! baseline, which is never dropped and cannot win.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::overlay;
 use super::folder::Keep;
-use super::stats::rank_correlation;
+use super::stats::{LEAST_SHOWN, rank_correlation};
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
 use crate::growth::{GrowConfig, Initializer, Method, Placement};
@@ -20,6 +23,8 @@ use crate::home;
 use crate::recipe::{self, Recipe};
 use crate::settings::Kind;
 
+/// The source as it is, trained on beside the candidates.
+pub const BASELINE: &str = "continued";
 /// More candidates than anybody trains.
 const MAX_CANDIDATES: usize = 1000;
 
@@ -36,7 +41,7 @@ pub struct SearchConfig {
     /// `cpu`, `cuda` or `cuda:N`; `--device` wins.
     #[serde(default)]
     pub device: DeviceSpec,
-    /// FLOPs of training in all.
+    /// FLOPs of training in all, with those of the baseline.
     pub flops: f64,
     /// One in so many candidates gets to the next rung.
     #[serde(default = "three")]
@@ -99,9 +104,9 @@ pub struct Named {
 /// A round of training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rung {
-    /// Candidates that are trained.
+    /// Candidates that are trained, the baseline apart.
     pub candidates: usize,
-    /// FLOPs of each.
+    /// FLOPs of each, and of the baseline.
     pub flops: f64,
 }
 
@@ -153,6 +158,11 @@ impl SearchConfig {
         }
         let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
         super::config::check_names("candidate", &names)?;
+        if names.contains(&BASELINE) {
+            return Err(format!(
+                "a candidate is called `{BASELINE}`, as the source is that every search trains on beside its candidates: give it another name"
+            ));
+        }
         Ok(())
     }
 
@@ -236,7 +246,8 @@ impl SearchConfig {
         let share = self.flops / counts.len() as f64;
         let rung = |candidates: usize| Rung {
             candidates,
-            flops: share / candidates as f64,
+            // The baseline is one more.
+            flops: share / (candidates + 1) as f64,
         };
         counts.into_iter().map(rung).collect()
     }
@@ -247,30 +258,53 @@ impl SearchConfig {
     /// `[base]` does not make one with it.
     pub fn recipe_of(&self, candidate: &Named) -> Result<Recipe> {
         let at = format!("candidate `{}`", candidate.name);
-        let mut table = self.base.clone();
-        let bad = |message: &str| Err(Error::invalid(&at, message));
-        if table.contains_key("grow") || table.contains_key("stage") {
-            return bad("[base] of a search has no grow and no stage: candidates say how to grow");
-        }
         let grow = toml::Table::try_from(&candidate.grow);
         let grow = grow.map_err(|e| Error::invalid(&at, e.to_string()))?;
-        let out = self.out.display().to_string();
-        let own: toml::Table = [
-            ("grow".to_owned(), grow.into()),
-            ("out".to_owned(), out.into()),
-            (
-                "seed".to_owned(),
-                toml::Value::Integer(self.seed.try_into().unwrap_or(i64::MAX)),
-            ),
-        ]
-        .into_iter()
-        .collect();
+        self.recipe_with(&at, [("grow".to_owned(), grow.into())])
+    }
+
+    /// The recipe of the baseline, before it has a budget: `[base]` without a growth. What trains
+    /// new blocks alone trains all there is.
+    ///
+    /// # Errors
+    /// `[base]` does not make one.
+    pub fn baseline_recipe(&self) -> Result<Recipe> {
+        let mut recipe = self.recipe_with(BASELINE, None)?;
+        let train = &mut recipe.train;
+        if train.trainable.iter().any(|name| is_of_new(name)) {
+            train.trainable = vec!["all".to_owned()];
+        }
+        train.lr_scale.retain(|name, _| !is_of_new(name));
+        Ok(recipe)
+    }
+
+    fn recipe_with(
+        &self,
+        at: &str,
+        own: impl IntoIterator<Item = (String, toml::Value)>,
+    ) -> Result<Recipe> {
+        let mut table = self.base.clone();
+        if table.contains_key("grow") || table.contains_key("stage") {
+            let message = "[base] of a search has no grow and no stage: candidates say how to grow";
+            return Err(Error::invalid(at, message));
+        }
+        let seed = toml::Value::Integer(self.seed.try_into().unwrap_or(i64::MAX));
+        let all = [
+            ("out".to_owned(), self.out.display().to_string().into()),
+            ("seed".to_owned(), seed),
+        ];
+        let own: toml::Table = all.into_iter().chain(own).collect();
         overlay(&mut table, &own, true);
         if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
             train.entry("tokens").or_insert(1.into());
         }
-        recipe::of_table(&table, &at)
+        recipe::of_table(&table, at)
     }
+}
+
+/// Whether a selector is of the blocks that a growth adds.
+fn is_of_new(selector: &str) -> bool {
+    selector.trim_start_matches('!') == "new"
 }
 
 /// A candidate and what it came to.
@@ -285,6 +319,91 @@ pub struct Ranked {
     /// Validation loss at step 0 and after every rung that it was trained in; infinite where it
     /// diverged.
     pub losses: Vec<f64>,
+}
+
+impl Ranked {
+    /// The loss after a rung, 0 for step 0; infinite where it diverged, or did not come to it.
+    fn loss(&self, rung: usize) -> f64 {
+        self.losses.get(rung).copied().unwrap_or(f64::INFINITY)
+    }
+}
+
+/// What the best candidate is worth beside the source, which says whether to grow at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It ends above the untouched source's loss.
+    WorseThanNotTraining,
+    /// It does not end below the source that was trained on for as many FLOPs.
+    NoBetterThanContinued,
+    /// It ends below it.
+    BetterThanContinued,
+    /// Training the source on diverged.
+    Alone,
+}
+
+impl Standing {
+    /// Of the winner, after so many rungs.
+    pub fn of(winner: &Ranked, baseline: &Ranked, rungs: usize) -> Self {
+        let [own, continued] = [winner, baseline].map(|one| one.loss(rungs));
+        if own - baseline.loss(0) > LEAST_SHOWN {
+            Self::WorseThanNotTraining
+        } else if !continued.is_finite() {
+            Self::Alone
+        } else if continued - own > LEAST_SHOWN {
+            Self::BetterThanContinued
+        } else {
+            Self::NoBetterThanContinued
+        }
+    }
+
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::WorseThanNotTraining => "worse than not training",
+            Self::NoBetterThanContinued => "no better than training the source on",
+            Self::BetterThanContinued => "better than training the source on",
+            Self::Alone => "with no baseline to hold it against",
+        }
+    }
+}
+
+/// What a search found in sentences, the most important first.
+pub fn conclusion(winner: &Ranked, baseline: &Ranked, rungs: usize) -> Vec<String> {
+    let [own, continued] = [winner, baseline].map(|one| one.loss(rungs));
+    let (source, name) = (baseline.loss(0), &winner.name);
+    let mut sentences = Vec::new();
+    let is_worse = Standing::of(winner, baseline, rungs) == Standing::WorseThanNotTraining;
+    if is_worse {
+        let too = if continued - source > LEAST_SHOWN {
+            ", and so does training the source on: the budget is too small, or the learning rate too high, for training to pay"
+        } else {
+            ""
+        };
+        sentences.push(format!(
+            "Worse than not training: {name}, the best candidate, ends at a validation loss of {own:.4}, above the untouched source's {source:.4}{too}."
+        ));
+    }
+    sentences.push(if !continued.is_finite() {
+        format!("Training the source on diverged: there is nothing to hold {name} against.")
+    } else if continued - own > LEAST_SHOWN {
+        format!(
+            "{name} ends {:.4} below training the source on for as many FLOPs ({own:.4} against {continued:.4}).",
+            continued - own
+        )
+    } else {
+        format!(
+            "No candidate is better than training the source on: for as many FLOPs it ends at {continued:.4}, {name}, the best of them, at {own:.4}."
+        )
+    });
+    if !is_worse {
+        sentences.push(format!(
+            "The untouched source is at {source:.4}, {name} {:.4} below it.",
+            (source - own).max(0.0)
+        ));
+    }
+    sentences.push("One seed, and so no interval: candidates whose losses are near each other may change places with another.".to_owned());
+    sentences
 }
 
 /// How well one rung foretells a later one.
@@ -360,7 +479,8 @@ mod tests {
             [9, 3]
         );
         for rung in &rungs {
-            assert!((rung.flops * rung.candidates as f64 - 5e11).abs() < 1.0);
+            let trained = (rung.candidates + 1) as f64;
+            assert!((rung.flops * trained - 5e11).abs() < 1.0);
         }
         assert_eq!(config.rungs(2).len(), 1);
         assert_eq!(config.rungs(3).len(), 1);
@@ -381,11 +501,83 @@ mod tests {
             ("[candidates]\nmethods = [\"g-stack\"]", "no depth"),
             ("[candidates]\nto = [6]\ninits = [\"copy\"]", "placements"),
             ("eta = 1", "eta"),
+            (
+                "[candidates]\nto = [6]\nplacements = [\"top\"]\n[[candidate]]\nname = \"continued\"\ngrow = { to = 8 }",
+                "another name",
+            ),
             ("[candidates]\nto = [6]\nmethods = [\"gstack\"]", "g-stack"),
         ] {
             let error = config(text).unwrap_err();
             assert!(error.contains(wanted), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_baseline_is_the_base_without_a_growth() {
+        let text = r#"
+            out = "o"
+            flops = 1e12
+            [candidates]
+            to = [6]
+            placements = ["top", "interleave"]
+            [base.model]
+            from = "./m"
+            [base.data]
+            train = ["a.txt"]
+            val = ["b.txt"]
+            [base.train]
+            batch_tokens = 64
+            context = 8
+            lr = 1e-3
+            trainable = ["new", "ln_f"]
+            lr_scale = { new = 2.0, embeddings = 0.1 }
+        "#;
+        let config: SearchConfig = toml::from_str(text).unwrap();
+        let recipe = config.baseline_recipe().unwrap();
+        assert!(recipe.grow.is_none());
+        assert_eq!(recipe.train.trainable, ["all"]);
+        assert!(recipe.train.lr_scale.keys().eq(["embeddings"]));
+        let grown = config.recipe_of(&config.all()[0]).unwrap();
+        assert_eq!(grown.train.trainable, ["new", "ln_f"]);
+        assert_eq!((grown.seed, grown.train.lr), (recipe.seed, recipe.train.lr));
+    }
+
+    #[test]
+    fn a_winner_is_called_what_it_is() {
+        let of = |winner: f64, continued: f64| {
+            let one = |name: &str, losses: &[f64]| Ranked {
+                name: name.into(),
+                n_layer: 8,
+                parameters: 1,
+                losses: losses.to_vec(),
+            };
+            let winner = one("a", &[4.5, 4.9, winner]);
+            let baseline = one(BASELINE, &[4.4, 4.3, continued]);
+            let standing = Standing::of(&winner, &baseline, 2);
+            (standing, conclusion(&winner, &baseline, 2))
+        };
+        for (winner, continued, standing, beginning, words) in [
+            (
+                4.6,
+                4.5,
+                Standing::WorseThanNotTraining,
+                "Worse than not training: a,",
+                "so does training the source on",
+            ),
+            (4.6, 4.3, Standing::WorseThanNotTraining, "Worse than", "No candidate is better"),
+            (4.3, 4.2, Standing::NoBetterThanContinued, "No candidate is better", "0.1000 below it"),
+            (4.2, 4.2, Standing::NoBetterThanContinued, "No candidate is better", "0.2000 below it"),
+            // Apart by less than is shown.
+            (4.40001, 4.40002, Standing::NoBetterThanContinued, "No candidate", "One seed"),
+            (4.1, 4.2, Standing::BetterThanContinued, "a ends 0.1000 below", "0.3000 below it"),
+            (4.1, f64::INFINITY, Standing::Alone, "Training the source on diverged", "One seed"),
+        ] {
+            let (found, sentences) = of(winner, continued);
+            assert_eq!(found, standing, "{sentences:?}");
+            assert!(sentences[0].starts_with(beginning), "{sentences:?}");
+            assert!(sentences.join(" ").contains(words), "{sentences:?}");
+        }
+        assert!(!of(4.6, 4.3).1[0].contains("so does"));
     }
 
     #[test]

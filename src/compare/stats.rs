@@ -2,6 +2,11 @@
 
 use serde::Serialize;
 
+use crate::eval::certainty::{NoInterval, has_spread};
+
+/// Half of the last digit of a loss that is shown: what is nearer looks equal.
+pub const LEAST_SHOWN: f64 = 5e-5;
+
 /// Two-sided 5 % points of Student's t for 1 to 30 degrees of freedom (any table, e.g. Fisher
 /// and Yates).
 const T_975: [f64; 30] = [
@@ -42,8 +47,11 @@ pub struct Sample {
     pub mean: f64,
     /// Their standard deviation, with n − 1; none of a single value.
     pub deviation: Option<f64>,
-    /// The mean's 95 % interval by Student's t; none of a single value.
+    /// The mean's 95 % interval by Student's t, where the values give one.
     pub interval: Option<[f64; 2]>,
+    /// Why they do not: there is one alone, or they are equal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_interval: Option<NoInterval>,
 }
 
 impl Sample {
@@ -55,21 +63,56 @@ impl Sample {
             let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
             (squares / (n - 1.0)).sqrt()
         });
-        let half = deviation.map(|s| t_975(values.len() - 1) * s / n.sqrt());
+        let no_interval = match deviation {
+            None => Some(NoInterval::TooFew),
+            Some(_) if !has_spread(&values) => Some(NoInterval::NoSpread),
+            Some(_) => None,
+        };
+        let half = deviation
+            .filter(|_| no_interval.is_none())
+            .map(|s| t_975(values.len() - 1) * s / n.sqrt());
         Self {
             interval: half.map(|half| [mean - half, mean + half]),
+            no_interval,
             values,
             mean,
             deviation,
         }
     }
 
+    /// The interval in words, each end shown by `figure`, or why there is none.
+    pub fn interval_in_words(&self, figure: impl Fn(f64) -> String) -> String {
+        in_words(self.interval, self.no_interval, "seeds", figure)
+    }
+
+    /// The ends of the interval; the mean itself where the values are equal, as at the start of
+    /// runs that begin alike.
+    pub fn ends(&self) -> Option<[f64; 2]> {
+        let equal = self.no_interval == Some(NoInterval::NoSpread);
+        self.interval.or(equal.then_some([self.mean; 2]))
+    }
+
     /// The smallest true mean that as many values, as far apart as these, would tell from 0 at
-    /// 5 % in four of five cases, about: (t₀.₉₇₅ + t₀.₈) · s / √n.
+    /// 5 % in four of five cases, about: (t₀.₉₇₅ + t₀.₈) · s / √n. None without an interval.
     pub fn detectable(&self) -> Option<f64> {
+        self.interval?;
         let df = self.values.len().checked_sub(1)?;
         let scale = self.deviation? / (self.values.len() as f64).sqrt();
         Some((t_975(df) + t_80(df)) * scale)
+    }
+}
+
+/// An interval of `what` in words, or why there is none.
+pub fn in_words(
+    interval: Option<[f64; 2]>,
+    missing: Option<NoInterval>,
+    what: &str,
+    figure: impl Fn(f64) -> String,
+) -> String {
+    match (interval, missing) {
+        (Some([low, high]), _) => format!("{} to {}", figure(low), figure(high)),
+        (None, Some(why)) => why.words(what),
+        (None, None) => "-".to_owned(),
     }
 }
 
@@ -116,6 +159,23 @@ mod tests {
             (alone.mean, alone.interval, alone.detectable()),
             (4.0, None, None)
         );
+    }
+
+    #[test]
+    fn equal_values_have_no_interval() {
+        let figure = |x: f64| format!("{x:+.2}");
+        // −2 points in both seeds, from different accuracies: equal but for rounding.
+        let equal = Sample::of(vec![100.0 * (0.26 - 0.28), 100.0 * (0.30 - 0.32)]);
+        assert_eq!(equal.interval_in_words(figure), "no spread");
+        assert_eq!((equal.interval, equal.detectable()), (None, None));
+        assert!(equal.ends().is_some_and(|[low, high]| low == high));
+        assert_eq!(
+            Sample::of(vec![1.0]).interval_in_words(figure),
+            "too few seeds"
+        );
+        assert_eq!(Sample::of(vec![1.0]).ends(), None);
+        let two = Sample::of(vec![1.0, 2.0]);
+        assert_eq!(two.interval_in_words(figure), "-4.85 to +7.85");
     }
 
     #[test]

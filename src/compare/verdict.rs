@@ -1,20 +1,28 @@
 //! What the numbers say, in words.
 //!
+//! First comes what takes the ground from under the rest: training that ended worse than no
+//! training, and learning rates at the edge of those that were tried.
+//!
 //! Every sentence follows from intervals: an arm is called better or worse where the 95 %
 //! interval over seeds and that over items both leave zero on the same side, and otherwise
 //! undecided, with the difference that the experiment could have shown.
 
 use super::budget::Ledger;
+use super::caveats::{BelowChance, Edge, RateAtEdge};
 use super::curve::Crossing;
 use super::findings::{ArmFindings, Compute, Difference, Findings, Kind, Outcome};
 use super::record::VAL_LOSS;
+use super::stats::{LEAST_SHOWN, in_words};
+use crate::eval::certainty::NoInterval;
 
 /// The verdict.
 pub fn of(found: &Findings) -> Vec<String> {
     let losses = || found.differences.iter().filter(|d| d.metric == VAL_LOSS);
-    let mut sentences = answer(found, &losses().collect::<Vec<_>>());
+    let mut sentences = worse_than_the_source(found);
+    sentences.extend(rates_at_edge(found));
+    sentences.extend(below_chance(found));
+    sentences.extend(answer(found, &losses().collect::<Vec<_>>()));
     sentences.extend(best_of_kinds(found));
-    sentences.extend(above_the_source(found));
     sentences.extend(losses().map(|d| against_control(found, d)));
     sentences.extend(tasks(found));
     sentences.extend(diverged(found));
@@ -85,11 +93,12 @@ fn answer(found: &Findings, losses: &[&Difference]) -> Vec<String> {
     sentences
 }
 
-/// An arm's name, with a word where one pair of seeds is all there is.
+/// An arm's name, with a word where its seeds give no interval.
 fn with_seeds(d: &Difference) -> String {
-    match d.over_seeds.values.len() {
-        1 => format!("{} (one seed)", d.arm),
-        _ => d.arm.clone(),
+    match d.over_seeds.no_interval {
+        Some(NoInterval::TooFew) => format!("{} (one seed)", d.arm),
+        Some(NoInterval::NoSpread) => format!("{} (no spread over seeds)", d.arm),
+        None => d.arm.clone(),
     }
 }
 
@@ -135,15 +144,118 @@ fn best_of_kinds(found: &Findings) -> Option<String> {
     })
 }
 
-/// Says so where training made nothing better than the source was.
-fn above_the_source(found: &Findings) -> Option<String> {
-    let losses = |arm: &ArmFindings| Some((arm.last(VAL_LOSS)?.mean, arm.source_loss?));
-    let of_source: Vec<(f64, f64)> = found.arms.iter().filter_map(losses).collect();
-    let all_above = of_source.iter().all(|(last, source)| last > source);
-    let (_, source) = of_source.first()?;
-    all_above.then(|| {
+/// Names arms that end worse than the source that they start from, the control before all.
+fn worse_than_the_source(found: &Findings) -> Vec<String> {
+    let of_source = || found.arms.iter().filter(|arm| arm.above_source.is_some());
+    let above: Vec<&ArmFindings> = of_source()
+        .filter(|arm| {
+            let above = arm.above_source.as_ref();
+            above.is_some_and(|above| above.mean > LEAST_SHOWN)
+        })
+        .collect();
+    let figures = |arm: &ArmFindings| -> Option<String> {
+        let last = arm.last(VAL_LOSS)?.mean;
+        let interval = arm.above_source.as_ref()?.interval;
+        let unclear = match interval {
+            Some([low, _]) if low <= 0.0 => ", within the spread over seeds",
+            _ => "",
+        };
+        let source = arm.source_loss?;
+        Some(format!(
+            "{} ({last:.4} against {source:.4}{unclear})",
+            arm.name
+        ))
+    };
+    let named = |arms: &[&ArmFindings]| {
+        let each = arms.iter().filter_map(|arm| figures(arm));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    if above.is_empty() {
+        return Vec::new();
+    }
+    let from_scratch = found.arms.iter().filter(|arm| arm.above_source.is_none());
+    let beyond = from_scratch
+        .clone()
+        .next()
+        .map_or("", |_| " that starts from a checkpoint");
+    if above.len() == of_source().count() {
+        return vec![format!(
+            "Worse than not training: every arm{beyond} ends above the validation loss of the untouched source: {}. The budget is too small, or the learning rates are too high, for training to pay.",
+            named(&above)
+        )];
+    }
+    let (control, others): (Vec<_>, Vec<_>) =
+        above.into_iter().partition(|arm| arm.name == found.control);
+    let mut sentences = Vec::new();
+    if !control.is_empty() {
+        sentences.push(format!(
+            "The control ends worse than the untouched source: {}. An arm that is better than the control need not be better than not training.",
+            named(&control)
+        ));
+    }
+    if !others.is_empty() {
+        let verb = if others.len() == 1 { "Ends" } else { "End" };
+        sentences.push(format!(
+            "{verb} worse than the untouched source: {}.",
+            named(&others)
+        ));
+    }
+    sentences
+}
+
+/// Names arms whose best learning rate is the lowest or highest of those tried.
+fn rates_at_edge(found: &Findings) -> Option<String> {
+    let of = |rate: &RateAtEdge| {
+        let edge = match rate.edge {
+            Edge::Lowest => "lowest",
+            Edge::Highest => "highest",
+        };
+        let tried: Vec<String> = rate.tried.iter().map(|&lr| rate_in_words(lr)).collect();
+        let lr = rate_in_words(rate.lr);
+        format!("{} {lr}, the {edge} of {}", rate.arm, join(&tried))
+    };
+    let each: Vec<String> = found.rates_at_edge.iter().map(of).collect();
+    (!each.is_empty()).then(|| {
         format!(
-            "No arm ends below the source's validation loss, {source:.4}: the budget is too small, or the rates are too high, for training to pay."
+            "The best learning rate is at the edge of those tried: {}. One beyond it may be better, and change what follows.",
+            each.join("; ")
+        )
+    })
+}
+
+/// A learning rate with at most three digits.
+fn rate_in_words(lr: f64) -> String {
+    let text = format!("{lr:.2e}");
+    match text.split_once('e') {
+        Some((digits, power)) => {
+            format!(
+                "{}e{power}",
+                digits.trim_end_matches('0').trim_end_matches('.')
+            )
+        }
+        None => text,
+    }
+}
+
+/// Names accuracies that are worse than guessing.
+fn below_chance(found: &Findings) -> Option<String> {
+    let of = |below: &BelowChance| {
+        let BelowChance {
+            arm,
+            metric,
+            value,
+            stderr,
+            chance,
+        } = below;
+        let stderr = stderr.map_or_else(String::new, |e| format!(" ± {:.2}", 100.0 * e));
+        let (value, chance) = (100.0 * value, 100.0 * chance);
+        format!("{arm} on {metric} ({value:.2}{stderr}, guessing {chance:.1})")
+    };
+    let each: Vec<String> = found.below_chance.iter().map(of).collect();
+    (!each.is_empty()).then(|| {
+        format!(
+            "Below chance by two standard errors or more: {}. Worse than guessing is a sign of wrong data, a wrong tokenizer or a wrong protocol.",
+            each.join("; ")
         )
     })
 }
@@ -196,22 +308,17 @@ fn undecided(d: &Difference) -> String {
 
 /// Both intervals of a difference in the validation loss.
 fn intervals(d: &Difference) -> String {
-    let shown = |[low, high]: [f64; 2]| format!("{low:+.4} to {high:+.4}");
-    let over_seeds = match d.over_seeds.interval {
-        Some(interval) => format!(
-            "{} over {} seeds",
-            shown(interval),
-            d.over_seeds.values.len()
-        ),
-        None => "one seed".to_owned(),
+    let figure = |x: f64| format!("{x:+.4}");
+    let over_seeds = match d.over_seeds.values.len() {
+        1 => "one seed".to_owned(),
+        n => format!("{} over {n} seeds", d.over_seeds.interval_in_words(figure)),
     };
-    match d.over_items {
-        Some(interval) => format!(
-            "95 %: {over_seeds}, {} over {} windows",
-            shown(interval),
-            d.n_items
-        ),
-        None => format!("95 %: {over_seeds}"),
+    match d.n_items {
+        0 => format!("95 %: {over_seeds}"),
+        n => {
+            let over_items = in_words(d.over_items, d.no_items_interval, d.items(), figure);
+            format!("95 %: {over_seeds}, {over_items} over {n} {}", d.items())
+        }
     }
 }
 

@@ -61,6 +61,12 @@ pub struct ModelRecord {
     pub parameters: u64,
     /// Longest context.
     pub n_positions: usize,
+    /// Steps of training behind it, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
+    /// Tokens of training behind it, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
 }
 
 /// What is asked of whom.
@@ -78,6 +84,9 @@ pub struct Evaluation {
     pub plain: bool,
     /// The models.
     pub models: Vec<ModelRecord>,
+    /// The model that the others are compared with, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
     /// The tasks.
     pub tasks: Vec<TaskRecord>,
     /// Which of a task's items.

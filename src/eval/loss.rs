@@ -40,8 +40,8 @@ pub struct TextLoss {
     /// Mean negative log-likelihood in nats per predicted token.
     pub loss: f64,
     /// Its standard error over windows, which are not independent within a document: a
-    /// lower bound.
-    pub stderr: f64,
+    /// lower bound. None of one window.
+    pub stderr: Option<f64>,
     /// Tokens predicted.
     pub tokens: u64,
     /// Length of the windows.
@@ -76,13 +76,13 @@ impl TextLoss {
     }
 
     /// Name, value and standard error of every figure.
-    pub fn figures(&self) -> Vec<(&'static str, f64, f64)> {
+    pub fn figures(&self) -> Vec<(&'static str, f64, Option<f64>)> {
         let mut figures = vec![
             ("loss", self.loss, self.stderr),
             (
                 "perplexity",
                 self.perplexity(),
-                self.perplexity() * self.stderr,
+                self.stderr.map(|stderr| self.perplexity() * stderr),
             ),
         ];
         let tokens = self.tokens as f64;
@@ -91,7 +91,8 @@ impl TextLoss {
             ("byte_perplexity", self.byte_perplexity(), self.bytes),
         ] {
             if let (Some(value), Some(units)) = (value, units) {
-                figures.push((name, value, value * self.stderr * tokens / units as f64));
+                let scale = value * tokens / units as f64;
+                figures.push((name, value, self.stderr.map(|stderr| scale * stderr)));
             }
         }
         figures

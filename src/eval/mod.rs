@@ -5,12 +5,14 @@
 //! keeps every item's score, so that an evaluation can be stopped, shared out, and looked at
 //! again without a model.
 
+pub mod certainty;
 pub mod dataset;
 pub mod encode;
 pub mod engine;
 pub mod folder;
 pub mod loss;
 pub mod paired;
+pub mod position;
 pub mod prepared;
 pub mod published;
 pub mod python;

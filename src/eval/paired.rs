@@ -5,6 +5,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use rand_distr::{Binomial, Distribution};
 use serde::{Deserialize, Serialize};
 
+use super::certainty::{FEWEST, NoInterval, has_spread, p_value};
+
 /// Resamples of a bootstrap.
 const RESAMPLES: usize = 10_000;
 /// Resamples where every one visits every item.
@@ -14,6 +16,9 @@ const RESAMPLES_OF_ITEMS: usize = 2_000;
 const FEWEST_DISCORDANT: usize = 6;
 /// z of a two-sided test at 5 %, plus z of 80 % power.
 const Z_LEVEL_AND_POWER: f64 = 1.959_964 + 0.841_621;
+
+/// What a comparison of losses on a text has for its task.
+pub const TEXT: &str = "text";
 
 /// A comparison of two models, second minus first, on one metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,8 +43,11 @@ pub struct Comparison {
 pub struct Paired {
     /// Mean of b − a.
     pub difference: f64,
-    /// 2.5 % and 97.5 % of its bootstrap distribution.
-    pub interval: [f64; 2],
+    /// 2.5 % and 97.5 % of its bootstrap distribution, where the items give one.
+    pub interval: Option<[f64; 2]>,
+    /// Why they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_interval: Option<NoInterval>,
     /// Right in a alone and in b alone, where items are right or wrong.
     pub discordant: Option<[usize; 2]>,
     /// Two-sided p of McNemar's exact test.
@@ -47,8 +55,8 @@ pub struct Paired {
     /// The smallest true difference that as many items, as discordant as these, show at 5 % in
     /// four of five cases: (z₀.₉₇₅ + z₀.₈) · s / √n, s the deviation of the items' differences;
     /// where items are right or wrong, at least that of the fewest that the exact test can tell
-    /// from chance.
-    pub detectable: f64,
+    /// from chance. None where as many items show no difference, or theirs have no spread.
+    pub detectable: Option<f64>,
 }
 
 /// Compares right (1) and wrong (0) answers to the same items.
@@ -73,12 +81,13 @@ pub fn binary(a: &[f64], b: &[f64], seed: u64) -> Paired {
         let in_b = draw(&mut rng, n - in_a as usize, of_rest);
         (in_b as f64 - in_a as f64) / n as f64
     });
-    let of_means = Paired::of_means(a, b);
+    let of_means = Paired::of_means(a, b, || middle(means.collect()));
+    let fewest = FEWEST_DISCORDANT as f64 / n as f64;
     Paired {
-        interval: middle(means.collect()),
         discordant: Some([only_a, only_b]),
         p: Some(mcnemar(only_a, only_b)),
-        detectable: of_means.detectable.max(FEWEST_DISCORDANT as f64 / n as f64),
+        detectable: (n >= FEWEST_DISCORDANT)
+            .then(|| of_means.detectable.unwrap_or(0.0).max(fewest)),
         ..of_means
     }
 }
@@ -96,10 +105,7 @@ pub fn continuous(a: &[f64], b: &[f64], seed: u64) -> Paired {
         });
         drawn.sum::<f64>() / n as f64
     });
-    Paired {
-        interval: middle(means.collect()),
-        ..Paired::of_means(a, b)
-    }
+    Paired::of_means(a, b, || middle(means.collect()))
 }
 
 impl Paired {
@@ -112,16 +118,55 @@ impl Paired {
         }
     }
 
-    fn of_means(a: &[f64], b: &[f64]) -> Self {
+    fn of_means(a: &[f64], b: &[f64], interval: impl FnOnce() -> [f64; 2]) -> Self {
         let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
         let (difference, stderr) = super::score::mean_and_stderr(&differences);
+        let no_interval = if differences.len() < FEWEST {
+            Some(NoInterval::TooFew)
+        } else if has_spread(&differences) {
+            None
+        } else {
+            Some(NoInterval::NoSpread)
+        };
+        let stderr = stderr.filter(|_| no_interval.is_none());
         Self {
             difference,
-            interval: [difference; 2],
+            interval: no_interval.is_none().then(interval),
+            no_interval,
             discordant: None,
             p: None,
-            detectable: Z_LEVEL_AND_POWER * stderr,
+            detectable: stderr.map(|stderr| Z_LEVEL_AND_POWER * stderr),
         }
+    }
+}
+
+impl Comparison {
+    /// Difference, 95 % interval, p and the smallest difference that would show, for people.
+    pub fn cells(&self) -> [String; 4] {
+        let paired = &self.paired;
+        let scale = paired.scale();
+        let interval = match (paired.interval, paired.no_interval) {
+            (Some(ends), _) => {
+                let [low, high] = ends.map(|x| scale * x);
+                format!("{low:+.3} to {high:+.3}")
+            }
+            (None, why) => {
+                let what = if self.task == TEXT {
+                    "windows"
+                } else {
+                    "items"
+                };
+                why.map_or_else(|| "-".into(), |why| why.words(what))
+            }
+        };
+        [
+            format!("{:+.3}", scale * paired.difference),
+            interval,
+            paired.p.map_or_else(|| "-".into(), p_value),
+            paired
+                .detectable
+                .map_or_else(|| "-".into(), |least| format!("{:.3}", scale * least)),
+        ]
     }
 }
 
@@ -142,7 +187,8 @@ pub fn mcnemar(b: usize, c: usize) -> f64 {
         log_term += ((n - k + 1) as f64 / k as f64).ln();
         tail += log_term.exp();
     }
-    (2.0 * tail).min(1.0)
+    // Never 0, however many items differ.
+    (2.0 * tail).clamp(f64::MIN_POSITIVE, 1.0)
 }
 
 #[cfg(test)]
@@ -170,16 +216,37 @@ mod tests {
         let better: Vec<f64> = (0..1000).map(|i| f64::from(u8::from(i % 2 == 0))).collect();
         let found = binary(&a, &better, 1);
         assert!((found.difference - 0.166).abs() < 1e-9);
-        assert!(
-            found.interval[0] > 0.1 && found.interval[1] < 0.23,
-            "{found:?}"
-        );
+        let [low, high] = found.interval.unwrap();
+        assert!(low > 0.1 && high < 0.23, "{found:?}");
         assert_eq!(found.discordant, Some([167, 333]));
         let same = binary(&a, &a, 1);
         assert_eq!(
-            (same.interval, same.p, same.detectable),
-            ([0.0; 2], Some(1.0), 0.006)
+            (same.interval, same.no_interval, same.p, same.detectable),
+            (None, Some(NoInterval::NoSpread), Some(1.0), Some(0.006))
         );
+    }
+
+    #[test]
+    fn what_looks_like_certainty_is_called_what_it_is() {
+        let of = |task: &str, paired: Paired| Comparison {
+            task: task.into(),
+            metric: "m".into(),
+            a: "a".into(),
+            b: "b".into(),
+            n: 1,
+            paired,
+        };
+        let cells = |task: &str, paired: Paired| of(task, paired).cells();
+        // Every item wrong in a and right in b: all differences are 1.
+        let all = cells("t", binary(&[0.0; 50], &[1.0; 50], 1));
+        assert_eq!(all, ["+100.000", "no spread", "< 0.0001", "12.000"]);
+        let few = cells("t", binary(&[0.0, 1.0, 0.0], &[1.0, 1.0, 0.0], 1));
+        assert_eq!(few, ["+33.333", "too few items", "1.0000", "-"]);
+        let windows = cells(TEXT, continuous(&[4.0, 4.1], &[4.1, 4.3], 1));
+        assert_eq!(windows, ["+0.150", "too few windows", "-", "-"]);
+        let equal = cells(TEXT, continuous(&[4.0; 9], &[4.25; 9], 1));
+        assert_eq!(equal, ["+0.250", "no spread", "-", "-"]);
+        assert!(mcnemar(0, 5000) > 0.0, "no p is 0");
     }
 
     #[test]
@@ -187,7 +254,7 @@ mod tests {
         let a: Vec<f64> = (0..2000).map(|i| f64::from(u8::from(i % 3 == 0))).collect();
         let b: Vec<f64> = (0..2000).map(|i| f64::from(u8::from(i % 5 < 2))).collect();
         let (one, two) = (binary(&a, &b, 1), continuous(&a, &b, 1));
-        for (x, y) in one.interval.iter().zip(two.interval) {
+        for (x, y) in one.interval.unwrap().iter().zip(two.interval.unwrap()) {
             assert!((x - y).abs() < 0.003, "{one:?} {two:?}");
         }
     }

@@ -90,7 +90,7 @@ mod tests {
         let metric = |name: &str, right: usize| Metric {
             name: name.into(),
             value: right as f64 / n as f64,
-            stderr: 0.0,
+            stderr: None,
         };
         TaskScore {
             task: "hellaswag_completion".into(),

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::certainty::{chance_note, figure, reading, shown};
 use super::folder::{ModelOutcome, ModelRecord, Outcome};
-use super::paired::{self, Comparison};
+use super::paired::{self, Comparison, TEXT};
 use super::prepared::TaskRecord;
 use super::score::{ItemScore, Metric, TaskScore, values};
 use super::task::{Kind, Protocol, group_of, whole_group_of};
@@ -16,8 +17,6 @@ use crate::error::{Error, Result};
 
 /// The name of a model's results: scripts look for `results_*.json`.
 pub const RESULTS: &str = "results_scale-ckpt.json";
-/// With more models, each is compared with the first only.
-const ALL_PAIRS: usize = 4;
 /// Names in an evaluation's folder that are no model's.
 const RESERVED: [&str; 6] = [
     "items",
@@ -27,6 +26,8 @@ const RESERVED: [&str; 6] = [
     "report.html",
     "comparisons.json",
 ];
+/// Said where there would be differences between many models.
+pub const NO_BASELINE: &str = "No differences: name the model to compare with, --baseline MODEL.";
 /// Seed of bootstraps.
 const SEED: u64 = 1234;
 
@@ -120,11 +121,14 @@ impl ModelOutcome {
 fn mean_line(name: &str, members: &[&TaskScore]) -> Line {
     let k = members.len() as f64;
     let metrics = members[0].metrics.iter().enumerate().map(|(i, metric)| {
-        let of = |part: fn(&Metric) -> f64| members.iter().map(move |s| part(&s.metrics[i]));
+        let of_members = || members.iter().map(|score| &score.metrics[i]);
+        // As in the harness, of a paradigm of one item there is none, nor of its group.
+        let squares = of_members().map(|m| Some(m.stderr?.powi(2)));
+        let squares: Option<f64> = squares.sum();
         Metric {
             name: metric.name.clone(),
-            value: of(|m| m.value).sum::<f64>() / k,
-            stderr: of(|m| m.stderr.powi(2)).sum::<f64>().sqrt() / k,
+            value: of_members().map(|m| m.value).sum::<f64>() / k,
+            stderr: squares.map(|sum| sum.sqrt() / k),
         }
     });
     Line {
@@ -141,12 +145,21 @@ fn mean_line(name: &str, members: &[&TaskScore]) -> Line {
     }
 }
 
-/// Comparisons of all pairs of models, or of each with the first where there are many.
+/// Comparisons of every model with the baseline, where one is named; without one, of two models
+/// with each other, and of more none.
 pub fn comparisons(outcome: &Outcome) -> Vec<Comparison> {
     let count = outcome.models.len();
-    let firsts = if count <= ALL_PAIRS { count } else { 1 };
+    let named = outcome.evaluation.baseline.as_ref();
+    let baseline = match named {
+        Some(name) => outcome.models.iter().position(|m| m.record.name == *name),
+        None => (count == 2).then_some(0),
+    };
+    let Some(baseline) = baseline else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
-    let pairs = || (0..firsts).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
+    let others = (0..count).filter(move |&model| model != baseline);
+    let pairs = || others.clone().map(|model| (baseline, model));
     found.extend(pairs().filter_map(|(a, b)| compare_texts(outcome, a, b)));
     let tasks: Vec<&TaskRecord> = outcome.evaluation.tasks.iter().collect();
     for unit in units(&tasks) {
@@ -167,8 +180,8 @@ fn compare_texts(outcome: &Outcome, a: usize, b: usize) -> Option<Comparison> {
     };
     let n = a.windows.len();
     let same = tokens(a).is_some() && tokens(a) == tokens(b) && n == b.windows.len();
-    (same && n > 1).then(|| Comparison {
-        task: "text".to_owned(),
+    (same && n > 0).then(|| Comparison {
+        task: TEXT.to_owned(),
         metric: "loss".to_owned(),
         a: a.record.name.clone(),
         b: b.record.name.clone(),
@@ -227,10 +240,6 @@ fn compare(outcome: &Outcome, unit: &Unit, a: usize, b: usize, found: &mut Vec<C
         let (Some(values_a), Some(values_b)) = (of(&items_a), of(&items_b)) else {
             continue;
         };
-        // One item says nothing of a difference.
-        if values_a.len() < 2 {
-            continue;
-        }
         let paired = if metric.starts_with("acc") {
             paired::binary(&values_a, &values_b, SEED)
         } else {
@@ -388,7 +397,8 @@ fn metrics_of(name: &str, n: usize, metrics: &[Metric]) -> Value {
     } in metrics
     {
         all[format!("{name},none")] = json!(value);
-        all[format!("{name}_stderr,none")] = json!(stderr);
+        // The harness's own word where there is none.
+        all[format!("{name}_stderr,none")] = stderr.map_or_else(|| json!("N/A"), |x| json!(x));
     }
     all
 }
@@ -424,6 +434,7 @@ pub fn csv(outcome: &Outcome) -> String {
                 value,
                 stderr,
             } = metric;
+            let stderr = stderr.map_or_else(String::new, |stderr| stderr.to_string());
             rows.push(format!("{name},{n_layer},{parameters},{task},{protocol},{shots},{part},{n},{metric},{value},{stderr}"));
         };
         for (task, (score, _)) in outcome.evaluation.tasks.iter().zip(&model.tasks) {
@@ -508,9 +519,14 @@ pub fn markdown(outcome: &Outcome) -> String {
                 model.record.n_layer, model.record.parameters
             );
             for metric in &lines[i].metrics {
-                text += &format!(" {} |", shown(metric));
+                text += &format!(" {} |", shown(metric, lines[i].n));
             }
             text.push('\n');
+        }
+        let of_task: Vec<&Line> = all.iter().map(|lines| &lines[i]).collect();
+        let names = outcome.models.iter().map(|m| m.record.name.as_str());
+        for note in notes(&names.collect::<Vec<_>>(), &of_task, &[]) {
+            text += &format!("\n{}\n", note.replace('|', "\\|"));
         }
     }
     let texts = outcome.models.iter().filter_map(|m| Some((m, m.text?)));
@@ -528,48 +544,40 @@ pub fn markdown(outcome: &Outcome) -> String {
             shown(loss.byte_perplexity())
         );
     }
+    if outcome.models.len() > 2 && outcome.comparisons.is_empty() {
+        text += &format!("\n{NO_BASELINE}\n");
+    }
     if !outcome.comparisons.is_empty() {
         text += "\n## Differences, on the same items\n\n| task | metric | a | b | b − a | 95 % interval | p (McNemar) | detectable |\n|---|---|---|---|---:|---:|---:|---:|\n";
     }
     for c in &outcome.comparisons {
-        let paired = &c.paired;
-        let scale = paired.scale();
-        let [low, high] = paired.interval.map(|x| scale * x);
-        let p = paired.p.map_or_else(|| "-".into(), |p| format!("{p:.4}"));
         text += &format!(
-            "| {} | {} | {} | {} | {:+.3} | {low:+.3} to {high:+.3} | {p} | {:.3} |\n",
+            "| {} | {} | {} | {} | {} |\n",
             c.task,
             c.metric,
             c.a.replace('|', "\\|"),
             c.b.replace('|', "\\|"),
-            scale * paired.difference,
-            scale * paired.detectable
+            c.cells().map(|cell| cell.replace('<', "\\<")).join(" | ")
         );
     }
     text
 }
 
-/// A number with so many decimals, in e-notation where it is so large that they say nothing.
-pub fn figure(value: f64, decimals: usize) -> String {
-    if value.is_finite() && value.abs() >= 1e6 {
-        format!("{value:.3e}")
-    } else {
-        format!("{value:.decimals$}")
-    }
-}
-
-/// A metric as people read it: accuracies in percent.
-pub fn shown(metric: &Metric) -> String {
-    let Metric {
-        name,
-        value,
-        stderr,
-    } = metric;
-    if name.starts_with("acc") {
-        format!("{:.2} ± {:.2}", 100.0 * value, 100.0 * stderr)
-    } else {
-        format!("{} ± {}", figure(*value, 4), figure(*stderr, 4))
-    }
+/// What is to be said of a task's scores, one line for each model: which are below chance, and
+/// how to read those without a standard error, which also may be of parts of the items.
+pub fn notes(names: &[&str], lines: &[&Line], parts: &[&Metric]) -> Vec<String> {
+    let metrics = lines.iter().flat_map(|line| &line.metrics);
+    let metrics = metrics.chain(parts.iter().copied());
+    let scores = names.iter().zip(lines).filter_map(|(name, line)| {
+        let accuracies = line.metrics.iter().filter(|m| m.higher_is_better());
+        let chance = line.chance?;
+        Some(accuracies.map(move |m| (format!("{name} {}", m.name), m, line.n, chance)))
+    });
+    let scores: Vec<_> = scores.flatten().collect();
+    chance_note(&scores)
+        .into_iter()
+        .chain(reading(metrics))
+        .collect()
 }
 
 /// A name for a model's folder, by the harness's rule, not hidden, and not one of those taken.

@@ -107,8 +107,8 @@ pub struct Metric {
     /// Its value.
     pub value: f64,
     /// Its standard error: s / √n with the sample's deviation s, as lm-evaluation-harness has
-    /// it; for a perplexity, perplexity times that of the mean log-likelihood.
-    pub stderr: f64,
+    /// it; for a perplexity, perplexity times that of the mean log-likelihood. None of one item.
+    pub stderr: Option<f64>,
 }
 
 impl Metric {
@@ -117,7 +117,13 @@ impl Metric {
         higher_is_better(&self.name)
     }
 
-    fn mean(name: &str, values: &[f64]) -> Self {
+    /// Its standard error, where its items give one: equal ones do not.
+    pub fn spread(&self) -> Option<f64> {
+        self.stderr.filter(|&stderr| stderr > 0.0)
+    }
+
+    /// The mean of values, at least one.
+    pub fn mean(name: &str, values: &[f64]) -> Self {
         let (value, stderr) = mean_and_stderr(values);
         Self {
             name: name.into(),
@@ -133,12 +139,13 @@ pub fn higher_is_better(metric: &str) -> bool {
     name.starts_with("acc")
 }
 
-/// Mean, and s / √n.
-pub fn mean_and_stderr(values: &[f64]) -> (f64, f64) {
+/// Mean, and s / √n; none of a single value.
+pub fn mean_and_stderr(values: &[f64]) -> (f64, Option<f64>) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let squares = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
-    (mean, (squares / (n - 1.0).max(1.0) / n).sqrt())
+    let stderr = (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt());
+    (mean, stderr)
 }
 
 /// The scores of one model.
@@ -286,7 +293,7 @@ fn metrics(protocol: Protocol, kind: Kind, items: &[&ItemScore]) -> Vec<Metric> 
         metrics.push(Metric {
             name: "perplexity".into(),
             value: mean.exp(),
-            stderr: mean.exp() * stderr,
+            stderr: stderr.map(|stderr| mean.exp() * stderr),
         });
     }
     metrics
@@ -351,7 +358,7 @@ mod tests {
         let acc = score.metric("acc").unwrap();
         // numpy: np.std([1, 0, 1, 0], ddof=1) / np.sqrt(4)
         assert_eq!(acc.value, 0.5);
-        assert!((acc.stderr - 0.288_675_134_594_812_9).abs() < 1e-15);
+        assert!((acc.stderr.unwrap() - 0.288_675_134_594_812_9).abs() < 1e-15);
         assert_eq!(score.metric("gold_nll").unwrap().value, 2.0);
         assert!(score.metric("perplexity").is_none());
     }

@@ -15,9 +15,9 @@ pub fn document(analysis: &Analysis, checkpoint: &str) -> Document {
     Document {
         title: format!("What the blocks of {checkpoint} do"),
         subtitle: format!(
-            "loss as it is: {:.4} ± {:.4} nats per token, {tokens} tokens in windows of {context}; scale-ckpt {}",
+            "loss as it is: {:.4}{} nats per token, {tokens} tokens in windows of {context}; scale-ckpt {}",
             loss.mean,
-            loss.stderr,
+            loss.plus_minus(),
             crate::VERSION
         ),
         sections: vec![
@@ -40,7 +40,7 @@ fn series(name: &str, analysis: &Analysis, of: fn(&BlockReport) -> Estimate) -> 
     BarSeries {
         name: name.into(),
         values: estimates().map(|e| e.mean).collect(),
-        stderr: Some(estimates().map(|e| e.stderr).collect()),
+        stderr: estimates().map(|e| e.stderr).collect(),
     }
 }
 
@@ -93,7 +93,7 @@ pub fn table(analysis: &Analysis) -> Table {
         "loss if skipped",
         "loss if twice",
     ];
-    let change = |e: Estimate| format!("{:+.4} ± {:.4}", e.mean, e.stderr);
+    let change = |e: Estimate| format!("{:+.4}{}", e.mean, e.plus_minus());
     let cells = analysis.blocks.iter().map(|block| {
         vec![
             block.layer.to_string(),

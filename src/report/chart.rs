@@ -48,6 +48,8 @@ pub struct Interval {
     pub over_seeds: Option<[f64; 2]>,
     /// Its interval over items.
     pub over_items: Option<[f64; 2]>,
+    /// Both in words, which say why there is none.
+    pub words: [String; 2],
 }
 
 /// Values with intervals.
@@ -68,12 +70,14 @@ pub struct Intervals {
 pub struct Dot {
     /// What it is of.
     pub label: String,
-    /// Where it stands.
-    pub x: f64,
+    /// Its place on every axis of [`Points`]; none where that is not known.
+    pub at: Vec<Option<f64>>,
+    /// The line along training that it is on: an index into [`Points::lines`].
+    pub line: usize,
     /// Its value.
     pub y: f64,
-    /// Its standard error.
-    pub stderr: f64,
+    /// Its standard error, where there is one.
+    pub stderr: Option<f64>,
 }
 
 /// A panel of [`Points`].
@@ -87,13 +91,24 @@ pub struct Panel {
     pub dots: Vec<Dot>,
 }
 
-/// Points with error bars against a number, one panel at a time.
+/// A horizontal axis of [`Points`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Axis {
+    /// What it counts.
+    pub name: String,
+    /// Whether points of one line are joined: what it counts grows in training.
+    pub joined: bool,
+}
+
+/// Points with error bars against a number, one panel and one axis at a time.
 #[derive(Clone, Debug, Serialize)]
 pub struct Points {
     /// What it shows.
     pub title: String,
-    /// What the horizontal axis counts.
-    pub x: String,
+    /// What can be shown against, that which is shown first in front.
+    pub axes: Vec<Axis>,
+    /// Names of the lines along training.
+    pub lines: Vec<String>,
     /// The panels.
     pub panels: Vec<Panel>,
 }

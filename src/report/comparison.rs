@@ -7,7 +7,7 @@ use crate::compare::findings::{
     ArmFindings, Compute, Crossover, Difference, EqualCost, Findings, Outcome,
 };
 use crate::compare::record::VAL_LOSS;
-use crate::compare::stats::Sample;
+use crate::compare::stats::{Sample, in_words};
 use crate::compare::verdict;
 use crate::eval::score::higher_is_better;
 
@@ -99,7 +99,7 @@ fn shown(metric: &str, value: f64) -> String {
     if higher_is_better(metric) {
         format!("{:.2}", 100.0 * value)
     } else {
-        crate::eval::report::figure(value, 4)
+        crate::eval::certainty::figure(value, 4)
     }
 }
 
@@ -149,13 +149,23 @@ fn arms(found: &Findings) -> Section {
                     .map_or_else(|| "-".into(), |s| format!("{s:.0}")),
             ];
             cells.extend(metrics.iter().map(|name| {
+                let mut below = found.below_chance.iter();
+                let is_below = below.any(|b| (&b.arm, &b.metric) == (&arm.name, name));
+                let mark = if is_below { ", below chance" } else { "" };
                 arm.last(name)
-                    .map_or_else(|| "-".into(), |sample| spread(name, sample))
+                    .map_or_else(|| "-".into(), |sample| spread(name, sample) + mark)
             }));
             cells
         })
         .collect();
     table.note = "Means ± standard deviations over seeds at the end of every run. FLOPs are of training alone; seconds are of training steps, without evaluation, on whatever else the machine did.".into();
+    let untouched: Vec<String> = sources(found);
+    if !untouched.is_empty() {
+        table.note += &format!(
+            " Validation loss of the untouched source: {}.",
+            untouched.join(", ")
+        );
+    }
     let described = |arm: &ArmFindings| Some(format!("{}: {}", arm.name, arm.about.as_ref()?));
     let described: Vec<String> = found.arms.iter().filter_map(described).collect();
     let section = Section::new("Arms").with(Block::Table(table));
@@ -163,6 +173,28 @@ fn arms(found: &Findings) -> Section {
         section
     } else {
         section.with(Block::List(described))
+    }
+}
+
+/// The loss of the source before training, of each with its arms where there are several.
+fn sources(found: &Findings) -> Vec<String> {
+    let mut losses: Vec<(String, Vec<&str>)> = Vec::new();
+    for arm in &found.arms {
+        let Some(loss) = arm.source_loss else {
+            continue;
+        };
+        let shown = format!("{loss:.4}");
+        match losses.iter_mut().find(|(other, _)| *other == shown) {
+            Some((_, arms)) => arms.push(&arm.name),
+            None => losses.push((shown, vec![&arm.name])),
+        }
+    }
+    match losses.as_slice() {
+        [(only, _)] => vec![only.clone()],
+        all => all
+            .iter()
+            .map(|(loss, arms)| format!("{loss} ({})", arms.join(", ")))
+            .collect(),
     }
 }
 
@@ -189,6 +221,7 @@ fn differences(found: &Findings) -> Section {
         decided: d.outcome != Outcome::Undecided,
         over_seeds: d.over_seeds.interval,
         over_items: d.over_items,
+        words: intervals(d),
     });
     let chart = Intervals {
         title: format!("Final validation loss, arm minus {}", found.control),
@@ -209,7 +242,7 @@ fn differences(found: &Findings) -> Section {
     let mut table = Table::new(4, &header);
     table.rows = found.differences.iter().map(difference_row).collect();
     table.note = format!(
-        "Arm minus {}, accuracies in points. Over seeds: Student's interval of differences between runs of the same seed. Over items: bootstrap over windows or items of the mean over seeds. An outcome needs both on one side of zero.",
+        "Arm minus {}, accuracies in points. Over seeds: Student's interval of differences between runs of the same seed. Over items: bootstrap over windows or items of the mean over seeds. An outcome needs both on one side of zero, or the one that there is: one seed, equal differences, or fewer than six windows or items give none.",
         found.control
     );
     Section::new("Differences")
@@ -217,16 +250,26 @@ fn differences(found: &Findings) -> Section {
         .with(Block::Table(table))
 }
 
+/// A difference for people, without a unit.
+fn figure(d: &Difference, x: f64) -> String {
+    if d.higher_is_better {
+        format!("{:+.2}", 100.0 * x)
+    } else {
+        format!("{x:+.4}")
+    }
+}
+
+/// The intervals over seeds and items, or why there are none.
+fn intervals(d: &Difference) -> [String; 2] {
+    let figure = |x: f64| figure(d, x);
+    [
+        d.over_seeds.interval_in_words(figure),
+        in_words(d.over_items, d.no_items_interval, d.items(), figure),
+    ]
+}
+
 fn difference_row(d: &Difference) -> Vec<String> {
-    let scale = if d.higher_is_better { 100.0 } else { 1.0 };
-    let digits = if d.higher_is_better { 2 } else { 4 };
-    let figure = |x: f64| format!("{:+.digits$}", scale * x);
-    let interval = |i: Option<[f64; 2]>| {
-        i.map_or_else(
-            || "-".into(),
-            |[low, high]| format!("{} to {}", figure(low), figure(high)),
-        )
-    };
+    let [over_seeds, over_items] = intervals(d);
     let compute = match d.compute {
         Compute::EqualAdditional => "equal",
         Compute::EqualTotal => "equal with source",
@@ -242,16 +285,16 @@ fn difference_row(d: &Difference) -> Vec<String> {
         d.metric.clone(),
         compute.into(),
         outcome.into(),
-        figure(d.over_seeds.mean),
-        interval(d.over_seeds.interval),
-        interval(d.over_items),
+        figure(d, d.over_seeds.mean),
+        over_seeds,
+        over_items,
         thousands(d.n_items as u64),
     ]
 }
 
 fn at_equal_cost(found: &Findings) -> Section {
     let all = &found.at_equal_cost;
-    let names: Vec<String> = all.iter().map(|e| in_words(e.ledger, e.total)).collect();
+    let names: Vec<String> = all.iter().map(|e| unit(e.ledger, e.total)).collect();
     let mut header = vec!["arm"];
     header.extend(names.iter().map(String::as_str));
     let mut table = Table::new(1, &header);
@@ -333,7 +376,7 @@ fn scores_at_equal_cost(found: &Findings) -> Option<Table> {
     Some(table)
 }
 
-fn in_words(ledger: Ledger, total: bool) -> String {
+fn unit(ledger: Ledger, total: bool) -> String {
     let with = if total { " with source" } else { "" };
     format!("{}{with}", ledger.unit())
 }
@@ -353,10 +396,7 @@ fn crossovers(found: &Findings) -> Section {
         every.any(|c| (c.ledger, c.total) == *column)
     };
     let ledgers: Vec<(Ledger, bool)> = all.filter(is_there).collect();
-    let names: Vec<String> = ledgers
-        .iter()
-        .map(|&(l, total)| in_words(l, total))
-        .collect();
+    let names: Vec<String> = ledgers.iter().map(|&(l, total)| unit(l, total)).collect();
     let mut header = vec!["arm"];
     header.extend(names.iter().map(String::as_str));
     let mut table = Table::new(1, &header);

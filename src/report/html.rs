@@ -121,7 +121,8 @@ mod tests {
         let evil = "</script><img src=x onerror=alert(1)>";
         let chart = Chart::Points(Points {
             title: evil.into(),
-            x: "x".into(),
+            axes: Vec::new(),
+            lines: vec![evil.into()],
             panels: Vec::new(),
         });
         let mut table = Table::new(1, &[evil]);

@@ -19,14 +19,28 @@
   const svg = (tag, attributes, ...children) => node(true, tag, attributes, children);
 
   // Numbers.
-  const short = (x) => {
+  const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
+  const unitOf = (size) => (size < 1e4 || size >= 1e15 ? [1, ""] : UNITS.find(([unit]) => size >= unit));
+  const power = (x, digits) => x.toExponential(digits).replace(/\.?0+e/, "e").replace("e+", "e");
+  // A number with a few digits; rounding leaves no 0.30000000000000004.
+  const rounded = (x, digits) => {
     if (x === 0) return "0";
     const size = Math.abs(x);
-    if (size >= 1e5 || size < 1e-3) return x.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
-    if (size >= 100) return String(Math.round(x * 10) / 10);
-    return String(Number(x.toPrecision(4)));
+    if (size >= 1e15 || size < 1e-3) return power(x, digits - 1);
+    const [unit, letter] = unitOf(size);
+    return String(Number((x / unit).toPrecision(digits))) + letter;
   };
-  const exact = (x) => (Math.abs(x) >= 1e5 ? x.toExponential(3).replace("e+", "e") : String(Number(x.toPrecision(6))));
+  const short = (x) => rounded(x, 4);
+  const exact = (x) => rounded(x, 6);
+  // Numbers along an axis, in one unit and with as many decimals as their distance takes.
+  const labels = (values, log) => {
+    const most = Math.max(...values.map(Math.abs));
+    const step = values.length > 1 ? Math.abs(values[1] - values[0]) : most;
+    if (log || step === 0 || most >= 1e15 || step < 1e-4) return values.map(short);
+    const [unit, letter] = unitOf(most);
+    const decimals = Math.min(6, Math.max(0, -Math.floor(Math.log10(step / unit) + 1e-9)));
+    return values.map((v) => (Math.abs(v) < step * 1e-9 ? "0" : (v / unit).toFixed(decimals) + letter));
+  };
   const ticks = (low, high, count) => {
     if (!(high > low)) return [low];
     const raw = (high - low) / count;
@@ -70,8 +84,31 @@
     return element;
   };
 
+  // Ten colours, and beyond them other dashes and marks: series i and i + 10 differ in both.
   const color = (i) => `var(--c${i % 10})`;
   const dash = (i) => ["", "7 4", "2 3"][Math.floor(i / 5) % 3];
+  const MARKS = [
+    (r) => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`,
+    (r) => `M${-r} ${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
+    (r) => `M0 ${-1.3 * r}L${1.2 * r} ${r}H${-1.2 * r}z`,
+    (r) => `M0 ${-1.4 * r}L${1.4 * r} 0L0 ${1.4 * r}L${-1.4 * r} 0z`,
+    (r) => `M0 ${1.3 * r}L${1.2 * r} ${-r}H${-1.2 * r}z`,
+    (r) => `M${-r / 2.5} ${-1.2 * r}h${r / 1.25}v${0.8 * r}h${0.8 * r}v${r / 1.25}h${-0.8 * r}v${0.8 * r}h${-r / 1.25}v${-0.8 * r}h${-0.8 * r}v${-r / 1.25}h${0.8 * r}z`,
+  ];
+  const mark = (i, x, y, r) => svg("path", { class: "mark", d: MARKS[Math.floor(i / 10) % MARKS.length](r), transform: `translate(${x} ${y})`, fill: color(i) });
+  // What a series looks like, for its legend.
+  const sample = (i, line) =>
+    svg(
+      "svg",
+      { viewBox: "0 0 30 12", "aria-hidden": "true" },
+      line ? svg("line", { x1: 0, x2: 30, y1: 6, y2: 6, stroke: color(i), "stroke-width": 2.6, "stroke-dasharray": dash(i) }) : null,
+      mark(i, 15, 6, 4),
+    );
+
+  const eachTick = (values, log, add) => {
+    const texts = labels(values, log);
+    values.forEach((v, i) => add(v, texts[i]));
+  };
 
   // A plot's frame: scales, grid and axes.
   const plot = ({ height, left = 66, right = 18, top = 12, bottom = 46, x, y, logX, xLabel, yLabel, xTicks, yGrid = true }) => {
@@ -85,18 +122,18 @@
     const toY = y && ((v) => height - bottom - ((v - y[0]) / (y[1] - y[0] || 1)) * (height - top - bottom));
     const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": yLabel ? `${yLabel} against ${xLabel}` : xLabel });
     if (y && yGrid)
-      for (const v of ticks(y[0], y[1], 6)) {
+      eachTick(ticks(y[0], y[1], 6), false, (v, label) => {
         root.append(
           svg("line", { class: "grid", x1: left, x2: WIDTH - right, y1: toY(v), y2: toY(v) }),
-          svg("text", { class: "axis", x: left - 8, y: toY(v) + 4, "text-anchor": "end" }, short(v)),
+          svg("text", { class: "axis", x: left - 8, y: toY(v) + 4, "text-anchor": "end" }, label),
         );
-      }
-    for (const v of xTicks || (logX ? logTicks(x[0], x[1]) : ticks(x[0], x[1], 8))) {
+      });
+    eachTick(xTicks || (logX ? logTicks(x[0], x[1]) : ticks(x[0], x[1], 8)), logX, (v, label) => {
       root.append(
         svg("line", { class: "grid", x1: toX(v), x2: toX(v), y1: height - bottom, y2: height - bottom + 5 }),
-        svg("text", { class: "axis", x: toX(v), y: height - bottom + 19, "text-anchor": "middle" }, short(v)),
+        svg("text", { class: "axis", x: toX(v), y: height - bottom + 19, "text-anchor": "middle" }, label),
       );
-    }
+    });
     root.append(
       svg("line", { class: "zero", x1: left, x2: WIDTH - right, y1: height - bottom, y2: height - bottom }),
       svg("text", { class: "axis", x: (left + WIDTH - right) / 2, y: height - 6, "text-anchor": "middle" }, xLabel || ""),
@@ -139,7 +176,7 @@
               draw();
             },
           },
-          svg("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" }, svg("line", { x1: 0, x2: 22, y1: 4, y2: 4, stroke: color(i), "stroke-width": 3, "stroke-dasharray": dash(i) })),
+          sample(i, true),
           arm,
         ),
       ),
@@ -226,7 +263,7 @@
       for (const { arm, index, seeds, mean } of lines) {
         for (const seed of seeds) layer.append(svg("path", { d: path(seed), stroke: color(index), "stroke-width": 1, opacity: 0.35 }));
         layer.append(svg("path", { d: path(mean), stroke: color(index), "stroke-width": 2.6, "stroke-dasharray": dash(index), "data-line": arm }));
-        for (const [a, b] of mean) layer.append(svg("circle", { cx: frame.toX(a), cy: frame.toY(scale * b), r: 2.4, fill: color(index) }));
+        for (const [a, b] of mean) layer.append(mark(index, frame.toX(a), frame.toY(scale * b), index < 10 ? 2.4 : 3.4));
       }
       const cursor = svg("line", { class: "zero", y1: frame.top, y2: frame.bottom, visibility: "hidden" });
       const dots = svg("g", {});
@@ -305,11 +342,10 @@
           for (const value of row.values) group.append(svg("circle", { cx: frame.toX(inside(value)), cy: at, r: 2.6, fill: "var(--ink)", opacity: 0.55 }));
           group.append(svg("circle", { cx: frame.toX(row.mean), cy: at, r: 5, fill: shade }));
         }
-        const interval = (v) => (v ? `${v[0].toFixed(4)} to ${v[1].toFixed(4)}` : "none");
         hover(group, row.label, [
           [null, "mean", row.mean.toFixed(4)],
-          [null, "95 % over seeds", interval(row.over_seeds)],
-          [null, "95 % over windows", interval(row.over_items)],
+          [null, "95 % over seeds", row.words[0]],
+          [null, "95 % over windows", row.words[1]],
           ...row.values.map((v, k) => [null, `run ${k + 1}`, v.toFixed(4)]),
         ]);
         frame.root.append(group);
@@ -328,46 +364,63 @@
   // Points with error bars.
   const drawPoints = (figure, chart) => {
     const canvas = html("div", {});
-    const draw = (panel) => {
-      const { dots, level, name } = panel;
-      const xs = dots.map((dot) => dot.x);
+    const state = { panel: 0, axis: 0 };
+    const draw = () => {
+      hideTip();
+      const { dots, level, name } = chart.panels[state.panel];
+      const axis = chart.axes[state.axis];
+      const place = (dot) => dot.at[state.axis];
+      const placed = dots.map((dot, i) => ({ dot, series: axis.joined ? dot.line : i })).filter(({ dot }) => place(dot) !== null);
+      const missing = dots.filter((dot) => place(dot) === null);
+      const xs = placed.map(({ dot }) => place(dot));
       const logX = Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 4;
-      const ends = [...dots.flatMap((dot) => [dot.y - dot.stderr, dot.y + dot.stderr]), ...(level === null ? [] : [level])];
+      const ends = [...placed.flatMap(({ dot }) => [dot.y - dot.stderr, dot.y + dot.stderr]), ...(level === null ? [] : [level])];
       const x = logX ? [Math.min(...xs) / 1.3, Math.max(...xs) * 1.3] : padded(Math.min(...xs), Math.max(...xs), 0.12);
       const y = padded(Math.min(...ends), Math.max(...ends), 0.1);
-      const frame = plot({ height: 420, x, y, logX, xLabel: chart.x, yLabel: name });
+      const frame = plot({ height: 420, x, y, logX, xLabel: axis.name, yLabel: name, xTicks: xs.every((v) => v === xs[0]) ? [xs[0]] : undefined });
       if (level !== null)
         frame.root.append(
           svg("line", { class: "level", x1: frame.left, x2: frame.right, y1: frame.toY(level), y2: frame.toY(level) }),
           svg("text", { class: "axis", x: frame.right, y: frame.toY(level) - 5, "text-anchor": "end" }, `guessing: ${short(level)}`),
         );
-      dots.forEach((dot, i) => {
-        const [px, py] = [frame.toX(dot.x), frame.toY(dot.y)];
-        const [low, high] = [frame.toY(dot.y - dot.stderr), frame.toY(dot.y + dot.stderr)];
-        const stroke = { stroke: color(i), "stroke-width": 1.6 };
-        const group = svg(
-          "g",
-          { "data-dot": dot.label },
-          svg("line", { x1: px, x2: px, y1: low, y2: high, ...stroke }),
-          ...[low, high].map((end) => svg("line", { x1: px - 5, x2: px + 5, y1: end, y2: end, ...stroke })),
-          svg("circle", { cx: px, cy: py, r: 5.5, fill: color(i) }),
-        );
-        frame.root.append(hover(group, dot.label, [[null, name, `${exact(dot.y)} ± ${exact(dot.stderr)}`], [null, chart.x, dot.x.toLocaleString("en")]]));
-      });
-      const key = html(
-        "div",
-        { class: "chips" },
-        ...dots.map((dot, i) => html("span", { class: "chip" }, svg("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" }, svg("circle", { cx: 11, cy: 4, r: 4, fill: color(i) })), dot.label)),
-      );
-      canvas.replaceChildren(key, frame.root);
+      const at = ({ dot }) => [frame.toX(place(dot)), frame.toY(dot.y)];
+      const used = [...new Set(placed.map(({ series }) => series))].sort((a, b) => a - b);
+      if (axis.joined)
+        for (const series of used) {
+          const line = placed.filter((one) => one.series === series).sort((a, b) => place(a.dot) - place(b.dot)).map(at);
+          const d = line.map(([px, py], i) => `${i ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
+          frame.root.append(svg("path", { d, fill: "none", stroke: color(series), "stroke-width": 2, "stroke-dasharray": dash(series), "data-series": chart.lines[series] }));
+        }
+      for (const one of placed) {
+        const { dot, series } = one;
+        const [px, py] = at(one);
+        const group = svg("g", { "data-dot": dot.label });
+        if (dot.stderr !== null) {
+          const [low, high] = [frame.toY(dot.y - dot.stderr), frame.toY(dot.y + dot.stderr)];
+          const stroke = { stroke: color(series), "stroke-width": 1.6 };
+          group.append(
+            svg("line", { x1: px, x2: px, y1: low, y2: high, ...stroke }),
+            ...[low, high].map((end) => svg("line", { x1: px - 5, x2: px + 5, y1: end, y2: end, ...stroke })),
+          );
+        }
+        group.append(mark(series, px, py, 5.5));
+        const value = exact(dot.y) + (dot.stderr === null ? "" : ` ± ${exact(dot.stderr)}`);
+        frame.root.append(hover(group, dot.label, [[null, name, value], [null, axis.name, place(dot).toLocaleString("en")]]));
+      }
+      const called = (series) => (axis.joined ? chart.lines[series] : dots[series].label);
+      const key = html("div", { class: "chips" }, ...used.map((series) => html("span", { class: "chip" }, sample(series, axis.joined), called(series))));
+      const without = missing.length ? html("p", { class: "note" }, `Not known for, and so not shown: ${missing.map((dot) => dot.label).join("; ")}.`) : null;
+      canvas.replaceChildren(key, frame.root, ...(without ? [without] : []));
     };
+    const choice = (what, names, key) =>
+      names.length > 1
+        ? html("label", {}, what, html("select", { "aria-label": what, onchange: (event) => { state[key] = Number(event.target.value); draw(); } }, ...names.map((name, i) => html("option", { value: i }, name))))
+        : null;
+    const choices = [choice("score", chart.panels.map((panel) => panel.name), "panel"), choice("against", chart.axes.map((axis) => axis.name), "axis")];
     figure.append(html("figcaption", {}, chart.title));
-    if (chart.panels.length > 1)
-      figure.append(
-        html("div", { class: "controls" }, html("label", {}, "score", html("select", { onchange: (event) => draw(chart.panels[event.target.value]) }, ...chart.panels.map((panel, i) => html("option", { value: i }, panel.name))))),
-      );
+    if (choices.some(Boolean)) figure.append(html("div", { class: "controls" }, ...choices));
     figure.append(canvas);
-    if (chart.panels.length) draw(chart.panels[0]);
+    if (chart.panels.length) draw();
   };
 
   // Bars, one group for each block.

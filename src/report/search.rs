@@ -1,7 +1,7 @@
 //! The report of a search.
 
 use super::{Block, Document, Section, Table};
-use crate::compare::search::{Foretelling, Ranked, Rung, SearchConfig};
+use crate::compare::search::{BASELINE, Foretelling, Ranked, Rung, SearchConfig};
 
 /// Rungs and candidates, before anything is run.
 pub fn plan_table(rungs: &[Rung], candidates: &[(&str, String)]) -> Table {
@@ -17,24 +17,36 @@ pub fn plan_table(rungs: &[Rung], candidates: &[(&str, String)]) -> Table {
         )
     });
     let parts: Vec<String> = parts.collect();
-    table.note = format!("Rungs: {}.", parts.join(", then "));
+    table.note = format!(
+        "Rungs: {}. In every rung the source as it is, {BASELINE}, is trained on for as many FLOPs as each.",
+        parts.join(", then ")
+    );
     table
 }
 
-/// The report.
+/// The report; `conclusion` says what the winner is worth.
 pub fn document(
     rungs: &[Rung],
     ranked: &[Ranked],
+    baseline: &Ranked,
     told: &[Foretelling],
+    conclusion: &[String],
     config: &SearchConfig,
 ) -> Document {
     let names: Vec<String> = (1..=rungs.len()).map(|i| format!("rung {i}")).collect();
     let mut header = vec!["rank", "candidate", "n_layer", "parameters", "step 0"];
     header.extend(names.iter().map(String::as_str));
     let mut table = Table::new(2, &header);
-    for (i, one) in ranked.iter().enumerate() {
+    let source = Ranked {
+        name: "source, untouched".into(),
+        losses: baseline.losses.iter().take(1).copied().collect(),
+        ..baseline.clone()
+    };
+    let places = (1..).map(|place: usize| place.to_string());
+    let unranked = [(String::new(), &source), (String::new(), baseline)];
+    for (place, one) in unranked.into_iter().chain(places.zip(ranked)) {
         let mut cells = vec![
-            (i + 1).to_string(),
+            place,
             one.name.clone(),
             one.n_layer.to_string(),
             one.parameters.to_string(),
@@ -55,7 +67,10 @@ pub fn document(
         )
     });
     let parts: Vec<String> = parts.collect();
-    table.note = format!("Validation losses; {}.", parts.join(", "));
+    table.note = format!(
+        "Validation losses; {}. {BASELINE}: the source as it is, trained on in every rung for as many FLOPs as each candidate; it is not ranked.",
+        parts.join(", ")
+    );
     let mut correlations = Table::new(2, &["of", "with", "candidates", "rank correlation"]);
     let rung = |i: usize| {
         if i == 0 {
@@ -77,7 +92,6 @@ pub fn document(
         })
         .collect();
     correlations.note = "Spearman's, over the candidates that came to both; those were chosen by the rung before, which pulls it towards 0. With few candidates it says little: of 5, chance alone gives +0.9 once in 24.".into();
-    let winner = ranked.first().map_or("", |one| one.name.as_str());
     Document {
         title: "Search for a growth plan".into(),
         subtitle: format!(
@@ -89,9 +103,7 @@ pub fn document(
             crate::VERSION
         ),
         sections: vec![
-            Section::new("Winner").with(Block::Text(format!(
-                "{winner}. One seed: candidates whose losses are near each other may change places with another."
-            ))),
+            Section::new("Conclusion").with(Block::List(conclusion.to_vec())),
             Section::new("Ranking").with(Block::Table(table)),
             Section::new("What early losses foretell").with(Block::Table(correlations)),
         ],
