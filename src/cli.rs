@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use scale_ckpt::Result;
 
 use crate::commands::{
@@ -45,7 +45,29 @@ enum Command {
     Man(man::Args),
 }
 
+/// The command line as it is parsed: a negative number is a value of the option before it, which
+/// then says what it takes, and not an option that does not exist.
+fn command() -> clap::Command {
+    fn with_numbers(command: clap::Command) -> clap::Command {
+        command
+            .mut_args(
+                |arg| match arg.get_action().takes_values() && !arg.is_positional() {
+                    true => arg.allow_negative_numbers(true),
+                    false => arg,
+                },
+            )
+            .mut_subcommands(with_numbers)
+    }
+    with_numbers(Cli::command())
+}
+
 impl Cli {
+    /// Parses the arguments of the process, and ends it where they cannot be meant.
+    pub fn read() -> Self {
+        let matches = command().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self.command {
@@ -70,3 +92,6 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::checkpoint::safetensors::TensorOut;
 use crate::checkpoint::{Checkpoint, Origin, save};
 use crate::data::Tokenizer;
 use crate::durable::StagedDir;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::growth::{Claim, Growth, GrowthPlan, Slot};
 use crate::progress::{Meter, Unit};
 
@@ -172,13 +172,13 @@ impl Grower<'_> {
             .unwrap_or_default();
         let (before, after, seed, plan) = (
             self.source.config.n_layer,
-            self.plan.n_layer(),
+            counted(self.plan.n_layer(), "layer", "layers"),
             self.seed,
             self.plan,
         );
         format!(
             "---\nlibrary_name: transformers\npipeline_tag: text-generation\n{base}tags:\n- gpt2\n- scale-ckpt\n---\n\n\
-             # {source}, grown from {before} to {after} layers\n\n\
+             # {source}, grown from {before} to {after}\n\n\
              Made from `{source}`{at} by scale-ckpt {VERSION}. Blocks of the source behind each block, new ones starred:\n\n\
              ```text\n{plan}\n```\n\n\
              New blocks: {inits}. Seed {seed}. The other blocks, the embeddings and the final LayerNorm are those of the\n\

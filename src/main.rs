@@ -5,8 +5,6 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// Large data sets have more shards than the usual limit allows files to be open.
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -22,8 +20,9 @@ fn allow_many_files() {
 fn main() -> ExitCode {
     scale_ckpt::allocator::keep_memory();
     scale_ckpt::interrupt::install();
+    scale_ckpt::progress::install();
     allow_many_files();
-    match cli::Cli::parse().run() {
+    match cli::Cli::read().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             scale_ckpt::progress::eprint_line(&format!("error: {error}"));

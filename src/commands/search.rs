@@ -9,7 +9,7 @@ use scale_ckpt::compare::search::{
 };
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::growth::{GrowthPlan, plan_file};
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
@@ -118,9 +118,9 @@ impl Args {
         let out = &config.out;
         write_report(out, &found, &document)?;
         let winner = format!(
-            "# {}, the winner of a search over {} candidates by scale-ckpt {VERSION}.\n{}",
+            "# {}, the winner of a search over {} by scale-ckpt {VERSION}.\n{}",
             ranked[0].name,
-            ranked.len(),
+            counted(ranked.len(), "candidate", "candidates"),
             plan_file::render(&plan)?
         );
         durable::write_file(&out.join(WINNER), winner.as_bytes())?;

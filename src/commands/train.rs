@@ -8,7 +8,7 @@ use scale_ckpt::account::Account;
 use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::data::{Batches, Split, Tokens};
 use scale_ckpt::device::{DeviceSpec, Precision};
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::eval::loss::Windows;
 use scale_ckpt::eval::score::ModelScore;
 use scale_ckpt::eval::task::Selection;
@@ -176,8 +176,12 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
     // As it is scored.
     let model = trained.model.valid().with_precision(Precision::F32);
     let name = format!(
-        "trained, +{} tokens",
-        thousands(trained.step * loaded.recipe.train.batch_tokens)
+        "trained, +{}",
+        counted(
+            thousands(trained.step * loaded.recipe.train.batch_tokens),
+            "token",
+            "tokens"
+        )
     );
     let last = start.stages.last().expect("a run has a stage");
     let config = start.config.with_n_layer(last.n_layer);
@@ -351,6 +355,7 @@ fn sample(prompt: &[u32], recipe: &Recipe, model: &Gpt2, start: &Start) -> Resul
     let sampling = Sampling {
         temperature: 0.8,
         top_k: 50,
+        top_p: 1.0,
         seed: recipe.seed,
     };
     let mut ids = prompt.to_vec();

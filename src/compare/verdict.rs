@@ -8,6 +8,7 @@ use super::budget::Ledger;
 use super::curve::Crossing;
 use super::findings::{ArmFindings, Compute, Difference, Findings, Kind, Outcome};
 use super::record::VAL_LOSS;
+use crate::error::counted;
 
 /// The verdict.
 pub fn of(found: &Findings) -> Vec<String> {
@@ -207,9 +208,9 @@ fn intervals(d: &Difference) -> String {
     };
     match d.over_items {
         Some(interval) => format!(
-            "95 %: {over_seeds}, {} over {} windows",
+            "95 %: {over_seeds}, {} over {}",
             shown(interval),
-            d.n_items
+            counted(d.n_items, "window", "windows")
         ),
         None => format!("95 %: {over_seeds}"),
     }

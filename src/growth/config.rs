@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{GrowthPlan, Initializer, Method, Placement, plan_file};
 use crate::checkpoint::config::MAX_LAYERS;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 /// How to grow: the `[grow]` table, and the flags of `grow`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -45,8 +45,8 @@ impl GrowConfig {
             let plan = plan_file::load(path, n)?;
             return match self.to {
                 Some(to) if to != plan.n_layer() => Err(Error::usage(format!(
-                    "the plan file makes {} blocks, --to says {to}",
-                    plan.n_layer()
+                    "the plan file makes {}, --to says {to}",
+                    counted(plan.n_layer(), "block", "blocks")
                 ))),
                 _ => Ok(plan),
             };
@@ -56,7 +56,8 @@ impl GrowConfig {
         })?;
         if to <= n {
             return Err(Error::usage(format!(
-                "--to {to} is not deeper than the source's {n} blocks"
+                "--to {to} is not deeper than the source's {}",
+                counted(n, "block", "blocks")
             )));
         }
         if to > MAX_LAYERS {

@@ -2,6 +2,7 @@
 
 use super::chart::{Chart, Dot, Panel, Points};
 use super::{Block, Document, Section, Table};
+use crate::error::counted;
 use crate::eval::folder::{ModelOutcome, Outcome};
 use crate::eval::report::{Line, shown};
 
@@ -23,8 +24,8 @@ pub fn document(outcome: &Outcome) -> Document {
     Document {
         title: "Evaluation".into(),
         subtitle: format!(
-            "{} checkpoints, {} on {}; scale-ckpt {}",
-            outcome.models.len(),
+            "{}, {} on {}; scale-ckpt {}",
+            counted(outcome.models.len(), "checkpoint", "checkpoints"),
             evaluation.dtype,
             evaluation.device,
             evaluation.tool_version
@@ -35,7 +36,11 @@ pub fn document(outcome: &Outcome) -> Document {
 
 fn panels(outcome: &Outcome, lines: &[Vec<Line>]) -> Vec<Panel> {
     let dot = |model: &ModelOutcome, y: f64, stderr: f64| Dot {
-        label: format!("{}, {} layers", model.record.name, model.record.n_layer),
+        label: format!(
+            "{}, {}",
+            model.record.name,
+            counted(model.record.n_layer, "layer", "layers")
+        ),
         x: model.record.parameters as f64,
         y,
         stderr,

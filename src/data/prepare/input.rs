@@ -14,7 +14,7 @@ use super::remote;
 use crate::checkpoint::hub::{DatasetRef, HubConfig, Progress};
 use crate::checkpoint::{hash_file, hex};
 use crate::data::inputs;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::interrupt;
 use crate::progress::{Meter, Unit};
 
@@ -158,7 +158,10 @@ pub(super) fn check_unchanged(paths: &[PathBuf], records: &[InputRecord]) -> Res
     for (path, record) in paths.iter().zip(records) {
         let (found, before) = (size_of(path)?, record.bytes);
         if found != before {
-            let message = format!("it had {before} bytes at the start and has {found} now");
+            let message = format!(
+                "it had {} at the start and has {found} now",
+                counted(before, "byte", "bytes")
+            );
             return Err(Error::invalid(path.display(), message).with_hint("prepare it again"));
         }
     }

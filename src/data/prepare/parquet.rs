@@ -14,7 +14,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::documents::{BadDocuments, Documents, Piece};
-use crate::error::{Error, Result, did_you_mean, printable};
+use crate::error::{Error, Result, counted, did_you_mean, printable};
 use crate::progress::Meter;
 
 /// Rows read at a time.
@@ -138,7 +138,10 @@ impl Group {
         })?;
         if rows == 0 && i64::try_from(self.row) != Ok(self.expected) {
             let (found, expected) = (self.row, self.expected);
-            let message = format!("{found} rows are there, the footer says {expected}");
+            let message = format!(
+                "{} there, the footer says {expected}",
+                counted(found, "row is", "rows are")
+            );
             return Err(ParquetError::General(message));
         }
         let mut values = values.into_iter();
