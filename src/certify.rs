@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::layout::{LM_HEAD, WPE, WTE};
 use crate::checkpoint::{Checkpoint, HostTensor, hex};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::growth::Claim;
 use crate::interrupt;
 use crate::model::weights::{from_host, load_block, load_ln_f, to_host};
@@ -74,7 +74,10 @@ impl Certificate {
             (claim, Some(false)) => format!("NOT {claim}, as was claimed"),
         };
         vec![
-            format!("certificate: {verdict} ({} probe tokens)", c.probe_tokens),
+            format!(
+                "certificate: {verdict} ({})",
+                counted(c.probe_tokens, "probe token", "probe tokens")
+            ),
             format!(
                 "  max |dlogit|  {:.3e} (logits reach {:.1})",
                 c.max_abs_logit_diff, c.max_abs_logit

@@ -50,10 +50,26 @@ enum Command {
     Man(man::Args),
 }
 
+/// The command line as it is parsed, with `~` for the home folder: a negative number is a value of the option before it, which
+/// then says what it takes, and not an option that does not exist.
+fn command() -> clap::Command {
+    fn with_numbers(command: clap::Command) -> clap::Command {
+        command
+            .mut_args(
+                |arg| match arg.get_action().takes_values() && !arg.is_positional() {
+                    true => arg.allow_negative_numbers(true),
+                    false => arg,
+                },
+            )
+            .mut_subcommands(with_numbers)
+    }
+    with_numbers(expanding(Cli::command()))
+}
+
 impl Cli {
-    /// Reads the command line; exits where it cannot be read.
+    /// Parses the arguments of the process, and ends it where they cannot be meant.
     pub fn read() -> Self {
-        let matches = expanding(Self::command()).get_matches();
+        let matches = command().get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
@@ -104,3 +120,6 @@ fn told(path: PathBuf) -> Result<PathBuf, String> {
         None => error.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests;

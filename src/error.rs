@@ -215,6 +215,13 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
+/// A count and what is counted, in the number that it asks for: `1 shard`, `2,000 shards`.
+pub fn counted(count: impl std::fmt::Display, one: &str, many: &str) -> String {
+    let count = count.to_string();
+    let what = if count == "1" { one } else { many };
+    format!("{count} {what}")
+}
+
 /// `text` with control characters escaped, for names that come from outside.
 pub fn printable(text: &str) -> String {
     text.chars()
@@ -267,6 +274,16 @@ mod tests {
             Some("grad_accum")
         );
         assert_eq!(did_you_mean("zebra", ["grad_accum", "lr"]), None);
+    }
+
+    #[test]
+    fn one_of_a_kind_is_no_plural() {
+        let blocks = |n: usize| counted(n, "block", "blocks");
+        assert_eq!(
+            [0, 1, 2, 11].map(blocks),
+            ["0 blocks", "1 block", "2 blocks", "11 blocks"]
+        );
+        assert_eq!(counted("1,001", "entry", "entries"), "1,001 entries");
     }
 
     #[test]

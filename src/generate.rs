@@ -17,6 +17,9 @@ pub struct Sampling {
     pub temperature: f64,
     /// Only so many of the likeliest tokens are candidates; 0 means all.
     pub top_k: usize,
+    /// Of those, only the likeliest that have this share of the probability between them, the one
+    /// that reaches it included, are candidates; 1 means all.
+    pub top_p: f64,
     /// Seed of the choices.
     pub seed: u64,
 }
@@ -88,10 +91,13 @@ fn choose(logits: &[f32], sampling: Sampling, rng: &mut ChaCha8Rng) -> u32 {
     // In a fixed order, so that a seed always gives the same text.
     order.sort_unstable_by(likelier);
     let max = f64::from(logits[order[0]]);
-    let weights: Vec<f64> = order
+    let mut weights: Vec<f64> = order
         .iter()
         .map(|&i| ((f64::from(logits[i]) - max) / sampling.temperature).exp())
         .collect();
+    if sampling.top_p < 1.0 {
+        weights.truncate(nucleus(&weights, sampling.top_p));
+    }
     let mut left = rng.random::<f64>() * weights.iter().sum::<f64>();
     for (&i, weight) in order.iter().zip(&weights) {
         left -= weight;
@@ -102,32 +108,151 @@ fn choose(logits: &[f32], sampling: Sampling, rng: &mut ChaCha8Rng) -> u32 {
     order[0] as u32
 }
 
+/// How many of `weights`, in falling order, are the nucleus of `top_p`: the tail whose share is at
+/// most 1 - `top_p` is cut off, as `TopPLogitsWarper` of `transformers` does, and one stays.
+fn nucleus(weights: &[f64], top_p: f64) -> usize {
+    let may_go = (1.0 - top_p) * weights.iter().sum::<f64>();
+    let mut tail = 0.0;
+    let gone = weights[1..].iter().rev().take_while(|&&weight| {
+        tail += weight;
+        tail <= may_go
+    });
+    weights.len() - gone.count()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    const GREEDY: Sampling = Sampling {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        seed: 0,
+    };
+
+    /// How often each token is drawn in `times` draws.
+    fn drawn(logits: &[f32], sampling: Sampling, times: usize) -> BTreeMap<u32, usize> {
+        let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
+        let mut counts = BTreeMap::new();
+        for _ in 0..times {
+            *counts
+                .entry(choose(logits, sampling, &mut rng))
+                .or_default() += 1;
+        }
+        counts
+    }
+
+    fn tokens(counts: &BTreeMap<u32, usize>) -> Vec<u32> {
+        counts.keys().copied().collect()
+    }
+
+    /// Logits of a distribution, at temperature 1.
+    fn of(probabilities: &[f32]) -> Vec<f32> {
+        probabilities.iter().map(|p| p.ln()).collect()
+    }
 
     #[test]
     fn greedy_takes_the_first_of_the_likeliest() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let greedy = Sampling {
-            temperature: 0.0,
-            top_k: 0,
-            seed: 0,
-        };
-        assert_eq!(choose(&[0.0, 2.0, 2.0], greedy, &mut rng), 1);
+        assert_eq!(choose(&[0.0, 2.0, 2.0], GREEDY, &mut rng), 1);
     }
 
     #[test]
     fn top_k_bounds_the_candidates() {
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
         let sampling = Sampling {
             temperature: 10.0,
             top_k: 2,
-            seed: 0,
+            ..GREEDY
         };
-        let drawn: std::collections::BTreeSet<u32> = (0..200)
-            .map(|_| choose(&[5.0, 1.0, 4.0, 3.0], sampling, &mut rng))
-            .collect();
-        assert_eq!(drawn.into_iter().collect::<Vec<_>>(), [0, 2]);
+        let counts = drawn(&[5.0, 1.0, 4.0, 3.0], sampling, 200);
+        assert_eq!(tokens(&counts), [0, 2]);
+    }
+
+    #[test]
+    fn the_nucleus_is_that_of_transformers() {
+        // TopPLogitsWarper on the logarithms of these: what it does not set to -inf, by number.
+        let weights = [0.5, 0.25, 0.125, 0.0625, 0.0625];
+        let table = [
+            (1e-9, 1),
+            (0.3, 1),
+            (0.5, 1),
+            (0.501, 2),
+            (0.75, 2),
+            (0.8, 3),
+            (0.875, 3),
+            (0.9, 4),
+            (0.9375, 4),
+            (0.95, 5),
+            (0.999_999, 5),
+        ];
+        for (top_p, kept) in table {
+            assert_eq!(nucleus(&weights, top_p), kept, "{top_p}");
+            let scaled = weights.map(|weight| 40.0 * weight);
+            assert_eq!(nucleus(&scaled, top_p), kept, "{top_p}, not normalized");
+        }
+        assert_eq!(nucleus(&[1.0], 0.1), 1);
+        assert_eq!(nucleus(&[1.0; 8], 0.5), 4);
+    }
+
+    #[test]
+    fn what_the_nucleus_holds_keeps_its_odds() {
+        let sampling = Sampling {
+            temperature: 1.0,
+            top_p: 0.7,
+            ..GREEDY
+        };
+        let counts = drawn(&of(&[0.1, 0.6, 0.05, 0.2, 0.05]), sampling, 8000);
+        assert_eq!(tokens(&counts), [1, 3]);
+        // 0.6 of 0.8, give or take four standard deviations.
+        assert!((5845..6155).contains(&counts[&1]), "{counts:?}");
+    }
+
+    #[test]
+    fn temperature_comes_first_then_top_k_then_top_p() {
+        let logits = of(&[0.4, 0.3, 0.2, 0.1]);
+        let sampling = Sampling {
+            temperature: 1.0,
+            top_p: 0.75,
+            ..GREEDY
+        };
+        assert_eq!(tokens(&drawn(&logits, sampling, 500)), [0, 1, 2]);
+        // Among two, 0.4 and 0.3 are 0.57 and 0.43, so that both are needed for 0.75; for 0.5 one is.
+        let two = Sampling {
+            top_k: 2,
+            ..sampling
+        };
+        assert_eq!(tokens(&drawn(&logits, two, 500)), [0, 1]);
+        let half = Sampling { top_p: 0.5, ..two };
+        assert_eq!(tokens(&drawn(&logits, half, 500)), [0]);
+        // At temperature 0.5 they are 16, 9, 4 and 1 of 30, and 25 of 30 are more than 0.75.
+        let cold = Sampling {
+            temperature: 0.5,
+            ..sampling
+        };
+        assert_eq!(tokens(&drawn(&logits, cold, 500)), [0, 1]);
+    }
+
+    #[test]
+    fn a_tiny_nucleus_is_greedy_and_a_whole_one_changes_nothing() {
+        let logits = [0.5, 3.0, -1.0, 3.0, 2.9];
+        let sampling = Sampling {
+            temperature: 1.5,
+            top_p: 1e-12,
+            ..GREEDY
+        };
+        assert_eq!(tokens(&drawn(&logits, sampling, 100)), [1]);
+        let whole = Sampling {
+            top_p: 1.0,
+            ..sampling
+        };
+        let nearly = Sampling {
+            top_p: 1.0 - 1e-15,
+            ..sampling
+        };
+        assert_eq!(drawn(&logits, whole, 300), drawn(&logits, nearly, 300));
+        assert_eq!(tokens(&drawn(&logits, whole, 300)), [0, 1, 2, 3, 4]);
     }
 }

@@ -11,7 +11,7 @@ use crate::checkpoint::safetensors::TensorOut;
 use crate::checkpoint::{Checkpoint, Origin, save};
 use crate::data::Tokenizer;
 use crate::durable::StagedDir;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::growth::{Claim, Growth, GrowthPlan, Provenance};
 pub use crate::owner::GROWTH_FILE;
 use crate::progress::{Meter, Unit};
@@ -189,13 +189,13 @@ impl Grower<'_> {
         };
         let (before, after, seed, plan) = (
             self.source.config.n_layer,
-            self.plan.n_layer(),
+            counted(self.plan.n_layer(), "layer", "layers"),
             self.seed,
             self.plan,
         );
         format!(
             "---\nlibrary_name: transformers\npipeline_tag: text-generation\n{base}tags:\n- gpt2\n- scale-ckpt\n---\n\n\
-             # {source}, {changed} from {before} to {after} layers\n\n\
+             # {source}, {changed} from {before} to {after}\n\n\
              Made from `{source}`{at} by scale-ckpt {VERSION}. The blocks of the source that each block is made of, new ones\n\
              starred (`0+1*` of 0 and 1, a star alone of none):\n\n\
              ```text\n{plan}\n```\n\n\

@@ -20,6 +20,7 @@ fn allow_many_files() {
 fn main() -> ExitCode {
     scale_ckpt::allocator::keep_memory();
     scale_ckpt::interrupt::install();
+    scale_ckpt::progress::install();
     allow_many_files();
     match cli::Cli::read().run() {
         Ok(()) => ExitCode::SUCCESS,

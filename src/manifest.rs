@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::VERSION;
 use crate::checkpoint::{hash_file, hex};
 use crate::durable::StagedDir;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::owner::{MANIFEST_FILE as FILE, plain_name};
 
 /// The file's content.
@@ -62,7 +62,11 @@ pub fn verify(dir: &Path) -> Result<()> {
             .map_err(|_| differs(format!("missing, {FILE} lists it")))?
             .len();
         if length != expected.bytes {
-            let message = format!("{length} bytes, {FILE} says {}", expected.bytes);
+            let message = format!(
+                "{}, {FILE} says {}",
+                counted(length, "byte", "bytes"),
+                expected.bytes
+            );
             return Err(differs(message));
         }
         let found = measure(&file)?;

@@ -1,12 +1,18 @@
-//! Progress on standard error: a bar on a terminal, a plain line now and then elsewhere.
+//! Progress on standard error, a line at the foot of a terminal and a plain line now and then
+//! elsewhere, and all that is printed.
 
-use std::io::IsTerminal;
+mod screen;
+
+use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 
 use crate::checkpoint::hub;
+use screen::{Job, Line};
+
+pub use screen::install;
 
 /// Time between plain lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -20,111 +26,126 @@ pub enum Unit {
     Count,
 }
 
-/// One job's progress.
+/// One job's progress; what shows it goes away when it is dropped.
 #[derive(Debug)]
 pub struct Meter {
-    bar: ProgressBar,
+    /// Position, rate and time left; it draws nothing itself.
+    count: ProgressBar,
     label: String,
     unit: Unit,
-    plain: bool,
-    last_line: Mutex<Instant>,
+    display: Display,
+}
+
+/// Where a meter is seen.
+#[derive(Debug)]
+enum Display {
+    Nowhere,
+    Screen(Job),
+    /// Lines, and when the last one was printed.
+    Lines(Mutex<Instant>),
 }
 
 impl Meter {
     /// A meter from 0 to `total`.
     pub fn new(label: &str, total: u64, unit: Unit) -> Self {
-        let plain = !std::io::stderr().is_terminal() || quiet();
-        let target = if plain {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr()
-        };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
-        let template = match unit {
-            Unit::Bytes => {
-                "{prefix} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} {msg}"
-            }
-            Unit::Count => "{prefix} {bar:24} {pos}/{len} eta {eta} {msg}",
-        };
-        bar.set_style(ProgressStyle::with_template(template).expect("the template is sound"));
-        bar.set_prefix(label.to_owned());
-        Self {
-            bar,
-            label: label.to_owned(),
+        let mut meter = Self {
+            count: ProgressBar::hidden(),
+            label: crate::error::printable(label),
             unit,
-            plain,
-            last_line: Mutex::new(Instant::now()),
+            display: Display::Nowhere,
+        };
+        meter.count.set_length(total);
+        if screen::available() && !quiet() {
+            meter.display = Display::Screen(Job::begin(meter.line()));
+        } else if !quiet() {
+            meter.display = Display::Lines(Mutex::new(Instant::now()));
         }
+        meter
     }
 
     /// Adds to the position.
     pub fn advance(&self, by: u64) {
-        self.bar.inc(by);
-        self.line_if_due();
+        self.count.inc(by);
+        match &self.display {
+            Display::Nowhere => {}
+            Display::Screen(job) => job.show(|| self.line()),
+            Display::Lines(last) => self.print_if_due(last),
+        }
     }
 
     /// Sets the position, for a job that goes on where it stopped; it does not count for the rate.
     pub fn start_at(&self, position: u64) {
-        self.bar.set_position(position);
-        self.bar.reset_eta();
+        self.count.set_position(position);
+        self.count.reset_eta();
     }
 
     /// Sets the text after the figures.
     pub fn message(&self, text: String) {
-        self.bar.set_message(text);
+        self.count.set_message(text);
     }
 
-    /// Prints a line that stays, above the bar.
+    /// Prints a line that stays.
     pub fn note(&self, text: &str) {
-        self.bar.suspend(|| eprint_line(text));
+        eprint_line(text);
     }
 
-    /// Ends the meter; the bar goes away.
-    pub fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
-
-    fn line_if_due(&self) {
-        if !self.plain || quiet() {
-            return;
+    fn line(&self) -> Line {
+        let (done, total) = (self.count.position(), self.total());
+        let eta = HumanDuration(self.count.eta());
+        let message = self.count.message();
+        let figures = match self.unit {
+            Unit::Bytes => format!("{} eta {eta:#} {message}", self.amount()),
+            Unit::Count => format!("{done}/{total} eta {eta:#} {message}"),
+        };
+        Line {
+            label: self.label.clone(),
+            part: done as f64 / total.max(1) as f64,
+            figures: figures.trim_end().to_owned(),
         }
-        let Ok(mut last) = self.last_line.lock() else {
+    }
+
+    fn print_if_due(&self, last: &Mutex<Instant>) {
+        let Ok(mut last) = last.lock() else {
             return;
         };
         if last.elapsed() < LINE_EVERY {
             return;
         }
         *last = Instant::now();
-        let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-        let amount = match self.unit {
+        let eta = HumanDuration(self.count.eta());
+        let message = self.count.message();
+        let line = format!("{} {} eta {eta} {message}", self.label, self.amount());
+        eprint_line(line.trim_end());
+    }
+
+    /// How much is done, of how much, and how fast.
+    fn amount(&self) -> String {
+        let (done, total) = (self.count.position(), self.total());
+        match self.unit {
             Unit::Bytes => {
-                let rate = HumanBytes(self.bar.per_sec() as u64);
+                let rate = HumanBytes(self.count.per_sec() as u64);
                 format!("{}/{} {rate}/s", HumanBytes(done), HumanBytes(total))
             }
-            Unit::Count => format!("{done}/{total} {:.1}/s", self.bar.per_sec()),
-        };
-        eprint_line(
-            format!(
-                "{} {amount} eta {} {}",
-                self.label,
-                HumanDuration(self.bar.eta()),
-                self.bar.message()
-            )
-            .trim_end(),
-        );
+            Unit::Count => format!("{done}/{total} {:.1}/s", self.count.per_sec()),
+        }
     }
-}
 
-impl Drop for Meter {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
+    fn total(&self) -> u64 {
+        self.count.length().unwrap_or(0)
     }
 }
 
 /// Writes a line to standard error, without failing where that is closed.
 pub fn eprint_line(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = screen::above(|| std::io::stderr().write_all(format!("{text}\n").as_bytes()));
+}
+
+/// Writes a line to standard output.
+///
+/// # Errors
+/// It cannot be written.
+pub fn print_line(text: &str) -> std::io::Result<()> {
+    screen::above(|| writeln!(std::io::stdout().lock(), "{text}"))
 }
 
 /// Whether the user asked for no progress.
@@ -141,7 +162,7 @@ pub struct DownloadMeter {
 
 impl hub::Progress for DownloadMeter {
     fn start(&self, file: &str, size: u64, already: u64) {
-        let meter = Meter::new(&crate::error::printable(file), size, Unit::Bytes);
+        let meter = Meter::new(file, size, Unit::Bytes);
         meter.start_at(already);
         if let Ok(mut current) = self.current.lock() {
             *current = Some(meter);

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Gpt2Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::growth::{Asked, GrowConfig, GrowthPlan};
 use crate::train::optimizer::{BlockOrigin, OptimizerPolicy};
 use crate::train::schedule::{Schedule, Shape};
@@ -265,8 +265,8 @@ impl Planner<'_> {
         let unfreeze = stage.unfreeze_at_tokens.or(self.train.unfreeze_at_tokens);
         if let Some(tokens) = unfreeze.filter(|&tokens| tokens >= stage.tokens) {
             let message = format!(
-                "unfreeze_at_tokens = {tokens} is beyond its {} tokens",
-                stage.tokens
+                "unfreeze_at_tokens = {tokens} is beyond its {}",
+                counted(stage.tokens, "token", "tokens")
             );
             return Err(invalid(message));
         }
@@ -305,8 +305,8 @@ impl Planner<'_> {
             }
             (Some(depth), _) if depth < self.n_layer => {
                 return Err(invalid(format!(
-                    "depth {depth} is below the {} blocks the model has by then",
-                    self.n_layer
+                    "depth {depth} is below the {} the model has by then",
+                    counted(self.n_layer, "block", "blocks")
                 )));
             }
             (Some(depth), _) if depth == self.n_layer => return Ok(None),
@@ -356,7 +356,8 @@ impl Planner<'_> {
         let within = warmup_tokens.saturating_add(decay_tokens.unwrap_or(0));
         if within > 0 && within >= total_tokens {
             return Err(format!(
-                "warmup_tokens and decay_tokens are {within} of the {total_tokens} tokens of the schedule"
+                "warmup_tokens and decay_tokens are {within} of the {} of the schedule",
+                counted(total_tokens, "token", "tokens")
             ));
         }
         let schedule = Schedule {
@@ -372,10 +373,11 @@ impl Planner<'_> {
 }
 
 fn name(stage: &StageConfig, depth: Option<usize>, index: usize) -> String {
+    let depth = depth.map(|depth| counted(depth, "block", "blocks"));
     match (&stage.name, depth) {
-        (Some(name), Some(depth)) => format!("{name}, {depth} blocks"),
+        (Some(name), Some(depth)) => format!("{name}, {depth}"),
         (Some(name), None) => name.clone(),
-        (None, Some(depth)) => format!("{depth} blocks"),
+        (None, Some(depth)) => depth,
         (None, None) => format!("stage {}", index + 1),
     }
 }
@@ -443,8 +445,8 @@ mod tests {
             })
             .collect();
         let expected = [
-            ("new, 1 blocks", 1, 0, false),
-            ("all, 1 blocks", 1, 3, false),
+            ("new, 1 block", 1, 0, false),
+            ("all, 1 block", 1, 3, false),
             ("new, 2 blocks", 2, 4, true),
             ("all, 2 blocks", 2, 7, false),
             ("new, 4 blocks", 4, 8, true),

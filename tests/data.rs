@@ -109,7 +109,7 @@ fn every_format_gives_the_file_that_python_writes() {
         assert!(
             outcome
                 .stdout
-                .contains("508 tokens of 12 documents in 1 shards"),
+                .contains("508 tokens of 12 documents in 1 shard"),
             "{input}"
         );
         assert!(

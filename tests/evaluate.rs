@@ -672,7 +672,7 @@ fn shards_merge_into_the_whole() {
     sandbox.refuses(
         "merge part-1 part-3 --out x",
         2,
-        &["1 of 3 shards are missing: 2/3"],
+        &["1 of 3 shards missing: 2/3"],
     );
     sandbox.refuses(
         "merge part-1 whole --out x",

@@ -16,7 +16,7 @@ use ::safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 
 use super::config::MAX_LAYERS;
 use super::tensor::{Dtype, OpenFile, TensorRef};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, counted, printable};
 
 /// Largest header read. gpt2-xl's has 60 kB.
 const MAX_HEADER: u64 = 8 << 20;
@@ -45,7 +45,10 @@ pub(crate) fn open(path: &Path) -> Result<Vec<(String, Entry)>> {
     if found != expected {
         return Err(Error::invalid(
             path.display(),
-            format!("the header describes {expected} bytes of tensors, the file has {found}"),
+            format!(
+                "the header describes {} of tensors, the file has {found}",
+                counted(expected, "byte", "bytes")
+            ),
         )
         .with_hint(if found < expected {
             "the file is truncated; fetch or copy it again"
@@ -116,10 +119,11 @@ fn read_header(file: &File, size: u64, path: &Path) -> Result<(u64, Metadata)> {
     let invalid = |message: String| Error::invalid(path.display(), message);
     let mut length = [0; 8];
     if size < 8 {
-        return Err(
-            invalid(format!("{size} bytes are too few for a safetensors file"))
-                .with_hint("the file is truncated; fetch or copy it again"),
-        );
+        return Err(invalid(format!(
+            "{} too few for a safetensors file",
+            counted(size, "byte is", "bytes are")
+        ))
+        .with_hint("the file is truncated; fetch or copy it again"));
     }
     file.read_exact_at(&mut length, 0)
         .map_err(Error::io("read", path))?;
@@ -132,7 +136,8 @@ fn read_header(file: &File, size: u64, path: &Path) -> Result<(u64, Metadata)> {
     }
     if length > size - 8 {
         return Err(invalid(format!(
-            "the header claims {length} bytes, the file has {}",
+            "the header claims {}, the file has {}",
+            counted(length, "byte", "bytes"),
             size - 8
         ))
         .with_hint("the file is truncated; fetch or copy it again"));
@@ -251,7 +256,10 @@ pub(crate) fn write(
     if found != expected {
         return Err(Error::invalid(
             out.path.display(),
-            format!("{found} bytes were written, {expected} expected"),
+            format!(
+                "{} written, {expected} expected",
+                counted(found, "byte was", "bytes were")
+            ),
         ));
     }
     Ok(())

@@ -8,7 +8,7 @@ use scale_ckpt::analyze::{Analysis, analyze};
 use scale_ckpt::data::{Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::report::{analysis as report, html, text};
 
 use super::shared::{load_model, open, print, print_json, thousands, tokenizer};
@@ -47,8 +47,9 @@ impl Args {
         let context = self.context.unwrap_or(longest.min(256));
         if context == 0 || context > longest {
             return Err(Error::usage(format!(
-                "--context {context}: {} reads 1 to {longest} tokens",
-                self.checkpoint
+                "--context {context}: {} reads 1 to {}",
+                self.checkpoint,
+                counted(longest, "token", "tokens")
             )));
         }
         let tokenizer = tokenizer(&checkpoint)?;
@@ -69,12 +70,12 @@ impl Args {
 
 fn render(analysis: &Analysis) -> String {
     format!(
-        "{}\n\nloss as it is: {:.4}{} nats per token, {} tokens in windows of {}\n\
+        "{}\n\nloss as it is: {:.4}{} nats per token, {} in windows of {}\n\
          influence: 1 - mean cosine of the residual stream before and after",
         text::table(&report::table(analysis)),
         analysis.loss.mean,
         analysis.loss.plus_minus(),
-        thousands(analysis.tokens),
+        counted(thousands(analysis.tokens), "token", "tokens"),
         analysis.context
     )
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use scale_ckpt::checkpoint::{Gpt2Config, layout};
 use scale_ckpt::device::{Allocated, DeviceSpec, Precision, allocated, is_cpu};
-use scale_ckpt::error::{Error, did_you_mean};
+use scale_ckpt::error::{Error, counted, did_you_mean};
 use scale_ckpt::eval::encode::{Request, Sequence};
 use scale_ckpt::eval::engine::Engine;
 use scale_ckpt::ledger::{self, mfu};
@@ -301,12 +301,12 @@ impl Training {
             .map_or_else(String::new, |mfu| format!(", MFU {:.1} %", 100.0 * mfu));
         [
             format!(
-                "{} ({} parameters) on {}, {} x {} tokens, {}{}",
+                "{} ({} parameters) on {}, {} x {}, {}{}",
                 self.shape,
                 thousands(self.parameters),
                 self.device,
                 self.micro_batch,
-                self.context,
+                counted(self.context, "token", "tokens"),
                 self.precision,
                 if self.gradient_checkpointing {
                     ", activations made again"
@@ -381,13 +381,13 @@ impl EvalArgs {
             return print_json(&found);
         }
         print(&format!(
-            "{} ({} parameters) on {} in {}: {} items of {CONTEXT_TOKENS} + {ENDINGS} x {ENDING_TOKENS} tokens in {:.2} s, \
+            "{} ({} parameters) on {} in {}: {} of {CONTEXT_TOKENS} + {ENDINGS} x {ENDING_TOKENS} tokens in {:.2} s, \
              {:.1} items/s, {:.0} tok/s, the first pack {:.2} s; peak memory {}",
             found.shape,
             thousands(found.parameters),
             found.device,
             found.precision,
-            found.items,
+            counted(found.items, "item", "items"),
             found.seconds,
             found.items_per_s,
             found.tokens_per_s,

@@ -13,7 +13,7 @@ use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::compare::{ArmRuns, Findings, RunRecord, matching};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::home;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{ModelSource, Recipe};
@@ -634,7 +634,8 @@ impl Experiment {
         }
         let left = self.left()?;
         if left > 0 {
-            eprint_line(&format!("{left} runs of other arms are left"));
+            let runs = counted(left, "run of other arms is", "runs of other arms are");
+            eprint_line(&format!("{runs} left"));
         }
         Ok(left == 0)
     }

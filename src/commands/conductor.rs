@@ -6,7 +6,7 @@ use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config};
 use scale_ckpt::data::Batches;
 use scale_ckpt::device::{has_room, is_cpu};
 use scale_ckpt::durable;
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::events::{self, EventWriter};
 use scale_ckpt::owner;
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
@@ -165,9 +165,10 @@ impl Conductor<'_> {
         let epoch = self.batches.windows() * config.context as u64;
         let epochs = (steps * config.batch_tokens) as f64 / epoch as f64;
         eprint_line(&format!(
-            "training: {steps} steps of {} tokens, {epochs:.2} epochs of {} tokens",
-            thousands(config.batch_tokens),
-            thousands(epoch)
+            "training: {} of {}, {epochs:.2} epochs of {}",
+            counted(steps, "step", "steps"),
+            counted(thousands(config.batch_tokens), "token", "tokens"),
+            counted(thousands(epoch), "token", "tokens")
         ));
         self.run.log(&json!({
             "event": "start",

@@ -7,7 +7,7 @@ use scale_ckpt::Result;
 use scale_ckpt::checkpoint::hub::HubConfig;
 use scale_ckpt::data::prepare::{Manifest, Options, ValSize, expand, prepare};
 use scale_ckpt::data::{Split, Tokenizer};
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::home;
 use scale_ckpt::progress::{DownloadMeter, eprint_line};
 
@@ -57,12 +57,7 @@ struct PrepareArgs {
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
     /// Share of the documents to put aside for validation.
-    #[arg(
-        long,
-        default_value_t = 0.005,
-        value_name = "SHARE",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 0.005, value_name = "SHARE")]
     val_fraction: f64,
     /// Put exactly so many documents aside; the inputs are then read twice.
     #[arg(long, value_name = "N", conflicts_with = "val_fraction")]
@@ -129,11 +124,11 @@ impl PrepareArgs {
 fn summary(manifest: &Manifest) -> String {
     let line = |split: Split, documents: u64| {
         format!(
-            "{}: {} tokens of {} documents in {} shards",
+            "{}: {} of {} in {}",
             split.name(),
-            thousands(manifest.tokens(split)),
-            thousands(documents),
-            manifest.shards_of(split).count()
+            counted(thousands(manifest.tokens(split)), "token", "tokens"),
+            counted(thousands(documents), "document", "documents"),
+            counted(manifest.shards_of(split).count(), "shard", "shards")
         )
     };
     let mut text = line(Split::Train, manifest.train_documents);
@@ -141,7 +136,8 @@ fn summary(manifest: &Manifest) -> String {
     text.push_str(&line(Split::Val, manifest.val_documents));
     if manifest.skipped_documents > 0 {
         let skipped = thousands(manifest.skipped_documents);
-        text.push_str(&format!("\nleft out: {skipped} bad documents"));
+        let skipped = counted(skipped, "bad document", "bad documents");
+        text.push_str(&format!("\nleft out: {skipped}"));
     }
     text
 }

@@ -1,6 +1,7 @@
 //! `scale-ckpt diff`.
 
 use scale_ckpt::Result;
+use scale_ckpt::error::counted;
 use scale_ckpt::inspect::{DiffLine, Difference, diff};
 use scale_ckpt::report::table;
 use serde_json::json;
@@ -38,8 +39,8 @@ impl Args {
             .map(row)
             .collect();
         let total = format!(
-            "{same} of {} tensors are the same, bit for bit",
-            lines.len()
+            "{same} of {} the same, bit for bit",
+            counted(lines.len(), "tensor is", "tensors are")
         );
         if shown.is_empty() {
             return print(&total);

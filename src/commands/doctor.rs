@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use scale_ckpt::checkpoint::hub::{HubConfig, reach};
 use scale_ckpt::cuda::{driver_version, gpu_count, parts, places, toolkit_version};
 use scale_ckpt::device::kernel_cache;
+use scale_ckpt::error::counted;
 use scale_ckpt::{Result, VERSION};
 use serde::Serialize;
 
@@ -131,7 +132,11 @@ impl Report {
         };
         let mut lines = vec![
             format!("scale-ckpt  {} ({build})", self.version),
-            format!("processor   {} cores, {}", self.cores, self.simd),
+            format!(
+                "processor   {}, {}",
+                counted(self.cores, "core", "cores"),
+                self.simd
+            ),
             format!("memory      {memory}"),
             format!("GPUs        {gpus}"),
         ];

@@ -10,7 +10,7 @@ use scale_ckpt::checkpoint::{Checkpoint, hex, layout};
 use scale_ckpt::data::{Split, Tokenizer, Tokens};
 use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::durable;
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::eval::dataset::DataRecord;
 use scale_ckpt::eval::engine::Engine;
 use scale_ckpt::eval::folder::{Evaluation, Folder, ModelRecord, Outcome};
@@ -141,7 +141,8 @@ impl Family {
             if !removed.is_empty() {
                 let (count, out) = (removed.len(), folder.path().display());
                 eprint_line(&format!(
-                    "{out}: {count} files of results of an earlier evaluation removed; its items' scores stay"
+                    "{out}: {} of results of an earlier evaluation removed; its items' scores stay",
+                    counted(count, "file", "files")
                 ));
             }
         }
@@ -213,7 +214,8 @@ impl Family {
         let context = self.context.unwrap_or(longest);
         if context == 0 || context > longest {
             return Err(Error::usage(format!(
-                "--context {context}: {name} reads 1 to {longest} tokens"
+                "--context {context}: {name} reads 1 to {}",
+                counted(longest, "token", "tokens")
             )));
         }
         let stride = self.stride.unwrap_or(context);
@@ -391,8 +393,8 @@ fn describe(tasks: &[LoadedTask]) {
         let (name, data) = (task.record.task.as_str(), &task.record.data);
         match group_of(name) {
             None => {
-                let count = thousands(data.count as u64);
-                eprint_line(&format!("{name}: {count} items, {}", data.describe()));
+                let items = counted(thousands(data.count as u64), "item", "items");
+                eprint_line(&format!("{name}: {items}, {}", data.describe()));
             }
             Some(group) => match groups.iter_mut().find(|(other, _)| *other == group) {
                 Some((_, members)) => members.push(data),
@@ -409,9 +411,9 @@ fn describe(tasks: &[LoadedTask]) {
             n => format!(", {n} bad left out"),
         };
         eprint_line(&format!(
-            "{group}: {} items of {} paradigms, {known} of them full and as on record{skipped}",
-            thousands(count),
-            members.len()
+            "{group}: {} of {}, {known} of them full and as on record{skipped}",
+            counted(thousands(count), "item", "items"),
+            counted(members.len(), "paradigm", "paradigms")
         ));
     }
 }
@@ -449,8 +451,8 @@ impl Pace {
         } = self;
         if *items > 0 {
             eprint_line(&format!(
-                "{model}: {task}: {} items in {seconds:.1} s, {:.1} items/s",
-                thousands(*items as u64),
+                "{model}: {task}: {} in {seconds:.1} s, {:.1} items/s",
+                counted(thousands(*items as u64), "item", "items"),
                 *items as f64 / seconds
             ));
         }
@@ -464,8 +466,8 @@ fn leave_out_unfit(task: &mut LoadedTask, members: &[Member]) -> Result<()> {
     }
     let (name, unfit) = (&task.record.task, &task.record.unfit);
     if !unfit.is_empty() {
-        let message = format!("{} items left out, too long for a model", unfit.len());
-        eprint_line(&format!("{name}: {message}"));
+        let items = counted(unfit.len(), "item", "items");
+        eprint_line(&format!("{name}: {items} left out, too long for a model"));
     }
     if task.is_empty() {
         return Err(Error::invalid(name, "no item fits the models"));
@@ -632,7 +634,8 @@ pub fn published(outcome: &Outcome) -> Result<()> {
     if missed > 0 {
         return Err(Error::Failed {
             message: format!(
-                "{missed} published scores were not reproduced within {} points on all items",
+                "{} not reproduced within {} points on all items",
+                counted(missed, "published score was", "published scores were"),
                 published::TOLERANCE
             ),
         });

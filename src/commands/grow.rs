@@ -8,6 +8,7 @@ use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::checkpoint::save::{self, planned_files};
 use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, layout};
 use scale_ckpt::durable::refuse_existing;
+use scale_ckpt::error::counted;
 use scale_ckpt::grower::{GROWTH_FILE, Grower, GrowthRecord};
 use scale_ckpt::growth::{
     Asked, GrowConfig, Growth, GrowthPlan, Initializer, Placement, Provenance, Term,
@@ -238,9 +239,9 @@ fn row((layer, made): (usize, &Provenance)) -> Vec<String> {
 
 fn counts(before: &Gpt2Config, after: &Gpt2Config) -> String {
     format!(
-        "{} -> {} layers, {} -> {} parameters",
+        "{} -> {}, {} -> {} parameters",
         before.n_layer,
-        after.n_layer,
+        counted(after.n_layer, "layer", "layers"),
         thousands(layout::parameter_count(before)),
         thousands(layout::parameter_count(after))
     )

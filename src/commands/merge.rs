@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::eval::folder::{
     Evaluation, Folder, ModelRecord, Outcome, read_evaluation, read_items,
 };
@@ -149,7 +149,8 @@ impl Args {
             .collect();
         if !missing.is_empty() {
             let (count, missing) = (of - seen.len(), missing.join(", "));
-            let message = format!("{count} of {of} shards are missing: {missing}");
+            let shards = counted(of, "shard", "shards");
+            let message = format!("{count} of {shards} missing: {missing}");
             return Err(Error::usage(message));
         }
         Ok(first)

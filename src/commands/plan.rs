@@ -9,7 +9,7 @@ use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::{Gpt2Config, layout};
 use scale_ckpt::data::{Inputs, Split};
 use scale_ckpt::device::{DeviceSpec, Precision};
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::kernels;
 use scale_ckpt::ledger::{self, Memory, MicroBatch};
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
@@ -399,17 +399,19 @@ impl Planner<'_> {
             table::render(&header, &right, &cells),
             String::new(),
             format!(
-                "batch: {} tokens, {} sequences of {}, passes of up to {} of them: {}",
-                thousands(train.batch_tokens),
-                thousands(train.sequences() as u64),
+                "batch: {}, {} of {}, passes of up to {} of them: {}",
+                counted(thousands(train.batch_tokens), "token", "tokens"),
+                counted(thousands(train.sequences() as u64), "sequence", "sequences"),
                 train.context,
                 train.micro_batch(),
                 train.grad_accum(),
             ),
             cost_line(cost),
             format!(
-                "full training of {} blocks would see {:.3e} tokens for as many FLOPs, {:.3e} for as many layer passes",
-                last.n_layer, by_flops, by_passes,
+                "full training of {} would see {:.3e} tokens for as many FLOPs, {:.3e} for as many layer passes",
+                counted(last.n_layer, "block", "blocks"),
+                by_flops,
+                by_passes,
             ),
             format!(
                 "memory: at least {} on {spec}: weights {}, moments {}, gradients {}, activations {}, around the loss {}",

@@ -6,6 +6,7 @@ use scale_ckpt::checkpoint::{Gpt2Config, hex, layout};
 use scale_ckpt::data::Tokens;
 use scale_ckpt::device::Precision;
 use scale_ckpt::eval::certainty::{self, shown};
+use scale_ckpt::error::counted;
 use scale_ckpt::eval::engine::Engine;
 use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
 use scale_ckpt::eval::paired::Comparison;
@@ -209,14 +210,12 @@ fn text_table(rows: &[ModelScore], width: usize) -> Vec<String> {
     });
     let table = laid_out(&header, &cells.collect::<Vec<_>>(), width);
     let windows = |loss: &TextLoss| {
-        let (tokens, context) = (thousands(loss.tokens), loss.context);
+        let tokens = counted(thousands(loss.tokens), "token", "tokens");
+        let context = loss.context;
         if loss.stride == context {
-            format!("{tokens} tokens in windows of {context}")
+            format!("{tokens} in windows of {context}")
         } else {
-            format!(
-                "{tokens} tokens in windows of {context}, stride {}",
-                loss.stride
-            )
+            format!("{tokens} in windows of {context}, stride {}", loss.stride)
         }
     };
     let losses = rows.iter().filter_map(|row| Some((row, row.val.as_ref()?)));

@@ -12,7 +12,7 @@ use scale_ckpt::compare::search::{
 };
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::growth::{Asked, GrowthPlan, plan_file};
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
@@ -186,9 +186,9 @@ impl Args {
         write_report(out, &found, &document)?;
         let comment = [
             format!(
-                "{}, the best of {} candidates in a search by scale-ckpt {VERSION}.",
+                "{}, the best of {} in a search by scale-ckpt {VERSION}.",
                 winner.name,
-                ranked.len()
+                counted(ranked.len(), "candidate", "candidates")
             ),
             conclusion[0].clone(),
         ];

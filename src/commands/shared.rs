@@ -1,6 +1,6 @@
 //! What several commands do alike: open checkpoints, print results.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
@@ -14,7 +14,7 @@ use scale_ckpt::error::Error;
 use scale_ckpt::grower::{Grower, GrowthRecord};
 use scale_ckpt::growth::GrowthPlan;
 use scale_ckpt::model::{Gpt2, weights};
-use scale_ckpt::progress::{DownloadMeter, eprint_line};
+use scale_ckpt::progress::{DownloadMeter, eprint_line, print_line};
 use scale_ckpt::recipe::{self, LoadedRecipe};
 pub use scale_ckpt::report::thousands;
 use serde::Serialize;
@@ -167,7 +167,7 @@ pub fn columns() -> usize {
 
 /// Prints to standard output. A reader that has gone away is not an error.
 pub fn print(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
+    match print_line(text) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::io("write", "standard output")(e))
         }

@@ -9,7 +9,7 @@ use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::data::{Batches, Split, Tokens};
 use scale_ckpt::device::{DeviceSpec, Precision};
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::eval::loss::Windows;
 use scale_ckpt::eval::score::ModelScore;
 use scale_ckpt::eval::task::Selection;
@@ -199,8 +199,12 @@ fn run_from(ready: Ready, loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Rep
     // As it is scored.
     let model = trained.model.valid().with_precision(Precision::F32);
     let name = format!(
-        "trained, +{} tokens",
-        thousands(trained.step * loaded.recipe.train.batch_tokens)
+        "trained, +{}",
+        counted(
+            thousands(trained.step * loaded.recipe.train.batch_tokens),
+            "token",
+            "tokens"
+        )
     );
     let last = start.stages.last().expect("a run has a stage");
     let config = start.config.with_n_layer(last.n_layer);
@@ -392,6 +396,7 @@ fn sample(prompt: &[u32], recipe: &Recipe, model: &Gpt2, start: &Start) -> Resul
     let sampling = Sampling {
         temperature: 0.8,
         top_k: 50,
+        top_p: 1.0,
         seed: recipe.seed,
     };
     // Without what the tokenizer has put in front of it.

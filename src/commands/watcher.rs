@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use scale_ckpt::account::Account;
-use scale_ckpt::error::Error;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::eval::certainty::shown;
 use scale_ckpt::eval::report;
 use scale_ckpt::eval::score::TaskScore;
@@ -251,8 +251,8 @@ impl Watcher<'_> {
             .average
             .map_or_else(String::new, |average| format!("train loss {average:.4}, "));
         self.meter.note(&format!(
-            "step {step}: {} tokens, {trained}val loss {:.4}",
-            thousands(tokens),
+            "step {step}: {}, {trained}val loss {:.4}",
+            counted(thousands(tokens), "token", "tokens"),
             val.loss
         ));
         Ok(())
@@ -296,11 +296,11 @@ impl Watcher<'_> {
     pub fn begin(&mut self, description: &Value, several: bool) -> Result<()> {
         if several {
             self.meter.note(&format!(
-                "stage {}: {}, {} steps, {} blocks",
+                "stage {}: {}, {}, {}",
                 self.planned.stage.index + 1,
                 self.planned.name,
-                self.planned.stage.steps,
-                self.planned.n_layer
+                counted(self.planned.stage.steps, "step", "steps"),
+                counted(self.planned.n_layer, "block", "blocks")
             ));
         }
         self.run.log(description)

@@ -14,7 +14,7 @@ use super::verdict;
 use crate::account::Account;
 use crate::certify::Certificate;
 use crate::checkpoint::Gpt2Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::eval::certainty::NoInterval;
 use crate::eval::paired;
 use crate::eval::report::{Unit, units};
@@ -417,8 +417,9 @@ fn measured(run: &RunRecord) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(val) = run.after.val {
         lines.push(format!(
-            "validation loss: nats per token over {} tokens in windows of {}",
-            val.tokens, val.context
+            "validation loss: nats per token over {} in windows of {}",
+            counted(val.tokens, "token", "tokens"),
+            val.context
         ));
     }
     let scores: Vec<_> = run.after.tasks.iter().collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::record::RunRecord;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::eval::score::Measured;
 
 /// Runs of one recipe with different seeds.
@@ -199,7 +199,7 @@ fn differing(a: &Basis, b: &Basis) -> Option<(String, String, String)> {
                 "{} every {}, {}",
                 windows.context,
                 windows.stride,
-                most.map_or_else(|| "all".into(), |most| format!("{most} tokens"))
+                most.map_or_else(|| "all".into(), |most| counted(most, "token", "tokens"))
             )
         };
         (ma.windows != mb.windows).then(|| {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::magic::{HEAD, Kind};
 use super::{npy, plausible};
 use crate::checkpoint::hex;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::interrupt;
 
 /// First number of llm.c's header.
@@ -297,7 +297,10 @@ fn llmc_count(file: &File, path: &Path) -> Result<Option<u64>> {
     u64::try_from(count).map(Some).map_err(|_| {
         Error::invalid(
             path.display(),
-            format!("llm.c's header claims {count} tokens"),
+            format!(
+                "llm.c's header claims {}",
+                counted(count, "token", "tokens")
+            ),
         )
     })
 }
@@ -343,15 +346,19 @@ fn count_tokens(
     let invalid = |message: String| Error::invalid(path.display(), message);
     let width = width.bytes() as u64;
     let Some(body) = size.checked_sub(offset) else {
-        return Err(
-            invalid(format!("{size} bytes are too few for its header")).with_hint(TRUNCATED)
-        );
+        return Err(invalid(format!(
+            "{} too few for its header",
+            counted(size, "byte is", "bytes are")
+        ))
+        .with_hint(TRUNCATED));
     };
     if let Some(count) = count {
         let expected = count.checked_mul(width);
         if expected != Some(body) {
             let error = invalid(format!(
-                "the header says {count} tokens of {width} bytes, {body} bytes follow it"
+                "the header says {} of {width} bytes, {} it",
+                counted(count, "token", "tokens"),
+                counted(body, "byte follows", "bytes follow")
             ));
             return Err(error.with_hint(if expected.is_some_and(|e| e < body) {
                 "the file has trailing bytes"
@@ -361,7 +368,8 @@ fn count_tokens(
         }
     } else if !body.is_multiple_of(width) {
         return Err(invalid(format!(
-            "{body} bytes are no whole number of tokens of {width} bytes"
+            "{} no whole number of tokens of {width} bytes",
+            counted(body, "byte is", "bytes are")
         ))
         .with_hint(TRUNCATED));
     }

@@ -16,7 +16,7 @@ use super::records::padding_note;
 use super::shard::Shard;
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::checkpoint::hex;
-use crate::error::{Error, Result, read_text};
+use crate::error::{Error, Result, counted, read_text};
 use crate::progress::{Meter, Unit};
 
 /// Token ids of a set of documents, each preceded by `<|endoftext|>` and whatever else the
@@ -163,7 +163,10 @@ impl Tokens {
     pub fn windows(&self, what: &str, context: usize) -> Result<u64> {
         let (found, needed) = (self.len(), context + 1);
         if found < needed as u64 {
-            let message = format!("{found} tokens are fewer than context + 1 = {needed}");
+            let message = format!(
+                "{} fewer than context + 1 = {needed}",
+                counted(found, "token is", "tokens are")
+            );
             return Err(Error::invalid(what, message));
         }
         Ok((found - 1) / context as u64)

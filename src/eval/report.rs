@@ -13,7 +13,7 @@ use super::score::{ItemScore, Metric, TaskScore, values};
 use super::task::{Kind, Protocol, group_of, whole_group_of};
 use crate::checkpoint::hex;
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 /// The name of a model's results: scripts look for `results_*.json`.
 pub const RESULTS: &str = "results_scale-ckpt.json";
@@ -94,9 +94,9 @@ impl Line {
             n => format!("{n}-shot, "),
         };
         let items = if self.n == self.full {
-            format!("all {} items", self.n)
+            format!("all {}", counted(self.n, "item", "items"))
         } else {
-            format!("{} of {} items", self.n, self.full)
+            format!("{} of {}", self.n, counted(self.full, "item", "items"))
         };
         match self.left_out {
             0 => shots + &items,

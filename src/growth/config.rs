@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{GrowthPlan, Initializer, Method, Placement, plan_file};
 use crate::checkpoint::config::MAX_LAYERS;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::home;
 
 /// How to grow: the `[grow]` table, and the flags of `grow`.
@@ -87,8 +87,9 @@ impl GrowConfig {
         })?;
         if to <= n {
             let error = Error::usage(format!(
-                "{} is not deeper than the source's {n} blocks",
-                asked.set("to", to)
+                "{} is not deeper than the source's {}",
+                asked.set("to", to),
+                counted(n, "block", "blocks")
             ));
             return Err(if to < n {
                 error.with_hint("a plan file can name fewer blocks than there are")

@@ -25,7 +25,7 @@ use crate::checkpoint::layout::{self, BLOCK, BlockParam};
 use crate::checkpoint::safetensors::TensorOut;
 use crate::checkpoint::tensor::OpenFile;
 use crate::checkpoint::{Checkpoint, Gpt2Config, TensorRef};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::interrupt;
 
 /// A source, a plan and a seed: everything that determines the grown checkpoint.
@@ -41,8 +41,9 @@ impl<'a> Growth<'a> {
     pub fn new(source: &'a Checkpoint, plan: &'a GrowthPlan, seed: u64) -> Result<Self> {
         if plan.source_n_layer != source.config.n_layer {
             return Err(Error::usage(format!(
-                "the plan is for {} source blocks, the source has {}",
-                plan.source_n_layer, source.config.n_layer
+                "the plan is for {}, the source has {}",
+                counted(plan.source_n_layer, "source block", "source blocks"),
+                source.config.n_layer
             )));
         }
         Ok(Self { source, plan, seed })

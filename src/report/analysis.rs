@@ -3,6 +3,7 @@
 use super::chart::{BarSeries, Bars, Chart, Heat};
 use super::{Block, Document, Section, Table};
 use crate::analyze::{Analysis, BlockReport, Estimate};
+use crate::error::counted;
 
 /// The report; `checkpoint` is what was analysed.
 pub fn document(analysis: &Analysis, checkpoint: &str) -> Document {
@@ -15,9 +16,10 @@ pub fn document(analysis: &Analysis, checkpoint: &str) -> Document {
     Document {
         title: format!("What the blocks of {checkpoint} do"),
         subtitle: format!(
-            "loss as it is: {:.4}{} nats per token, {tokens} tokens in windows of {context}; scale-ckpt {}",
+            "loss as it is: {:.4}{} nats per token, {} in windows of {context}; scale-ckpt {}",
             loss.mean,
             loss.plus_minus(),
+            counted(tokens, "token", "tokens"),
             crate::VERSION
         ),
         sections: vec![

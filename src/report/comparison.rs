@@ -9,6 +9,7 @@ use crate::compare::findings::{
 use crate::compare::record::VAL_LOSS;
 use crate::compare::stats::{Sample, in_words};
 use crate::compare::verdict;
+use crate::error::counted;
 use crate::eval::score::higher_is_better;
 
 /// The report.
@@ -28,8 +29,9 @@ pub fn document(found: &Findings) -> Document {
     Document {
         title: found.title.clone(),
         subtitle: format!(
-            "{} arms, {seeds} runs on {}; budgets in {}; compared with {}; scale-ckpt {}",
-            found.arms.len(),
+            "{}, {} on {}; budgets in {}; compared with {}; scale-ckpt {}",
+            counted(found.arms.len(), "arm", "arms"),
+            counted(seeds, "run", "runs"),
             found.devices.join(", "),
             found.ledger.unit(),
             found.control,
@@ -472,7 +474,10 @@ fn recovery(costs: &[Option<f64>]) -> String {
     };
     match costs.len() - known.len() {
         0 => range,
-        missing => format!("{range}, {missing} of {} seeds never", costs.len()),
+        missing => {
+            let seeds = counted(costs.len(), "seed", "seeds");
+            format!("{range}, {missing} of {seeds} never")
+        }
     }
 }
 

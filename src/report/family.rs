@@ -5,6 +5,7 @@ use super::{Block, Document, Section, Table};
 use crate::eval::certainty::{figure, shown};
 use crate::eval::folder::{ModelOutcome, ModelRecord, Outcome};
 use crate::eval::report::{Line, NO_BASELINE, notes};
+use crate::error::counted;
 
 /// The report.
 pub fn document(outcome: &Outcome) -> Document {
@@ -35,8 +36,8 @@ pub fn document(outcome: &Outcome) -> Document {
     Document {
         title: "Evaluation".into(),
         subtitle: format!(
-            "{} checkpoints, {} on {}; scale-ckpt {}",
-            outcome.models.len(),
+            "{}, {} on {}; scale-ckpt {}",
+            counted(outcome.models.len(), "checkpoint", "checkpoints"),
             evaluation.dtype,
             evaluation.device,
             evaluation.tool_version
@@ -112,7 +113,11 @@ fn panels(
     let dot = |model: usize, y: f64, stderr: Option<f64>| {
         let record = &outcome.models[model].record;
         Dot {
-            label: format!("{}, {} layers", record.name, record.n_layer),
+            label: format!(
+                "{}, {}",
+                record.name,
+                counted(record.n_layer, "layer", "layers")
+            ),
             at: axes.iter().map(|(_, of)| of(record)).collect(),
             line: of_model[model],
             y,

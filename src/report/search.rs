@@ -2,6 +2,7 @@
 
 use super::{Block, Document, Section, Table};
 use crate::compare::search::{BASELINE, Foretelling, Ranked, Rung, SearchConfig};
+use crate::error::counted;
 
 /// Rungs and candidates, before anything is run.
 pub fn plan_table(rungs: &[Rung], candidates: &[(&str, String)]) -> Table {
@@ -12,8 +13,9 @@ pub fn plan_table(rungs: &[Rung], candidates: &[(&str, String)]) -> Table {
         .collect();
     let parts = rungs.iter().map(|rung| {
         format!(
-            "{} candidates with {:.3e} FLOPs each",
-            rung.candidates, rung.flops
+            "{} with {:.3e} FLOPs each",
+            counted(rung.candidates, "candidate", "candidates"),
+            rung.flops
         )
     });
     let parts: Vec<String> = parts.collect();
@@ -95,8 +97,8 @@ pub fn document(
     Document {
         title: "Search for a growth plan".into(),
         subtitle: format!(
-            "{} candidates, {:.3e} FLOPs in all, seed {}, one in {} to the next rung; scale-ckpt {}",
-            ranked.len(),
+            "{}, {:.3e} FLOPs in all, seed {}, one in {} to the next rung; scale-ckpt {}",
+            counted(ranked.len(), "candidate", "candidates"),
             config.flops,
             config.seed,
             config.eta,

@@ -21,7 +21,7 @@ use tempfile::NamedTempFile;
 use crate::checkpoint::hex;
 use crate::checkpoint::weights::{Weights, shard_names};
 use crate::durable;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, counted, printable};
 
 use super::Progress;
 use super::fault::Fault;
@@ -316,8 +316,8 @@ impl Partial {
         let added = bytes.len() as u64;
         if self.length + added > self.size {
             return Err(Fault::Mismatch(format!(
-                "the server sends more than the {} bytes of the listing",
-                self.size
+                "the server sends more than the {} of the listing",
+                counted(self.size, "byte", "bytes")
             )));
         }
         self.temp

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, counted, printable};
 
 use super::cache::RepoCache;
 use super::download::Download;
@@ -124,7 +124,8 @@ impl Request<'_> {
         }
         let count = names.len();
         self.progress.note(&format!(
-            "the network is off: taking the {count} files in the cache for all there are"
+            "the network is off: taking the {} in the cache for all there are",
+            counted(count, "file", "files")
         ));
         let dir = dir.unwrap_or_default();
         Ok(names.iter().map(|name| dir.join(name)).collect())

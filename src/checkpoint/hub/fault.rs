@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hf_hub::HFError;
 
-use crate::error::{Error, printable};
+use crate::error::{Error, counted, printable};
 
 use super::config::HubConfig;
 
@@ -120,7 +120,10 @@ impl Fault {
                 "run again to go on where it stopped; HF_HUB_DOWNLOAD_TIMEOUT sets the limit in seconds".to_owned(),
             ),
             Self::Cut { got, size } => (
-                format!("the connection closed after {got} of {size} bytes"),
+                format!(
+                    "the connection closed after {got} of {}",
+                    counted(size, "byte", "bytes")
+                ),
                 "run again to go on where it stopped".to_owned(),
             ),
             Self::NoRange => {

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::checkpoint::companions::CHAT_TEMPLATES;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, counted, printable};
 use crate::interrupt;
 
 use super::cache::{BlobId, Partial};
@@ -556,7 +556,8 @@ fn check_status(response: Response) -> Result<Response, Fault> {
 fn check_length(announced: Option<u64>, listed: u64) -> Result<(), Fault> {
     match announced {
         Some(length) if length != listed => Err(Fault::Mismatch(format!(
-            "the server announces {length} bytes, the listing says {listed}"
+            "the server announces {}, the listing says {listed}",
+            counted(length, "byte", "bytes")
         ))),
         _ => Ok(()),
     }

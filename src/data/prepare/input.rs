@@ -13,7 +13,7 @@ use crate::checkpoint::{hash_file, hex};
 use crate::data::format::Format;
 use crate::data::listing::Listing;
 use crate::data::{address, inputs};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::interrupt;
 use crate::progress::{Meter, Unit};
 
@@ -104,7 +104,10 @@ pub(super) fn check_unchanged(paths: &[PathBuf], records: &[InputRecord]) -> Res
     for (path, record) in paths.iter().zip(records) {
         let (found, before) = (size_of(path)?, record.bytes);
         if found != before {
-            let message = format!("it had {before} bytes at the start and has {found} now");
+            let message = format!(
+                "it had {} at the start and has {found} now",
+                counted(before, "byte", "bytes")
+            );
             return Err(Error::invalid(path.display(), message).with_hint("prepare it again"));
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Options, ValSize};
 use crate::VERSION;
 use crate::data::{Split, Tokenizer};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::owner::plain_name;
 
 /// Its name. It is written last, so a folder that has it is complete.
@@ -244,8 +244,10 @@ pub(in crate::data) fn check_tokenizer(shards: &[PathBuf], tokenizer: &Tokenizer
         };
         let (made, wanted) = (manifest.vocab_size, tokenizer.vocab_size());
         if made != wanted {
-            let message =
-                format!("tokenized for {made} entries, the tokenizer of the model has {wanted}");
+            let message = format!(
+                "tokenized for {}, the tokenizer of the model has {wanted}",
+                counted(made, "entry", "entries")
+            );
             return Err(Error::invalid(folder.display(), message)
                 .with_hint("prepare it again with --tokenizer and the folder of the model"));
         }

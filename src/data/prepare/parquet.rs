@@ -19,7 +19,7 @@ use parquet::schema::types::ColumnDescPtr;
 
 use super::documents::{BadDocuments, Documents, Piece};
 use crate::data::magic::{HEAD, Kind};
-use crate::error::{Error, Result, did_you_mean, printable};
+use crate::error::{Error, Result, counted, did_you_mean, printable};
 use crate::progress::Meter;
 
 /// Rows read at a time.
@@ -145,7 +145,10 @@ impl Group {
         })?;
         if rows == 0 && i64::try_from(self.row) != Ok(self.expected) {
             let (found, expected) = (self.row, self.expected);
-            let message = format!("{found} rows are there, the footer says {expected}");
+            let message = format!(
+                "{} there, the footer says {expected}",
+                counted(found, "row is", "rows are")
+            );
             return Err(ParquetError::General(message));
         }
         let mut values = values.into_iter();

@@ -4,7 +4,7 @@ use std::collections::BinaryHeap;
 
 use crate::data::inputs::Split;
 use crate::data::order::mix;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 /// How much to put aside for validation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,7 +51,8 @@ impl Chooser {
                 let count = count()?;
                 if count <= wanted {
                     return Err(Error::usage(format!(
-                        "--val-docs {wanted}: there are {count} documents in all"
+                        "--val-docs {wanted}: the inputs have {}",
+                        counted(count, "document", "documents")
                     )));
                 }
                 // The smallest numbers seen, the largest of them on top.
