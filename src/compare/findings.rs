@@ -301,10 +301,11 @@ pub struct RunCurve {
 impl Difference {
     /// What its items are.
     pub fn items(&self) -> &'static str {
-        if self.metric == VAL_LOSS {
-            "windows"
-        } else {
-            "items"
+        match (self.metric == VAL_LOSS, self.n_items) {
+            (true, 1) => "window",
+            (true, _) => "windows",
+            (false, 1) => "item",
+            (false, _) => "items",
         }
     }
 }

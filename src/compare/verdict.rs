@@ -14,7 +14,6 @@ use super::findings::{ArmFindings, Compute, Difference, Findings, Kind, Outcome}
 use super::record::VAL_LOSS;
 use super::stats::{LEAST_SHOWN, in_words};
 use crate::eval::certainty::NoInterval;
-use crate::error::counted;
 
 /// The verdict.
 pub fn of(found: &Findings) -> Vec<String> {
