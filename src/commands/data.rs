@@ -7,7 +7,7 @@ use scale_ckpt::Result;
 use scale_ckpt::checkpoint::hub::HubConfig;
 use scale_ckpt::data::prepare::{Manifest, Options, ValSize, expand, prepare};
 use scale_ckpt::data::{Split, Tokenizer};
-use scale_ckpt::error::{Error, counted};
+use scale_ckpt::error::counted;
 use scale_ckpt::home;
 use scale_ckpt::progress::{DownloadMeter, eprint_line};
 
