@@ -409,7 +409,7 @@ page.parquet | page.parquet: row group 0
 nulls.parquet | nulls.parquet: row group 0, row 1: null | hint: --skip-bad
 lists.parquet | lists.parquet: no column `text`; there are text.list.element
 notes.md | notes.md: the name does not say | hint: expected .txt
-words.csv.gz | words.csv.gz: the name does not say
+words.csv.gz | words.csv.gz: a table of separated values
 nowhere.txt | nowhere.txt
 nothing | nothing: a folder without
 *.tx | *.tx: no file matches
@@ -625,6 +625,9 @@ fn a_datasets_files_are_fetched_from_the_hub() {
         COMMIT,
         [
             ("README.md", &b"about"[..]),
+            ("LICENSE.txt", b"You may."),
+            ("old/a.csv", b"a,b"),
+            ("old/b.csv", b"a,b"),
             ("sample/10BT/000_00000.parquet", &table),
             ("sample/10BT/001_00000.parquet", &table),
             ("sample/100BT/000_00000.jsonl", lines.as_bytes()),
@@ -677,6 +680,13 @@ fn a_datasets_files_are_fetched_from_the_hub() {
     offline.expect(0, &["the network is off: taking the 2 files in the cache"]);
     run("hf://datasets/org/web/sample/1BT", false).expect(4, &["datasets/org/web@main"]);
     run("hf://datasets/org/web/*.csv", false).expect(4, &["no file in"]);
+    let left = "datasets/org/web: left out: 2 files (a.csv, b.csv); 1 file (LICENSE.txt) about";
+    run("hf://datasets/org/web", false).expect(0, &[left]);
+    run("hf://datasets/org/web/LICENSE.txt", false).expect(0, &[]);
+    let words = ["nothing that is read; there are 2 files (a.csv, b.csv)", "hint: make JSON lines"];
+    run("hf://datasets/org/web/old", false).expect(4, &words);
+    let words = ["old/a.csv: a table of separated values"];
+    run("hf://datasets/org/web/old/a.csv", false).expect(3, &words);
     run("hf://datasets/org", false)
         .expect(2, &["`org/` is not a hub id", "hint: write hf://datasets"]);
 }

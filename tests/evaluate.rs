@@ -172,7 +172,7 @@ fn damaged_and_foreign_files_are_named() {
     sandbox.write("h.csv", "a,b\n");
     let table = "
 --tasks hellaswag_completion --data hellaswag=x.jsonl | 3 | x.jsonl
---tasks hellaswag_completion --data hellaswag=h.csv | 3 | h.csv: the name does not say
+--tasks hellaswag_completion --data hellaswag=h.csv | 3 | h.csv: a table of separated values
 --tasks hellaswag_completion --data hellaswag=. | 3 | no hellaswag_completion.jsonl
 --tasks hellaswak | 2 | no task `hellaswak`; there are hellaswag, | hint: did you mean `hellaswag`
 --tasks blimp_passive1 | 2 | hint: did you mean `blimp_passive_1`

@@ -63,6 +63,7 @@ const MAGIC: [(&[u8], &str, &str); 23] = [
 ];
 const PICKLE: &str = "write what it holds as text, JSON lines or parquet";
 
+const HTML: &str = "an HTML page";
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// What a file is, and what to do with it.
@@ -83,7 +84,7 @@ impl Kind {
         }
         if is_html(head) {
             return Some(Self {
-                what: "an HTML page",
+                what: HTML,
                 step: "it may be an error or log-in page that was saved in place of the file: \
                        download the file itself",
             });
@@ -94,7 +95,7 @@ impl Kind {
                 step: "unpack it first, and give the folder",
             });
         }
-        // A magic of text characters alone may begin a text.
+        // Three or four letters may begin a text.
         let of = |(magic, ..): &&(&[u8], _, _)| head.starts_with(magic) && !is_words(magic, head);
         let found = MAGIC.iter().find(of);
         found.map(|&(_, what, step)| Self { what, step })
@@ -121,14 +122,18 @@ impl Kind {
             }
             _ => what.to_owned(),
         };
-        let step = self.step.replace("NAME", &name).replace("STEM", &stem);
+        let mut step = self.step.replace("NAME", &name).replace("STEM", &stem);
+        if what == HTML && path.extension().is_some_and(|e| e == "txt") {
+            step.push_str("; if its markup is the text that is meant, put <|endoftext|> before it");
+        }
         Error::invalid(path.display(), message).with_hint(step)
     }
 }
 
-/// Whether `head` is text that happens to begin with the letters of a magic.
+/// Whether `head` is text that happens to begin with the few letters of a magic.
 fn is_words(magic: &[u8], head: &[u8]) -> bool {
-    magic.iter().all(|byte| byte.is_ascii_graphic())
+    magic.len() <= 4
+        && magic.iter().all(|byte| byte.is_ascii_graphic())
         && !head
             .iter()
             .any(|&byte| byte < b' ' && !byte.is_ascii_whitespace())
@@ -146,26 +151,34 @@ fn is_html(head: &[u8]) -> bool {
     begins(b"<!doctype html") || begins(b"<html")
 }
 
-/// Why bytes that were expected to be text in UTF-8 are none, by the look of the first: text in
-/// a wider encoding, or no text. Zeros at the very end are no reason.
-pub(crate) fn no_text(head: &[u8]) -> Option<(&'static str, &'static str)> {
-    let head = &head[..head.len().min(HEAD)];
+/// Why the first bytes of a file are not UTF-8, and what to do, if they are UTF-16.
+pub(crate) fn utf16(head: &[u8]) -> Option<(&'static str, &'static str)> {
     const CONVERT: &str = "convert the file, for example with iconv -f UTF-16 -t UTF-8";
     if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
         return Some(("not UTF-8 at byte 0: it begins as UTF-16 does", CONVERT));
     }
-    let end = head.iter().rposition(|&byte| byte != 0)? + 1;
-    let zeros: Vec<usize> = (0..end).filter(|&at| head[at] == 0).collect();
-    if zeros.is_empty() {
-        return None;
-    }
-    if zeros.len() * 3 > end {
-        return Some(("zero bytes between the letters, as in UTF-16", CONVERT));
-    }
-    Some((
-        "not text: there are zero bytes in it",
-        "look at the file, and take out what is no text",
-    ))
+    let head = without_padding(head);
+    let zeros = head.iter().filter(|&&byte| byte == 0).count();
+    let pairs = head.windows(2).filter(|pair| *pair == [0, 0]).count();
+    let alternate = zeros * 3 > head.len() && pairs * 10 < zeros;
+    alternate.then_some(("zero bytes between the letters, as in UTF-16", CONVERT))
+}
+
+/// The same of bytes that are no text at all. Zeros at the very end are no reason.
+pub(crate) fn no_text(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    utf16(head).or_else(|| {
+        without_padding(head).contains(&0).then_some((
+            "not text: there are zero bytes in it",
+            "look at the file, and take out what is no text",
+        ))
+    })
+}
+
+/// The first bytes without zeros at their end.
+fn without_padding(head: &[u8]) -> &[u8] {
+    let head = &head[..head.len().min(HEAD)];
+    let last = head.iter().rposition(|&byte| byte != 0);
+    &head[..last.map_or(0, |last| last + 1)]
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::io::{self, BufRead};
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use super::format::{Compression, Format};
 use super::magic;
 use super::source::Source;
@@ -65,7 +67,7 @@ impl Records {
         };
         records.fill()?;
         let head = records.source.fill_buf().unwrap_or_default();
-        if let Some((message, hint)) = magic::no_text(head) {
+        if let Some((message, hint)) = magic::utf16(head) {
             return Err(Error::invalid(path.display(), message).with_hint(hint));
         }
         if head.starts_with(BYTE_ORDER_MARK) {
@@ -278,7 +280,7 @@ impl Records {
         loop {
             match self.source.fill_buf() {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.source.failed(&self.line.to_string(), e)),
+                Err(e) => return Err(self.source.failed(&self.line.max(1).to_string(), e)),
                 Ok(bytes) => return Ok(!bytes.is_empty()),
             }
         }
@@ -317,6 +319,17 @@ pub(crate) fn padding_note(path: &Path, zeros: u64) -> String {
     let path = path.display();
     format!(
         "note: {path}: {zeros} zero bytes at its end are passed over; was it written to its end?"
+    )
+}
+
+/// What to do with an object of columns, if it is one: pandas writes a whole table so, unless it is
+/// told to write rows.
+pub(crate) fn columns_hint(object: &Map<String, Value>) -> Option<&'static str> {
+    let is_column = |value: &Value| value.as_object().is_some_and(|rows| rows.contains_key("0"));
+    let columns = !object.is_empty() && object.values().all(is_column);
+    columns.then_some(
+        "these are columns, as pandas writes them: write rows, \
+         to_json(FILE, orient=\"records\", lines=True)",
     )
 }
 
@@ -499,8 +512,8 @@ mod tests {
 
     #[test]
     fn what_python_writes_is_parsed_or_explained() {
-        let value =
-            |text: &str| parse(text.as_bytes(), serde_json::from_slice::<serde_json::Value>);
+        let read = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes);
+        let value = |text: &str| parse(text.as_bytes(), read);
         let found = value("{\"a\": NaN, \"b\": -Infinity, \"c\": \"NaN \\\" Infinity\"}").unwrap();
         assert!(found["b"].is_null(), "{found}");
         assert_eq!(found["c"], "NaN \" Infinity");

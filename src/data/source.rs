@@ -35,23 +35,14 @@ impl Source {
         advance: impl Fn(u64) + Send + 'static,
     ) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
-        let mut source = Self {
-            reader: Box::new(io::empty()),
-            path: path.to_owned(),
-            compression,
-        };
         let mut buffered = BufReader::with_capacity(PIECE, Counted { file, advance });
         let head = buffered.fill_buf().map_err(Error::io("read", path))?;
-        if let Some(kind) = Kind::of(head)
-            && !head.starts_with(magic(compression))
-        {
+        let is_own = magic(compression).is_some_and(|magic| head.starts_with(magic));
+        if let Some(kind) = Kind::of(head).filter(|_| !is_own) {
             return Err(kind.refused(path, false));
         }
-        source.reader = match compression {
-            Compression::None => {
-                source.reader = Box::new(buffered);
-                return Ok(source);
-            }
+        let reader: Box<dyn BufRead + Send> = match compression {
+            Compression::None => Box::new(buffered),
             Compression::Gzip => Box::new(BufReader::new(Members {
                 decoder: Some(GzDecoder::new(buffered)),
             })),
@@ -66,26 +57,21 @@ impl Source {
                 MultiBzDecoder::new(buffered),
             )),
         };
-        source.check_inside()?;
-        Ok(source)
+        let reader = if compression == Compression::None {
+            reader
+        } else {
+            checked(reader, path)?
+        };
+        Ok(Self {
+            reader,
+            path: path.to_owned(),
+            compression,
+        })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Looks at the first decompressed bytes.
-    fn check_inside(&mut self) -> Result<()> {
-        let mut head = Vec::with_capacity(HEAD);
-        let read = (&mut self.reader).take(HEAD as u64).read_to_end(&mut head);
-        read.map_err(|e| self.failed("the beginning", e))?;
-        if let Some(kind) = Kind::of(&head) {
-            return Err(kind.refused(&self.path, true));
-        }
-        let rest = std::mem::replace(&mut self.reader, Box::new(io::empty()));
-        self.reader = Box::new(Cursor::new(head).chain(rest));
-        Ok(())
     }
 
     /// The error for a failed read at `place`.
@@ -125,14 +111,37 @@ impl BufRead for Source {
     }
 }
 
+/// The same bytes again, unless the first of them show that what was compressed is no text.
+fn checked(
+    mut reader: Box<dyn BufRead + Send>,
+    path: &Path,
+) -> Result<Box<dyn BufRead + Send>> {
+    let mut head = Vec::with_capacity(HEAD);
+    let read = (&mut reader).take(HEAD as u64).read_to_end(&mut head);
+    if let Some(kind) = Kind::of(&head) {
+        return Err(kind.refused(path, true));
+    }
+    // An error is met again where the place of it is known.
+    let failed = BufReader::new(Failing(read.err()));
+    Ok(Box::new(Cursor::new(head).chain(failed).chain(reader)))
+}
+
+/// Fails once with an error, if there is one, and is at its end.
+struct Failing(Option<io::Error>);
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
+}
+
 /// What a compressed file begins with.
-fn magic(compression: Compression) -> &'static [u8] {
+fn magic(compression: Compression) -> Option<&'static [u8]> {
     match compression {
-        // Nothing that is known begins so.
-        Compression::None => b"\0\0\0\0",
-        Compression::Gzip => b"\x1f\x8b",
-        Compression::Zstd => b"\x28\xb5\x2f\xfd",
-        Compression::Bzip2 => b"BZh",
+        Compression::None => None,
+        Compression::Gzip => Some(b"\x1f\x8b"),
+        Compression::Zstd => Some(b"\x28\xb5\x2f\xfd"),
+        Compression::Bzip2 => Some(b"BZh"),
     }
 }
 

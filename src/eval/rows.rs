@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::data::format::Format;
 use crate::data::listing::note_once;
 use crate::data::prepare::{check_codec, guarded, no_table};
-use crate::data::records::{Record, Records, padding_note, parse};
+use crate::data::records::{Record, Records, columns_hint, padding_note, parse};
 use crate::error::{Error, Result, printable};
 
 /// Longest line read.
@@ -184,7 +184,12 @@ fn read_objects(records: &mut Records, bad: &mut BadRows) -> Result<Vec<Row>> {
             }
         };
         match parse(text.as_bytes(), |bytes| serde_json::from_slice(bytes)) {
-            Ok(fields) => rows.push(Row { at, fields }),
+            Ok(fields) => match columns_hint(&fields) {
+                None => rows.push(Row { at, fields }),
+                Some(hint) => {
+                    return Err(Error::invalid(at, "not an item, but a table").with_hint(hint));
+                }
+            },
             Err(message) => bad.meet_in(&at, message, &format!("; {}", records.hint()))?,
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::documents::{BadDocuments, Documents, MAX_LINE, Piece};
-use crate::data::records::{Record, Records, parse};
+use crate::data::records::{Record, Records, columns_hint, parse};
 use crate::error::{Error, Result, did_you_mean, printable};
 
 /// Keys that are shown.
@@ -45,7 +45,11 @@ impl<'a> JsonTexts<'a> {
         match parse(&bytes, read) {
             Ok(Some(text)) => Ok(text),
             Ok(None) => Err(self.no_such_key(&bytes)),
-            Err(message) => Err((message, None)),
+            Err(message) => {
+                let object = parse(&bytes, |bytes| serde_json::from_slice(bytes)).ok();
+                let hint = object.as_ref().and_then(columns_hint);
+                Err((message, hint.map(str::to_owned)))
+            }
         }
     }
 
