@@ -115,7 +115,7 @@ fn sampling_is_checked() {
         ("--top-k -1", "invalid value '-1' for '--top-k <K>'"),
         ("--tokens -1", "invalid value '-1' for '--tokens <N>'"),
     ] {
-        sandbox.refuses(&format!("{GENERATE} --prompt x {flags}"), 2, &[words]);
+        sandbox.refuses(&format!("generate ./m --prompt x {flags}"), 2, &[words]);
     }
 }
 

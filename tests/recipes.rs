@@ -8,9 +8,10 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use safetensors::SafeTensors;
-use sandbox::Sandbox;
+use sandbox::{Outcome, PROGRAM, Sandbox};
 use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::Gpt2Config;
 use scale_ckpt::eval::task::tasks_named;
@@ -297,4 +298,77 @@ fn gradual_stacking_copies_the_last_blocks() {
     assert!(mslt.stages[1].stage.trains("wte.weight", 0));
     assert!(!mslt.stages[1].stage.trains("wpe.weight", 0));
     assert!(!mslt.stages[1].stage.trains("h.2.ln_1.bias", 0));
+}
+
+/// Runs the program in the repository, without a network.
+fn offline(args: &[&str]) -> Outcome {
+    let mut command = Command::new(PROGRAM);
+    command.args(args).current_dir(repository());
+    command.env("HF_HUB_OFFLINE", "1").stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Outcome::of(command)
+}
+
+#[test]
+fn recipes_without_the_hub_can_be_planned_as_they_are() {
+    let mut seen = 0;
+    for folder in ["recipes", "recipes/small"] {
+        for entry in fs::read_dir(repository().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let recipe = path.strip_prefix(repository()).unwrap().to_str().unwrap();
+            if !recipe.ends_with(".toml") || text.contains("from = \"gpt2\"") {
+                continue;
+            }
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let args = match name.split('-').next() {
+                Some("compare") => vec!["compare", recipe, "--dry-run", "--no-probe"],
+                Some("search") => vec!["search", recipe, "--dry-run"],
+                Some("family") => continue,
+                _ => vec!["plan", recipe, "--no-probe"],
+            };
+            let outcome = offline(&args).expect(0, &[]);
+            assert!(!outcome.stdout.is_empty(), "{args:?}");
+            let warned = outcome
+                .stderr
+                .lines()
+                .filter(|line| line.starts_with("warning: "));
+            for warning in warned {
+                assert!(
+                    warning.ends_with(" is not there yet"),
+                    "{recipe}: {warning}"
+                );
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn the_readme_shows_what_preparing_the_shipped_text_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("prose");
+    let out = out.to_str().unwrap();
+    let text = "fixtures/prose/train.txt";
+    let printed = offline(&["data", "prepare", text, "--out", out, "--val-docs", "1"]);
+    let printed = printed.expect(0, &[]).stdout.replace(out, "data/prose");
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    assert!(
+        readme.contains(&format!("```text\n{printed}```")),
+        "{printed}"
+    );
+}
+
+/// A build for GPUs would look for one here.
+#[cfg(not(feature = "gpu"))]
+#[test]
+fn a_recipe_for_a_gpu_says_what_to_add_on_a_build_for_the_processor() {
+    for args in [
+        ["train", "recipes/continue.toml"],
+        ["train", "recipes/scratch-full.toml"],
+        ["eval", "recipes/family.toml"],
+    ] {
+        offline(&args).expect(6, &["this build has no CUDA", "or use --device cpu"]);
+    }
 }

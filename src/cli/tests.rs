@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
 
-use super::Cli;
+use super::{Cli, command};
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -201,4 +201,39 @@ fn commands_that_help_and_hints_name_exist() {
 #[test]
 fn the_command_line_is_sound() {
     Cli::command().debug_assert();
+}
+
+/// Names of every command, those below others after them.
+fn paths(command: &clap::Command) -> Vec<Vec<String>> {
+    let below = command.get_subcommands().flat_map(|sub| {
+        let of = |path: Vec<String>| [vec![sub.get_name().to_owned()], path].concat();
+        paths(sub).into_iter().map(of).collect::<Vec<_>>()
+    });
+    std::iter::once(Vec::new()).chain(below).collect()
+}
+
+#[test]
+fn a_negative_number_is_no_unknown_option() {
+    let mut seen = 0;
+    for path in paths(&Cli::command()) {
+        let mut command = command();
+        let mut of = &mut command;
+        for name in &path {
+            of = of.find_subcommand_mut(name).expect("it is there");
+        }
+        let valued = |arg: &&clap::Arg| arg.get_action().takes_values();
+        let flags = of.get_arguments().filter(valued);
+        let flags: Vec<String> = flags
+            .filter_map(|arg| Some(format!("--{}", arg.get_long()?)))
+            .collect();
+        for flag in flags {
+            let words = [&["scale-ckpt".to_owned()], &path[..], &[flag, "-1".into()]].concat();
+            if let Err(error) = command.clone().try_get_matches_from(&words) {
+                let kind = error.kind();
+                assert_ne!(kind, clap::error::ErrorKind::UnknownArgument, "{words:?}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen}");
 }

@@ -18,20 +18,25 @@ pub struct Args {
 
 impl Args {
     pub fn execute(self) -> Result<()> {
-        // Pages for `help` and `help grow` would say nothing that `--help` does not.
-        let mut command = crate::cli::Cli::command().disable_help_subcommand(true);
-        // Gives every command its full name.
-        command.build();
+        let pages = pages()?;
         let Some(dir) = self.out else {
-            return super::shared::print(&page(&command)?.1);
+            return super::shared::print(pages[0].1.trim_end());
         };
         std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-        for command in with_all_below(&command) {
-            let (name, text) = page(command)?;
+        for (name, text) in pages {
             write_file(&dir.join(name), text.as_bytes())?;
         }
         Ok(())
     }
+}
+
+/// Name and text of the page of every command, the program's own first.
+fn pages() -> Result<Vec<(String, String)>> {
+    // Pages for `help` and `help grow` would say nothing that `--help` does not.
+    let mut command = crate::cli::Cli::command().disable_help_subcommand(true);
+    // Gives every command its full name.
+    command.build();
+    with_all_below(&command).into_iter().map(page).collect()
 }
 
 fn with_all_below(command: &Command) -> Vec<&Command> {
@@ -39,14 +44,47 @@ fn with_all_below(command: &Command) -> Vec<&Command> {
     std::iter::once(command).chain(below).collect()
 }
 
-/// Name and text of a manual page.
 fn page(command: &Command) -> Result<(String, String)> {
     let man = Man::new(command.clone()).source(format!("scale-ckpt {VERSION}"));
     let mut text = Vec::new();
     man.render(&mut text)
         .map_err(Error::io("render", "the manual page"))?;
-    Ok((
-        man.get_filename(),
-        String::from_utf8_lossy(&text).into_owned(),
-    ))
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok((man.get_filename(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page_that_calls_it_by_its_full_name() {
+        let pages: BTreeMap<String, String> = pages().unwrap_or_default().into_iter().collect();
+        assert!(pages.len() > 20);
+        for words in ["scale-ckpt", "scale-ckpt grow", "scale-ckpt data prepare"] {
+            assert!(pages.contains_key(&format!("{}.1", words.replace(' ', "-"))));
+        }
+        for (name, text) in &pages {
+            let name = name.strip_suffix(".1").unwrap_or_default();
+            let escaped = name.replace('-', "\\-");
+            assert!(text.contains(&format!("\n.TH {name} 1 ")), "{text}");
+            assert!(
+                text.contains(&format!("\n.SH NAME\n{escaped} \\- ")),
+                "{text}"
+            );
+            let (_, synopsis) = text.split_once(".SH SYNOPSIS\n").unwrap_or_default();
+            let called = synopsis.split("\\fR").next().unwrap_or_default();
+            let called = called.trim_start_matches("\\fB").replace("\\-", "-");
+            assert_eq!(called.replace(' ', "-"), name);
+            assert!(called.starts_with("scale-ckpt"), "{called}");
+            // Pages that are referred to are there.
+            let referred = text.lines().filter_map(|line| line.strip_suffix("(1)"));
+            for other in referred.filter(|other| !other.contains(' ')) {
+                let other = other.replace("\\-", "-");
+                assert!(pages.contains_key(&format!("{other}.1")), "{other}");
+            }
+        }
+    }
 }

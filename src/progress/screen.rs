@@ -21,8 +21,9 @@ const USUAL_WIDTH: usize = 80;
 const BAR: usize = 24;
 /// Columns below which a bar says nothing.
 const LEAST_BAR: usize = 6;
-/// Back to the start of the line, and erase to the end of the screen.
-const ERASE: &str = "\r\x1b[J";
+/// Back to the start of the line, and erase it and all below it. What is below goes from the second
+/// column on: a terminal whose whole screen is erased may keep what was there as history.
+const ERASE: &str = "\r\x1b[K \x1b[J\r";
 
 static SCREEN: Mutex<Screen> = Mutex::new(Screen {
     jobs: Vec::new(),
