@@ -63,7 +63,7 @@ edit F32 to I32 | tensor `wte.weight` is I32; F32, F16 and BF16 are supported
 edit [64,32],"data_offsets":[11 to [32,64],"data_offsets":[11 | `wte.weight` is [32, 64], expected [64, 32] | hint: the weights belong to another config.json
 edit transformer.ln_f.bias to ln_f.weight | tensor `ln_f.weight` occurs twice
 edit transformer.ln_f.bias to transformer.other | tensor `ln_f.bias` is missing | hint: the weights do not belong
-text version https://git-lfs.github.com/spec/v1 | at most | hint: this is a Git LFS pointer
+text version https://git-lfs.github.com/spec/v1 | this is a Git LFS pointer | hint: run `git lfs pull`
 "#;
     let sandbox = Sandbox::with("gpt2-pico");
     let good = sandbox.read("m/model.safetensors");
@@ -74,7 +74,7 @@ text version https://git-lfs.github.com/spec/v1 | at most | hint: this is a Git 
     }
     let torch = fixture("gpt2-variants/pytorch-bin-2019/pytorch_model.bin");
     fs::copy(torch, sandbox.path("m/model.safetensors")).unwrap();
-    sandbox.refuses(GROW, 3, &["at most", "hint: this is not a safetensors"]);
+    sandbox.refuses(GROW, 3, &["this is a PyTorch file", "hint: rename it to"]);
     fs::remove_file(sandbox.path("m/model.safetensors")).unwrap();
     fs::create_dir(sandbox.path("m/model.safetensors")).unwrap();
     sandbox.refuses(GROW, 3, &["./m: no weights", "hint: expected model.sa"]);
@@ -113,7 +113,11 @@ layer_norm_epsilon | "small" | `layer_norm_epsilon`: expected a positive number
     sandbox.refuses(GROW, 3, &["./m: no config.json", "hint: a checkpoint is"]);
     let file = "inspect ./m/model.safetensors";
     sandbox.refuses(file, 3, &["no config.json beside it", "hint: a weight"]);
-    sandbox.refuses("inspect ./x", 3, &["./x: no config.json", "hint: "]);
+    sandbox.refuses(
+        "inspect ./x",
+        3,
+        &["./x: there is no such folder", "hint: "],
+    );
 }
 
 #[test]
@@ -321,7 +325,7 @@ out = "run" | out = "" | r.toml | `out` is empty
 [data] | [grow]\nplan = "one.toml"\n[data] | leaves 1 of 2 blocks | hint: give grow.allow_shrink = true
 lr = 1e-3 | lr = 1e-3\noptimizer = "inherit" | ./m has no optimizer state | hint: start with optimizer = "fresh"
 [data] | [grow]\nto = 4\nmethod = "gstack"\n[data] | gstack | hint: did you mean `g-stack`?
-./m | ./nowhere | ./nowhere: no config.json
+./m | ./nowhere | ./nowhere: there is no such folder
 "#;
     let sandbox = with_recipe(RECIPE);
     sandbox.write("bad.txt", b"abc\xff");

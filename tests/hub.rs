@@ -6,6 +6,8 @@
 mod hub_server;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hub_server::{Hub, Reply, Repo, Request, git_hash, sha256};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::checkpoint::hub::{HubConfig, NoProgress, Progress, Snapshot, Token, fetch};
 use scale_ckpt::{Error, Result};
@@ -1615,4 +1621,120 @@ fn variables_are_read_as_huggingface_hub_reads_them() {
             .endpoint,
         "https://m"
     );
+}
+
+/// A server with a certificate of `fixtures/tls`, which knows no repository. It stops with the
+/// test.
+fn serve_with_tls() -> String {
+    let read = |name: &str| fs::read(Path::new("fixtures/tls").join(name)).unwrap();
+    let certificate = CertificateDer::from_pem_slice(&read("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&read("server.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(connection, stream);
+            // The handshake fails where the client does not know the authority.
+            if stream.read(&mut [0; 4096]).is_ok() {
+                let answer = b"HTTP/1.1 404 Not Found\r\nx-error-code: RepoNotFound\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(answer).and_then(|()| stream.flush());
+            }
+        }
+    });
+    endpoint
+}
+
+#[test]
+fn an_authority_of_its_own_is_taken_from_ssl_cert_file() {
+    let endpoint = serve_with_tls();
+    let cache = tempfile::tempdir().unwrap();
+    let inspect = |file: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scale-ckpt"));
+        command
+            .args(["inspect", NAME])
+            .env("HF_ENDPOINT", &endpoint);
+        command.env("HF_HOME", cache.path());
+        for name in [
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+            "HF_HUB_OFFLINE",
+            "TRANSFORMERS_OFFLINE",
+        ] {
+            command.env_remove(name);
+        }
+        if let Some(file) = file {
+            command.env("SSL_CERT_FILE", file);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(4));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let known = inspect(Some("fixtures/tls/authority.pem"));
+    assert!(
+        known.contains("there is no such repository (404)"),
+        "{known}"
+    );
+    let unknown = inspect(None);
+    assert!(
+        unknown.contains("certificate") && unknown.contains("set SSL_CERT_FILE to"),
+        "{unknown}"
+    );
+    let nowhere = inspect(Some("nowhere.pem"));
+    assert!(
+        nowhere.contains("SSL_CERT_FILE names nowhere.pem, and there is no such file"),
+        "{nowhere}"
+    );
+}
+
+#[test]
+fn a_repository_with_other_weights_or_an_adapter_says_so() {
+    let config = ("config.json", CONFIG);
+    for (files, words, hint) in [
+        (
+            vec![config, ("flax_model.msgpack", b"x")],
+            "`flax_model.msgpack`: weights of Flax",
+            "from_flax",
+        ),
+        (
+            vec![config, ("gpt2.gguf", b"x".as_slice())],
+            "`gpt2.gguf`: a GGUF file",
+            "gguf_file",
+        ),
+        (
+            vec![("gpt2.gguf", b"x".as_slice())],
+            "`gpt2.gguf`: a GGUF file",
+            "gguf_file",
+        ),
+        (
+            vec![
+                ("adapter_config.json", b"{}".as_slice()),
+                ("adapter_model.safetensors", b"x"),
+            ],
+            "a PEFT adapter",
+            "merge_and_unload",
+        ),
+        (
+            vec![
+                config,
+                ("adapter_config.json", b"{}"),
+                ("model.safetensors", b"x"),
+            ],
+            "a PEFT adapter",
+            "merge_and_unload",
+        ),
+    ] {
+        let hub = Hub::serve(NAME, repo_with(&files));
+        let error = Client::of(&hub).fetch().unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(error.hint().unwrap().contains(hint), "{error:?}");
+        assert!(hub.downloads().is_empty());
+    }
 }

@@ -49,6 +49,9 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Value> {
             e.valid_up_to()
         ))
     })?;
+    if text.trim().is_empty() {
+        return Err(invalid("not valid JSON: the file is empty".to_owned()));
+    }
     serde_json::from_str(&tame(text)).map_err(|e| {
         let error = invalid(format!("not valid JSON: {}", printable(&e.to_string())));
         match super::foreign::in_place_of_text(bytes) {

@@ -30,7 +30,7 @@ pub use tensor::{Dtype, HostTensor, TensorRef};
 
 use self::companions::Companions;
 use self::hub::{HubConfig, ModelRef, Progress};
-use self::layout::{BlockParam, LM_HEAD, PREFIX, Param, WTE};
+use self::layout::{BlockParam, LM_HEAD, PREFIX, Param, WPE, WTE};
 use self::safetensors::Entry;
 use self::weights::Found;
 use crate::error::{Error, Result, printable};
@@ -83,7 +83,9 @@ impl Checkpoint {
                 checkpoint.origin.commit = Some(snapshot.commit);
                 checkpoint
             }
-            ModelRef::Dir(dir) => Self::open_dir(dir)?,
+            ModelRef::Dir(dir) => {
+                Self::open_dir(dir).map_err(|error| hub::or_on_the_hub(source, error))?
+            }
             ModelRef::File(file) => Self::open_file(file)?,
         };
         source.clone_into(&mut checkpoint.origin.source);
@@ -139,14 +141,17 @@ impl Checkpoint {
     /// A head beside `wte` is tied where it is equal. Where it is not, it is a head of its own,
     /// whatever the config says: `transformers` 5 loads it so.
     fn settle_head(&mut self, found: &mut Found) -> Result<()> {
-        let Some((entry, path)) = found.tensors.remove(LM_HEAD) else {
+        let Some((entry, path)) = found.tensors.get(LM_HEAD) else {
             return Ok(());
         };
-        let head = fitting(&self.config, &layout::head(&self.config), &entry, &path)?;
+        let head = fitting(&self.config, &layout::head(&self.config), entry, path);
+        let head = head.map_err(|fault| foreign::explain(&found.tensors).unwrap_or(fault))?;
+        let head = head.clone();
+        found.tensors.remove(LM_HEAD);
         if head.same_values(self.tensor(WTE)?)? {
             return Ok(());
         }
-        self.tensors.insert(LM_HEAD.to_owned(), head.clone());
+        self.tensors.insert(LM_HEAD.to_owned(), head);
         self.config = self.config.clone().untied();
         let note = "lm_head.weight differs from wte.weight, though the config ties them: it stays a head of its own, with tie_word_embeddings = false, as transformers loads it";
         self.notes.push(note.to_owned());
@@ -281,7 +286,7 @@ fn take_params(
 ) -> Result<HashMap<String, TensorRef>> {
     let find = |param: Param| {
         let stored = found.tensors.get(&param.name);
-        let (entry, path) = stored.ok_or_else(|| missing(&param, dir))?;
+        let (entry, path) = stored.ok_or_else(|| missing(&param, found, dir))?;
         let tensor = fitting(config, &param, entry, path)?.clone();
         Ok((param.name, tensor))
     };
@@ -291,7 +296,22 @@ fn take_params(
     Ok(params)
 }
 
-fn missing(param: &Param, dir: &Path) -> Error {
+fn missing(param: &Param, found: &Found, dir: &Path) -> Error {
+    let end = format!(".{}", param.name);
+    if let Some(other) = found
+        .tensors
+        .keys()
+        .filter(|name| name.ends_with(&end))
+        .min()
+    {
+        let message = format!(
+            "tensor `{}` is missing, but there is `{}`",
+            param.name,
+            printable(other)
+        );
+        return Error::invalid(dir.display(), message)
+            .with_hint("a prefix is read where all names of the model have it: rename them alike");
+    }
     let hint = if param.name == LM_HEAD {
         "config.json says tie_word_embeddings = false; if wte.weight is the head as well, it should say true"
     } else {
@@ -326,10 +346,12 @@ fn fitting<'t>(
         "n_embd = {}, n_inner = {}, vocab_size = {}, n_positions = {}",
         config.n_embd, config.n_inner, config.vocab_size, config.n_positions
     );
-    let hint = if param.name == LM_HEAD {
-        "the head is made for another vocabulary than wte.weight; transformers refuses it as well"
-    } else {
-        "the weights belong to another config.json"
+    let same_width = tensor.shape.get(1..) == param.shape.get(1..);
+    let hint = match param.name.as_str() {
+        LM_HEAD => "the head is made for another vocabulary than wte.weight; transformers refuses it as well".to_owned(),
+        WTE if same_width => format!("for these weights vocab_size in config.json would be {}", tensor.shape[0]),
+        WPE if same_width => format!("for these weights n_positions in config.json would be {}", tensor.shape[0]),
+        _ => "the weights belong to another config.json".to_owned(),
     };
     Err(invalid(format!(
         "tensor `{}` is {:?}, expected {:?} ({sizes})",

@@ -18,6 +18,7 @@ pub(super) fn open(path: &Path) -> Result<Vec<(String, Entry)>> {
             path.display(),
             format!("not a readable PyTorch file: {}", printable(&e.to_string())),
         )
+        .with_hint("the file is damaged or of another kind; fetch or copy it again")
     })?;
     let shared: Arc<Path> = path.into();
     let mut tensors: Vec<_> = reader

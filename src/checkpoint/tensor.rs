@@ -380,6 +380,27 @@ mod tests {
     }
 
     #[test]
+    fn large_tensors_are_compared_to_their_last_value() {
+        // Three pieces, of which only the last value is written: the file is sparse.
+        let count = 2 * (CHUNK / 4) + 3;
+        let dir = tempfile::tempdir().unwrap();
+        let tensor = |name: &str, dtype: Dtype, last: f32| {
+            let path = dir.path().join(name);
+            let file = File::create_new(&path).unwrap();
+            let bytes = dtype.encode(&[last]);
+            let offset = ((count - 1) * dtype.size()) as u64;
+            file.write_all_at(&bytes, 16 + offset).unwrap();
+            let file = File::open(&path).unwrap();
+            TensorRef::span(dtype, vec![count], Arc::new(OpenFile { path, file }), 16)
+        };
+        let one = tensor("a", Dtype::F32, 1.0);
+        assert!(one.same_values(&tensor("b", Dtype::F32, 1.0)).unwrap());
+        assert!(one.same_values(&tensor("c", Dtype::Bf16, 1.0)).unwrap());
+        assert!(!one.same_values(&tensor("d", Dtype::F32, 1.5)).unwrap());
+        assert!(!one.same_values(&tensor("e", Dtype::F16, 1.5)).unwrap());
+    }
+
+    #[test]
     fn values_that_are_not_finite_are_seen_in_every_type() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
             assert!(dtype.all_finite(&dtype.encode(&[0.0, -1.5, 65504.0, 1e-8])));

@@ -1,6 +1,7 @@
 //! What can go wrong between us and a hub, and how it is told to the user.
 
 use std::error::Error as _;
+use std::path::Path;
 use std::time::Duration;
 
 use hf_hub::HFError;
@@ -113,7 +114,7 @@ impl Fault {
             Self::Status { code, reason, .. } => explain_status(code, reason.as_deref(), config),
             Self::Network(cause) => (
                 format!("cannot reach {}: {cause}", printable(&config.endpoint)),
-                network_hint(&cause).to_owned(),
+                network_hint(&cause),
             ),
             Self::Stalled(time) => (
                 format!("nothing arrived for {} s", time.as_secs_f64()),
@@ -146,17 +147,21 @@ impl Fault {
     }
 }
 
-/// What to do about a connection that failed for that cause.
-fn network_hint(cause: &str) -> &'static str {
-    // rustls-native-certs reads both variables in place of the system's certificates.
-    if cause.contains("UnknownIssuer") {
-        "where the hub or a proxy has a certificate authority of its own, set SSL_CERT_FILE to a PEM file with its certificate, and those of other hosts that are needed: it is used in place of the system's"
-    } else if cause.contains("No CA certificates were loaded") {
-        "install the system's certificates (ca-certificates), or check SSL_CERT_FILE and SSL_CERT_DIR: what they name is used in place of the system's, and must be PEM"
-    } else if cause.contains("certificate") {
-        "check HF_ENDPOINT, the clock, and whether a proxy answers in the hub's place"
+/// What to do about a connection that failed for that cause. What is said of certificates is what
+/// rustls-native-certs does.
+fn network_hint(cause: &str) -> String {
+    let named = std::env::var("SSL_CERT_FILE").unwrap_or_default();
+    if !cause.to_ascii_lowercase().contains("certificate") {
+        "check the network, the proxy settings and HF_ENDPOINT".to_owned()
+    } else if !named.is_empty() && !Path::new(&named).is_file() {
+        format!(
+            "SSL_CERT_FILE names {}, and there is no such file",
+            printable(&named)
+        )
+    } else if cause.contains("UnknownIssuer") || cause.contains("No CA certificates") {
+        "if the hub or a proxy has a certificate authority of its own, set SSL_CERT_FILE to a PEM file with that authority, and with all others that are needed: the system's are not read then".to_owned()
     } else {
-        "check the network, the proxy settings and HF_ENDPOINT"
+        "check HF_ENDPOINT and the clock, and whether a proxy answers in the hub's place".to_owned()
     }
 }
 

@@ -36,6 +36,7 @@ use crate::error::{Error, Result};
 
 pub use self::config::{HubConfig, Token};
 pub use self::dataset::fetch_files;
+pub(super) use self::reference::or_on_the_hub;
 pub use self::reference::{DatasetRef, ModelRef};
 
 use self::cache::{RepoCache, read_shards};
@@ -203,7 +204,7 @@ impl Request<'_> {
         Error::Hub {
             what: self.what(),
             message: format!("{missing} is not in the cache at {}, and the network is off", self.cache.root().display()),
-            hint: Some("unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE once to fetch it, or copy the cache here".to_owned()),
+            hint: Some("unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE once to fetch it, or copy the cache here; where a local folder is meant, check its path".to_owned()),
         }
     }
 

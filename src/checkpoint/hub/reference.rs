@@ -270,6 +270,19 @@ pub(super) fn is_hex(text: &str, digits: usize) -> bool {
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
+/// The error of a folder, with advice for somebody who may have meant a model of the hub by it.
+pub(in crate::checkpoint) fn or_on_the_hub(text: &str, error: Error) -> Error {
+    let id = !is_local(text) && check_repo(text.split('@').next().unwrap_or_default()).is_ok();
+    if !id || Path::new(text).join("config.json").exists() {
+        return error;
+    }
+    let hint = error.hint().map(|hint| format!("{hint}; "));
+    let hint = hint.unwrap_or_default();
+    error.with_hint(format!(
+        "{hint}the model of that name on the hub is hf://{text}"
+    ))
+}
+
 /// Advice for somebody who may have meant a local folder by `repo`.
 pub(super) fn folder_hint(repo: &str) -> Option<String> {
     let path = Path::new(repo);
