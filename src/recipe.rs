@@ -271,12 +271,14 @@ pub fn read_table(path: &Path) -> Result<toml::Table> {
     settings::tables(&text).map_err(|mistake| mistake.into_error(path.display()))
 }
 
-/// The recipe that tables say; `at` names them in errors.
+/// The recipe that tables say. In errors, `at` names them, and `origins` are the keys of the
+/// tables that they were put together of.
 ///
 /// # Errors
 /// Says which key is wrong, and suggests the nearest known one.
-pub fn of_table(table: &toml::Table, at: &str) -> Result<Recipe> {
-    let recipe: Recipe = settings::of_tables(table).map_err(|mistake| mistake.into_error(at))?;
+pub fn of_table(table: &toml::Table, at: &str, origins: &[(&str, &toml::Table)]) -> Result<Recipe> {
+    let recipe: Recipe = settings::of_tables(table)
+        .map_err(|mistake: Mistake| mistake.from_one_of(origins).into_error(at))?;
     check_values(&recipe).map_err(|message| Error::invalid(at, message))?;
     Ok(recipe)
 }

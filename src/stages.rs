@@ -174,7 +174,7 @@ fn check_words(
         .any(|stage| stage.new_layers.len() < stage.n_layer);
     for (key, word) in named {
         if word == "new" && !has_new || word == "old" && !has_old {
-            return Err(select::selects_nothing(word).within(format!("recipe: {key}")));
+            return Err(at_key(key)(select::selects_nothing(word)));
         }
     }
     Ok(())
@@ -182,6 +182,15 @@ fn check_words(
 
 fn invalid(message: String) -> Error {
     Error::invalid("recipe", message)
+}
+
+/// An error of what a key says.
+fn at_key(key: &str) -> impl Fn(Error) -> Error {
+    move |error| Error::Invalid {
+        at: "recipe".into(),
+        message: format!("{key}: {error}"),
+        hint: error.hint().map(str::to_owned),
+    }
 }
 
 /// Every stage at every depth, in order; without stages, the one that `[train]` describes.
@@ -251,13 +260,9 @@ impl Planner<'_> {
             new_layers: &self.new_layers,
         };
         let trainable = stage.trainable.as_ref().unwrap_or(&self.train.trainable);
-        let trainable = scope
-            .select(trainable)
-            .map_err(|error| error.within("recipe"))?;
+        let trainable = scope.select(trainable).map_err(at_key("trainable"))?;
         let lr_scale = stage.lr_scale.as_ref().unwrap_or(&self.train.lr_scale);
-        let lr_scale = scope
-            .factors(lr_scale)
-            .map_err(|error| error.within("recipe"))?;
+        let lr_scale = scope.factors(lr_scale).map_err(at_key("lr_scale"))?;
         let index = self.planned.len();
         let first_step = self.planned.last().map_or(0, |last| last.stage.end());
         let steps = stage.tokens.div_ceil(self.train.batch_tokens);

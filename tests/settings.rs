@@ -96,7 +96,7 @@ fn a_file_of_another_kind_is_recognised() {
         }
     }
     // Of files that files name, too.
-    let arm = "arm.1={name=\"a\",recipe=\"compare.toml\"}";
+    let arm = "arm.1.recipe=compare.toml";
     let within = ["compare.toml: this is a comparison, not the recipe of a run"];
     sandbox.refuses(
         &format!("compare compare.toml --dry-run --set {arm}"),
@@ -199,17 +199,19 @@ train stage.tokens=7 | 2 | there are 2 [[stage]]
 train arm.1.name=x | 2 | there is no [[arm]]
 train stage.2.tokens="7k" | 3 | stage.2.tokens: expected a whole number from 0 | hint: write tokens = 7_000
 train stage.2.grow={to=2} | 3 | stage 2: grow.to = 2 is not deeper
-train stage.1.trainable=["new"] | 3 | stage 1: `new` selects nothing
+train stage.1.trainable=["new"] | 3 | stage 1: trainable: `new` selects nothing
 compare seeds=3 | 3 | --set seeds=3: seeds: expected a list, found 3 | hint: write seeds = [3]
 compare budget.flops=lots | 3 | budget.flops: expected a number, found "lots"
 compare arm.3.name=x | 2 | there are 2 [[arm]], numbered from 1
 compare arm.2.total=yes | 3 | arm.2.total: expected true or false | hint: write total = true
-compare base.train.lr=fast | 3 | arm `continued`: train.lr: expected a number, found "fast"
+compare base.train.lr=fast | 3 | arm `continued`: base.train.lr: expected a number, found "fast"
+compare arm.2.set.train={lrr=1} | 3 | arm `grown`: there is no key `set.train.lrr` | hint: did you mean `lr`?
 compare control=3 | 3 | control: expected text in quotes, found 3
 search eta=two | 3 | eta: expected a whole number from 0, found "two"
 search candidates.to=4 | 3 | candidates.to: expected a list, found 4
 search candidates.inits=["copi"] | 3 | candidates.inits.1: there is no initializer `copi`
 search candidates.placements=["up"] | 3 | candidates.placements.1: `up` is none of stack
+search base.train.lr="1" | 3 | base.train.lr: expected a number, found "1" | hint: write lr = 1
 search candidate=3 | 3 | candidate: expected a list, found 3
 "#;
     let sandbox = world();
@@ -290,7 +292,7 @@ fn the_home_folder_is_meant_wherever_a_path_is_written() {
         "{recipe}[eval]\ntasks = [\"hellaswag\"]\ndata = {{ hellaswag = \"~/items.jsonl\" }}\n"
     );
     sandbox.write("home/r.toml", &recipe);
-    let family = "models = [\"~/m\"]\ntasks = [\"hellaswag\"]\ndata = { hellaswag = \"~/items.jsonl\" }\nval = [\"~/val.txt\"]\nout = \"~/evals\"\n";
+    let family = "models = [\"~/m\"]\ntasks = [\"hellaswag\"]\ndata = { hellaswag = \"~/items.jsonl\" }\nval = [\"~/val.txt\"]\nout = \"~/evals\"\ncontext = 32\n";
     sandbox.write("home/f.toml", family);
     let comparison = COMPARISON.replace("\"c\"", "\"~/c\"").replace("./m", "~/m");
     let comparison = comparison
@@ -319,9 +321,9 @@ fn the_home_folder_is_meant_wherever_a_path_is_written() {
     run("search ~/s.toml --dry-run");
     run("grow ~/m --plan=~/plan.toml --out=~/grown --probe=~/val.txt");
     run(
-        "eval ~/m ~/gro* --val=~/val.txt --tasks hellaswag --data hellaswag=~/items.jsonl --out=~/e",
+        "eval ~/m ~/gro* --val=~/val.txt --tasks hellaswag --data hellaswag=~/items.jsonl --context 32 --out=~/e",
     );
-    run("eval ~/runs/x/step-* --val ~/val.txt");
+    run("eval ~/runs/x/step-* --context 32 --val ~/val.txt");
     run("data prepare ~/tra*.txt --tokenizer=~/m --out=~/data --val-docs 0");
     run("logits ~/m --text=~/val.txt --out=~/logits.safetensors");
     run("compare ~/runs/* --out=~/report");
@@ -364,7 +366,7 @@ fn another_users_home_is_refused_by_name() {
         "grow ./m --out out --plan ~bob/p.toml",
         "eval ./m --val ~bob/t.txt",
         "eval ./m --data hellaswag=~bob/h.jsonl --tasks hellaswag",
-        "eval ~bob/x*",
+        "eval ~bob/x* --val val.txt",
         "data prepare ~bob/t.txt --out d",
         "compare ~bob/runs/*",
         "inspect ~bob/m",
@@ -387,9 +389,9 @@ fn growth_as_json_says_what_a_script_needs() {
         let outcome = sandbox.run(args).expect(0, &[]);
         serde_json::from_str(&outcome.stdout).unwrap()
     };
-    let grow = "grow ./m --to 3 --init interpolate:coefficient=0.25 --placement middle --json";
+    let grow = "grow ./m --to 3 --init interpolate:coefficient=0.3 --placement middle --json";
     let dry = json(&format!("{grow} --dry-run"));
-    assert_eq!(sandbox.entries().len(), 1);
+    assert_eq!(sandbox.entries().len(), 2);
     let done = json(grow);
     for key in [
         "out",
@@ -411,7 +413,8 @@ fn growth_as_json_says_what_a_script_needs() {
         (&3.into(), 3)
     );
     assert!(done["certificate"]["max_abs_logit_diff"].is_number() && dry["certificate"].is_null());
-    assert_eq!(done["layers"][1]["sources"][1]["layer"], 1);
+    let made = r#"[{"layer":0,"weight":0.7},{"layer":1,"weight":0.3}]"#;
+    assert_eq!(done["layers"][1]["sources"].to_string(), made);
     let config: Value =
         serde_json::from_slice(&sandbox.read(&format!("{out}/config.json"))).unwrap();
     assert_eq!(config["n_layer"], done["n_layer"]);

@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
-use scale_ckpt::certify::PROBE_TEXT;
+use scale_ckpt::certify::{Certificate, PROBE_TEXT};
 use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::checkpoint::save::{self, planned_files};
-use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, layout};
+use scale_ckpt::checkpoint::{Checkpoint, Gpt2Config, Origin, layout};
 use scale_ckpt::durable::refuse_existing;
 use scale_ckpt::error::counted;
 use scale_ckpt::grower::{GROWTH_FILE, Grower, GrowthRecord};
 use scale_ckpt::growth::{
-    Asked, GrowConfig, Growth, GrowthPlan, Initializer, Placement, Provenance, Term,
+    Asked, Claim, GrowConfig, Growth, GrowthPlan, Initializer, Placement, Provenance, Term,
 };
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::report::table;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::shared::{bytes, open, print, print_json, report_growth, thousands};
@@ -72,6 +73,32 @@ pub struct Args {
     json: bool,
 }
 
+/// What a growth would do, with the keys of [`GrowthRecord`].
+#[derive(Serialize)]
+struct Planned<'a> {
+    schema: u32,
+    dry_run: bool,
+    source: &'a Origin,
+    plan: &'a GrowthPlan,
+    n_layer: usize,
+    seed: u64,
+    layers: Vec<Provenance>,
+    claim: Claim,
+    certificate: Option<Certificate>,
+    companions: &'a [String],
+    left_behind: &'a [String],
+}
+
+/// A record with what a script needs besides.
+#[derive(Serialize)]
+struct Located<'a, T> {
+    #[serde(flatten)]
+    record: &'a T,
+    out: &'a Path,
+    parameters: Value,
+    files: Vec<Value>,
+}
+
 impl Args {
     pub fn execute(self) -> Result<()> {
         let source = open(&self.source)?;
@@ -126,14 +153,20 @@ impl Args {
         let files = self.files(source, plan)?;
         let companions = source.companions();
         if self.json {
-            let seen = json!({
-                "schema": 2, "dry_run": true, "source": source.origin, "plan": plan,
-                "n_layer": plan.n_layer(), "seed": self.seed, "layers": plan.provenance(),
-                "claim": plan.claim(), "certificate": null,
-                "companions": companions.names,
-                "left_behind": companions.left_behind,
-            });
-            return print_json(&self.located(seen, source, plan, out)?);
+            let planned = Planned {
+                schema: 2,
+                dry_run: true,
+                source: &source.origin,
+                plan,
+                n_layer: plan.n_layer(),
+                seed: self.seed,
+                layers: plan.provenance(),
+                claim: plan.claim(),
+                certificate: None,
+                companions: &companions.names,
+                left_behind: &companions.left_behind,
+            };
+            return self.print_located(&planned, source, plan, out);
         }
         let total: u64 = files.iter().map(|f| f.1).sum();
         let rows: Vec<Vec<String>> = plan.provenance().iter().enumerate().map(row).collect();
@@ -166,26 +199,26 @@ impl Args {
         ))
     }
 
-    /// A record, with where it is and how large.
-    fn located(
+    /// Prints a record as JSON, with where it is and how large.
+    fn print_located(
         &self,
-        mut record: Value,
+        record: &impl Serialize,
         source: &Checkpoint,
         plan: &GrowthPlan,
         out: &Path,
-    ) -> Result<Value> {
+    ) -> Result<()> {
         let target = source.config.with_n_layer(plan.n_layer());
         let files = self.files(source, plan)?.into_iter();
-        let files: Vec<Value> = files
-            .map(|(name, size)| json!({ "name": name, "bytes": size }))
-            .collect();
-        record["out"] = json!(out);
-        record["parameters"] = json!({
-            "before": layout::parameter_count(&source.config),
-            "after": layout::parameter_count(&target),
-        });
-        record["files"] = files.into();
-        Ok(record)
+        let file = |(name, size)| json!({ "name": name, "bytes": size });
+        print_json(&Located {
+            record,
+            out,
+            parameters: json!({
+                "before": layout::parameter_count(&source.config),
+                "after": layout::parameter_count(&target),
+            }),
+            files: files.map(file).collect(),
+        })
     }
 
     fn report(
@@ -196,8 +229,7 @@ impl Args {
         record: &GrowthRecord,
     ) -> Result<()> {
         if self.json {
-            let record = serde_json::to_value(record).expect("a record serializes");
-            return print_json(&self.located(record, source, plan, out)?);
+            return self.print_located(record, source, plan, out);
         }
         let target = source.config.with_n_layer(plan.n_layer());
         report_growth(record);

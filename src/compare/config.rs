@@ -259,7 +259,8 @@ impl CompareConfig {
                 train.insert("tokens".into(), 1.into());
             }
         }
-        recipe::of_table(&table, &at)
+        let origins = [("base", &self.base), ("set", &arm.set)];
+        recipe::of_table(&table, &at, &origins)
     }
 
     /// The tables of an arm's recipe.

@@ -298,7 +298,7 @@ impl SearchConfig {
         if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
             train.entry("tokens").or_insert(1.into());
         }
-        recipe::of_table(&table, at)
+        recipe::of_table(&table, at, &[("base", &self.base)])
     }
 }
 

@@ -48,6 +48,17 @@ impl Mistake {
         self
     }
 
+    /// The same with the full key in the table that the value comes from, the last of `origins`
+    /// that has it: each is a key, and its table.
+    #[must_use]
+    pub fn from_one_of(mut self, origins: &[(&str, &toml::Table)]) -> Self {
+        let holds = |(_, table): &&(&str, &toml::Table)| place::holds(table, &self.key);
+        if let Some((origin, _)) = origins.iter().rev().find(holds) {
+            self.key = place::join(origin, &self.key);
+        }
+        self
+    }
+
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -67,3 +67,18 @@ pub(super) fn join(path: &str, key: &str) -> String {
         path => format!("{path}.{key}"),
     }
 }
+
+/// Whether tables have a value at a full key.
+pub(super) fn holds(table: &toml::Table, key: &str) -> bool {
+    let mut parts = key.split('.');
+    let mut value = parts.next().and_then(|part| table.get(part));
+    for part in parts {
+        let index = || part.parse::<usize>().ok()?.checked_sub(1);
+        value = match value {
+            Some(toml::Value::Table(table)) => table.get(part),
+            Some(toml::Value::Array(list)) => index().and_then(|index| list.get(index)),
+            _ => None,
+        };
+    }
+    value.is_some()
+}

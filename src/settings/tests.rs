@@ -74,7 +74,7 @@ scale.new = "0.5" | 1 | scale.new: expected a number, found "0.5" | write new = 
 range = [1] | 1 | range: expected a list of 2, found a list |
 range = 3 | 1 | range: expected a list of 2, found 3 |
 name = "x"\n[train]\nlrr = 3 | 3 | there is no key `train.lrr` | did you mean `lr`?
-trainn.lr = 3 | 1 | there is no key `trainn` | did you mean `train`?
+trian.lr = 3 | 1 | there is no key `trian` | did you mean `train`?
 name = "x"\n\nzebra = 3 | 3 | there is no key `zebra` | known are name, count, train
 [[stage]]\nlr = 1\n[[stage]]\nlr = "1" | 4 | stage.2.lr: expected a number, found "1" | write lr = 1
 [[stage]]\ntokens = 1e3\n[[stage]]\ntoken = 1 | 4 | there is no key `stage.2.token` | did you mean `tokens`?

@@ -43,64 +43,67 @@ pub(super) fn mistake(text: &str, error: &toml::de::Error) -> Mistake {
     let span = error.span();
     let place = span.as_ref().and_then(|span| place::find(text, span));
     let line = span.and_then(|span| Some(1 + text.get(..span.start)?.matches('\n').count()));
+    let at_top = place.is_none();
     let (key, found) = place.map_or_else(Default::default, |place| (place.key, place.found));
-    let message = error.message();
-    let names = quoted(message);
-    let plain = |key: String, what: What, hint: Option<String>| Mistake {
+    let (what, hint) = told(error, &key, &found);
+    let key = match &what {
+        What::Missing => quoted(error.message()).first().map(|name| join(&key, name)),
+        _ => None,
+    }
+    .unwrap_or(key);
+    Mistake {
         key: printable(&key),
-        line,
+        // What is missing at the top is on no line, and the parser shows its own.
+        line: line.filter(|_| !at_top),
         what,
         hint,
-    };
-    if let (true, [word, known @ ..]) = (message.starts_with("unknown field"), &names[..]) {
-        let hint = match nearest(word, known) {
-            Some(hint) => Some(hint),
-            None if known.is_empty() => Some("nothing is to be said there".into()),
-            None => Some(format!("known are {}", known.join(", "))),
-        };
-        return plain(key, What::Unknown, hint);
     }
-    if let (true, [word, known @ ..]) = (message.starts_with("unknown variant"), &names[..]) {
-        let message = format!("`{}` is none of {}", printable(word), known.join(", "));
-        return plain(key, What::Other(message), nearest(word, known));
-    }
-    if let (true, [word]) = (message.starts_with("missing field"), &names[..]) {
-        let hint = MISSING
-            .iter()
-            .find(|(name, _)| name == word && key.is_empty());
-        let hint = hint.map(|(_, hint)| (*hint).to_owned());
-        return plain(join(&key, word), What::Missing, hint);
-    }
+}
+
+/// The message in plain words, and what to do next.
+fn told(error: &toml::de::Error, key: &str, found: &str) -> (What, Option<String>) {
+    let message = error.message();
+    let names = quoted(message);
+    let starts = |start: &str| message.starts_with(start);
     if let Some(expected) = expected(message) {
-        let hint = hint(&key, &expected, &found);
-        let found = printable(&found);
-        return plain(
-            key,
-            What::Other(format!("expected {expected}, found {found}")),
-            hint,
-        );
+        let told = format!("expected {expected}, found {}", printable(found));
+        return (What::Other(told), hint(key, &expected, found));
     }
-    match message {
-        "wanted exactly 1 element, found 0 elements" => plain(
-            key,
-            What::Other("expected one entry, found none".into()),
-            None,
-        ),
-        "wanted exactly 1 element, more than 1 element" => plain(
-            key,
-            What::Other("expected one entry, found several".into()),
-            None,
-        ),
-        // Not TOML: the parser shows the line, and knows best.
-        _ if key.is_empty() => Mistake {
-            line: None,
-            ..plain(
-                key,
-                What::Other(error.to_string().trim_end().to_owned()),
+    match &names[..] {
+        [word, known @ ..] if starts("unknown field") => {
+            let list = || match known {
+                [] => "nothing is to be said there".into(),
+                known => format!("known are {}", known.join(", ")),
+            };
+            (
+                What::Unknown,
+                Some(nearest(word, known).unwrap_or_else(list)),
+            )
+        }
+        [word, known @ ..] if starts("unknown variant") => {
+            let told = format!("`{}` is none of {}", printable(word), known.join(", "));
+            (What::Other(told), nearest(word, known))
+        }
+        [word] if starts("missing field") => {
+            let advice = MISSING
+                .iter()
+                .find(|(name, _)| name == word && key.is_empty());
+            (What::Missing, advice.map(|(_, hint)| (*hint).to_owned()))
+        }
+        _ if starts("wanted exactly 1 element") => {
+            let found = if starts("wanted exactly 1 element, found 0") {
+                "none"
+            } else {
+                "several"
+            };
+            (
+                What::Other(format!("expected one entry, found {found}")),
                 None,
             )
-        },
-        message => plain(key, What::Other(message.to_owned()), None),
+        }
+        // Not TOML: the parser shows the line, and knows best.
+        _ if key.is_empty() => (What::Other(error.to_string().trim_end().to_owned()), None),
+        _ => (What::Other(message.to_owned()), None),
     }
 }
 

@@ -51,9 +51,8 @@ impl Scope<'_> {
         }
         Err(match selectors {
             [one] if ["new", "old"].contains(&one.as_str()) => selects_nothing(one),
-            [] => Error::usage("trainable is empty").with_hint(known()),
-            _ => Error::usage(format!("trainable = {selectors:?} selects no parameter"))
-                .with_hint(known()),
+            [] => Error::usage("the list is empty").with_hint(known()),
+            _ => Error::usage(format!("{selectors:?} selects no parameter")).with_hint(known()),
         })
     }
 
@@ -64,7 +63,7 @@ impl Scope<'_> {
     pub fn factors(&self, table: &BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>> {
         let mut factors = BTreeMap::new();
         for (selector, &factor) in table {
-            check_rate(&format!("lr_scale.{selector}"), factor).map_err(Error::usage)?;
+            check_rate(selector, factor).map_err(Error::usage)?;
             for name in self.one(selector)? {
                 *factors.entry(name).or_insert(1.0) *= factor;
             }
@@ -217,7 +216,7 @@ mod tests {
                 "selects no parameter",
                 "known are all, new",
             ),
-            (&[], "trainable is empty", "known are all"),
+            (&[], "the list is empty", "known are all"),
             (&["h.7.*"], "`h.7.*`", "the blocks are h.0 to h.2"),
             (
                 &["h.3.ln_1.bias"],
