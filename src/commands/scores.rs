@@ -12,7 +12,9 @@ use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
 use scale_ckpt::eval::paired::Comparison;
 use scale_ckpt::eval::prepared::{PreparedTask, TaskRecord};
 use scale_ckpt::eval::report::{self, Line};
-use scale_ckpt::eval::score::{GroupScore, ItemScore, Measured, Metric, ModelItems, ModelScore, TaskScore};
+use scale_ckpt::eval::score::{
+    GroupScore, ItemScore, Measured, Metric, ModelItems, ModelScore, TaskScore,
+};
 use scale_ckpt::model::Gpt2;
 use scale_ckpt::report::table;
 use scale_ckpt::report::text::wrap_within;

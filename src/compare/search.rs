@@ -375,7 +375,7 @@ pub fn conclusion(winner: &Ranked, baseline: &Ranked, rungs: usize) -> Vec<Strin
     let mut sentences = Vec::new();
     let is_worse = Standing::of(winner, baseline, rungs) == Standing::WorseThanNotTraining;
     if is_worse {
-        let too = if continued - source > LEAST_SHOWN {
+        let too = if continued.is_finite() && continued - source > LEAST_SHOWN {
             ", and so does training the source on: the budget is too small, or the learning rate too high, for training to pay"
         } else {
             ""
@@ -564,13 +564,49 @@ mod tests {
                 "Worse than not training: a,",
                 "so does training the source on",
             ),
-            (4.6, 4.3, Standing::WorseThanNotTraining, "Worse than", "No candidate is better"),
-            (4.3, 4.2, Standing::NoBetterThanContinued, "No candidate is better", "0.1000 below it"),
-            (4.2, 4.2, Standing::NoBetterThanContinued, "No candidate is better", "0.2000 below it"),
+            (
+                4.6,
+                4.3,
+                Standing::WorseThanNotTraining,
+                "Worse than",
+                "No candidate is better",
+            ),
+            (
+                4.3,
+                4.2,
+                Standing::NoBetterThanContinued,
+                "No candidate is better",
+                "0.1000 below it",
+            ),
+            (
+                4.2,
+                4.2,
+                Standing::NoBetterThanContinued,
+                "No candidate is better",
+                "0.2000 below it",
+            ),
             // Apart by less than is shown.
-            (4.40001, 4.40002, Standing::NoBetterThanContinued, "No candidate", "One seed"),
-            (4.1, 4.2, Standing::BetterThanContinued, "a ends 0.1000 below", "0.3000 below it"),
-            (4.1, f64::INFINITY, Standing::Alone, "Training the source on diverged", "One seed"),
+            (
+                4.40001,
+                4.40002,
+                Standing::NoBetterThanContinued,
+                "No candidate",
+                "One seed",
+            ),
+            (
+                4.1,
+                4.2,
+                Standing::BetterThanContinued,
+                "a ends 0.1000 below",
+                "0.3000 below it",
+            ),
+            (
+                4.1,
+                f64::INFINITY,
+                Standing::Alone,
+                "Training the source on diverged",
+                "One seed",
+            ),
         ] {
             let (found, sentences) = of(winner, continued);
             assert_eq!(found, standing, "{sentences:?}");
