@@ -315,7 +315,7 @@ fn only_ids_that_occur_must_have_an_embedding() {
     sandbox.refuses(
         "generate ./m --prompt x<s>",
         3,
-        &["token `<s>`, id 4096", "vocab_size = 4096"],
+        &["the token `<s>` in `x<s>` has id 4096", "vocab_size = 4096"],
     );
     // In documents, what is written like a special token is text.
     sandbox.run(&format!("{args} bad.txt")).expect(0, &[]);
@@ -325,7 +325,11 @@ fn only_ids_that_occur_must_have_an_embedding() {
         sandbox.path("m/tokenizer.json"),
     )
     .unwrap();
-    sandbox.refuses(&format!("{args} fine.txt"), 3, &["token `<s>`, id 4096"]);
+    sandbox.refuses(
+        &format!("{args} fine.txt"),
+        3,
+        &["the token `<s>` has id 4096"],
+    );
     sandbox
         .run("grow ./m --to 5 --out out")
         .expect(0, &["the probe is a fixed sequence", "token `<s>`"]);

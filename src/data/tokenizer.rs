@@ -167,26 +167,29 @@ impl Tokenizer {
             .inner
             .encode_fast(text, add)
             .map_err(|e| Error::invalid("tokenizer", e.to_string()))?;
-        self.checked(encoding.get_ids().to_vec())
+        self.checked(encoding.get_ids().to_vec(), text)
     }
 
-    /// Refuses ids that the model has no embedding for.
-    fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>> {
-        if self.vocab_size <= self.limit {
-            return Ok(ids);
-        }
-        match ids.iter().find(|&&id| id as usize >= self.limit) {
-            None => Ok(ids),
-            Some(&id) => {
-                let token = self.inner.id_to_token(id).unwrap_or_default();
-                let token = printable(&token);
-                let message = format!(
-                    "a text has the token `{token}`, id {id}, and the model has vocab_size = {}",
-                    self.limit
-                );
-                Err(Error::invalid("tokenizer", message).with_hint("take the token out of the text, or the tokenizer belongs to another checkpoint"))
-            }
-        }
+    /// Refuses ids of `text` that the model has no embedding for.
+    fn checked(&self, ids: Vec<u32>, text: &str) -> Result<Vec<u32>> {
+        let beyond = |id: &&u32| **id as usize >= self.limit;
+        let bad = match self.vocab_size > self.limit {
+            true => ids.iter().find(beyond),
+            false => None,
+        };
+        let Some(&id) = bad else { return Ok(ids) };
+        let token = self.inner.id_to_token(id).unwrap_or_default();
+        let place = match excerpt(text, &token) {
+            Some(excerpt) => format!(" in `{}`", printable(&excerpt)),
+            None => String::new(),
+        };
+        let message = format!(
+            "the token `{}`{place} has id {id}, and the model vocab_size = {}",
+            printable(&token),
+            self.limit
+        );
+        Err(Error::invalid("tokenizer", message)
+            .with_hint("leave the token out, unless the tokenizer belongs to another checkpoint"))
     }
 
     /// Token ids of `text` and nothing more; `<|endoftext|>` in it becomes the special token.
@@ -216,7 +219,7 @@ impl Tokenizer {
         if self.begins_with_prefix(text) {
             return Ok(ids);
         }
-        self.checked([&self.added[0][..], &ids].concat())
+        self.checked([&self.added[0][..], &ids].concat(), "")
     }
 
     fn begins_with_prefix(&self, text: &str) -> bool {
@@ -233,7 +236,7 @@ impl Tokenizer {
         let end_of_text = self.end_of_text()?;
         let front = &self.added[0];
         let front = front.strip_prefix(&[end_of_text]).unwrap_or(front);
-        self.checked([&[end_of_text], front].concat())
+        self.checked([&[end_of_text], front].concat(), "")
     }
 
     /// What stands after a document in a stream of them: what the tokenizer adds after a text,
@@ -245,7 +248,7 @@ impl Tokenizer {
         let end_of_text = self.end_of_text()?;
         let back = &self.added[1];
         let back = back.strip_suffix(&[end_of_text]).unwrap_or(back);
-        self.checked(back.to_vec())
+        self.checked(back.to_vec(), "")
     }
 
     /// Whether an id is no text, but something that the tokenizer adds to every text.
@@ -260,7 +263,7 @@ impl Tokenizer {
     /// The tokenizer has neither, or the model no embedding for it.
     pub fn prefix(&self) -> Result<u32> {
         match &self.prefix {
-            Some((id, _)) => Ok(self.checked(vec![*id])?[0]),
+            Some((id, _)) => Ok(self.checked(vec![*id], "")?[0]),
             None => self.end_of_text(),
         }
     }
@@ -281,13 +284,13 @@ impl Tokenizer {
     /// The tokenizer has no ids for some of the text.
     pub fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>> {
         let plain = match &self.ordinary {
-            Ordinary::Quick(quick) => return self.checked(quick.encode(text)),
+            Ordinary::Quick(quick) => return self.checked(quick.encode(text), text),
             Ordinary::Crate(plain) => plain,
         };
         let encoding = plain
             .encode_fast(text, false)
             .map_err(|e| Error::invalid("tokenizer", e.to_string()))?;
-        self.checked(encoding.get_ids().to_vec())
+        self.checked(encoding.get_ids().to_vec(), text)
     }
 
     /// Whether text falls into words as GPT-2's does, so that it can be encoded piece by piece.
@@ -337,7 +340,7 @@ impl Tokenizer {
     /// for it.
     pub fn end_of_text(&self) -> Result<u32> {
         match self.end_of_text {
-            Some(id) => Ok(self.checked(vec![id])?[0]),
+            Some(id) => Ok(self.checked(vec![id], "")?[0]),
             None => Err(Error::invalid(
                 "tokenizer",
                 format!("the vocabulary has no {END_OF_TEXT}"),
@@ -351,4 +354,14 @@ impl Tokenizer {
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
+}
+
+/// Some of `text` from a little before `token` on, or from its start where that is not in it;
+/// nothing of an empty text.
+fn excerpt(text: &str, token: &str) -> Option<String> {
+    let at = text.find(token).unwrap_or(0);
+    let before = text[..at].char_indices().rev().take(20).last();
+    let start = before.map_or(at, |(start, _)| start);
+    let some: String = text[start..].chars().take(60).collect();
+    (!some.is_empty()).then_some(some)
 }

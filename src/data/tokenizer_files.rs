@@ -101,61 +101,57 @@ impl TokenizerFiles {
         if !json.is_object() {
             return Err(invalid("expected a JSON object".into()));
         }
-        let mut notes = Vec::new();
         let model = &json["model"];
         let by_merges =
             model["type"] == "BPE" || (model["type"].is_null() && model["merges"].is_array());
-        let rebuilt = class == Class::Gpt2 && by_merges;
+        let as_gpt2 = class == Class::Gpt2 && by_merges;
         let own_tokens = added_tokens::of_tokenizer_json(&json).map_err(&invalid)?;
-        let mut changed = false;
-        if rebuilt {
-            let add_prefix_space = settings.flag("add_prefix_space");
-            let ignored = as_gpt2(&mut json, add_prefix_space);
-            changed |= add_prefix_space || !ignored.is_empty();
+        let (mut changed, mut notes) = (false, Vec::new());
+        if as_gpt2 {
+            let ignored = make_gpt2s(&mut json, settings.flag("add_prefix_space"), &mut changed);
             notes.extend(ignored_note(&path, &ignored));
-        }
-        if let Class::Other(name) = &class {
+        } else if let Class::Other(name) = &class {
             notes.push(format!(
                 "{}: read as it stands; {name}, which {CONFIG} names, may read it in another way",
                 path.display()
             ));
         }
-        let existing = if rebuilt { &[][..] } else { &own_tokens[..] };
-        let defaults = rebuilt.then_some(END_OF_TEXT);
+        let existing = if as_gpt2 { &[][..] } else { &own_tokens[..] };
+        let defaults = as_gpt2.then_some(END_OF_TEXT);
         let tokens = settings.tokens(&own_tokens, existing, defaults);
         let tokens = added_tokens::numbered(tokens, &json["model"]["vocab"]);
-        let normalizes = !json["normalizer"].is_null();
-        if !added_tokens::alike(&tokens, &own_tokens, normalizes) {
+        if !added_tokens::alike(&tokens, &own_tokens, !json["normalizer"].is_null()) {
             json["added_tokens"] = tokens.iter().map(AddedToken::to_json).collect();
             changed = true;
         }
         changed |= fill_in_ids(&mut json, &tokens);
-        let (bos, eos) = (
-            settings.special("bos_token", defaults),
-            settings.special("eos_token", defaults),
-        );
-        let split_special_tokens = settings.flag("split_special_tokens");
-        let bytes = if changed {
-            serde_json::to_vec(&json).expect("JSON serializes")
-        } else {
-            bytes
+        let bytes = match changed {
+            true => serde_json::to_vec(&json).expect("JSON serializes"),
+            false => bytes,
         };
-        let mut sha256 = Sha256::new_with_prefix(&bytes);
-        let usual = |token: &Option<String>| token.as_deref().is_none_or(|t| t == END_OF_TEXT);
-        if split_special_tokens || !usual(&bos) || !usual(&eos) {
-            let beside = json!([bos, eos, split_special_tokens]);
-            sha256.update(beside.to_string());
-        }
-        Ok(Self {
-            sha256: hex(&sha256.finalize()),
+        let mut files = Self {
+            sha256: String::new(),
             path,
             json,
             bytes,
-            bos,
-            eos,
-            split_special_tokens,
+            bos: settings.special("bos_token", defaults),
+            eos: settings.special("eos_token", defaults),
+            split_special_tokens: settings.flag("split_special_tokens"),
             notes,
-        })
+        };
+        files.sha256 = files.identity();
+        Ok(files)
+    }
+
+    /// SHA-256 over what decides about ids, in hex.
+    fn identity(&self) -> String {
+        let mut sha256 = Sha256::new_with_prefix(&self.bytes);
+        let usual = |token: &Option<String>| token.as_deref().is_none_or(|t| t == END_OF_TEXT);
+        if self.split_special_tokens || !usual(&self.bos) || !usual(&self.eos) {
+            let beside = json!([self.bos, self.eos, self.split_special_tokens]);
+            sha256.update(beside.to_string());
+        }
+        hex(&sha256.finalize())
     }
 }
 
@@ -181,44 +177,59 @@ impl Class {
     }
 }
 
-/// Makes the pipeline that of `GPT2Tokenizer`; returns what is thereby left out.
-fn as_gpt2(json: &mut Value, add_prefix_space: bool) -> Vec<&'static str> {
-    let off = |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value == "";
+/// Makes the pipeline that of `GPT2Tokenizer`, and notes whether it was not; returns what is
+/// left out and could have decided about ids.
+fn make_gpt2s(json: &mut Value, add_prefix_space: bool, changed: &mut bool) -> Vec<&'static str> {
+    let off = |value: &Value| {
+        matches!(value, Value::Null | Value::Bool(false)) || value == "" || value == 0.0
+    };
     let mut ignored = Vec::new();
-    if !off(&json["normalizer"]) {
-        json["normalizer"] = Value::Null;
-        ignored.push("normalizer");
-    }
     let words = &json["pre_tokenizer"];
     let by_bytes = words["type"] == "ByteLevel" && words["use_regex"] != false;
     let prefixed = words["add_prefix_space"] != false;
-    if !by_bytes {
-        ignored.push("pre_tokenizer");
-    } else if prefixed && !add_prefix_space {
-        ignored.push("add_prefix_space");
-    }
+    let mut set = |part: &mut Value, wanted: Value, name: Option<&'static str>| {
+        *part = wanted;
+        *changed = true;
+        ignored.extend(name);
+    };
     if !by_bytes || prefixed != add_prefix_space {
-        json["pre_tokenizer"] = byte_level(add_prefix_space);
+        let name = match (by_bytes, prefixed) {
+            (false, _) => Some("pre_tokenizer"),
+            (true, true) => Some("add_prefix_space"),
+            (true, false) => None,
+        };
+        set(
+            &mut json["pre_tokenizer"],
+            byte_level(add_prefix_space),
+            name,
+        );
+    }
+    if !off(&json["normalizer"]) {
+        set(&mut json["normalizer"], Value::Null, Some("normalizer"));
     }
     if json["decoder"]["type"] != "ByteLevel" {
-        json["decoder"] = byte_level(false);
+        set(&mut json["decoder"], byte_level(false), None);
     }
-    for (key, wanted) in [
-        ("dropout", Value::Null),
-        ("unk_token", Value::Null),
-        ("continuing_subword_prefix", Value::Null),
-        ("end_of_word_suffix", Value::Null),
-        ("fuse_unk", false.into()),
-        ("byte_fallback", false.into()),
-        ("ignore_merges", false.into()),
+    // Without the last three, ids are the same where every byte has one.
+    for (key, wanted, name) in [
+        ("dropout", Value::Null, Some("dropout")),
+        (
+            "continuing_subword_prefix",
+            Value::Null,
+            Some("continuing_subword_prefix"),
+        ),
+        (
+            "end_of_word_suffix",
+            Value::Null,
+            Some("end_of_word_suffix"),
+        ),
+        ("ignore_merges", false.into(), Some("ignore_merges")),
+        ("unk_token", Value::Null, None),
+        ("fuse_unk", false.into(), None),
+        ("byte_fallback", false.into(), None),
     ] {
-        let value = json["model"].get_mut(key);
-        if let Some(value) = value.filter(|value| !off(value)) {
-            *value = wanted;
-            // Bytes are never unknown: without these, the ids are the same.
-            if !["unk_token", "fuse_unk", "byte_fallback"].contains(&key) {
-                ignored.push(key);
-            }
+        if let Some(part) = json["model"].get_mut(key).filter(|part| !off(part)) {
+            set(part, wanted, name);
         }
     }
     ignored
