@@ -50,7 +50,9 @@ impl Kind {
         if let Some(marker) = Marker::of(dir) {
             let found = printable(&marker.kind);
             let of = if found.starts_with('e') { "an" } else { "a" };
-            return refuse(format!("{at} is {of} {found}'s folder, not {article} {name}'s"));
+            return refuse(format!(
+                "{at} is {of} {found}'s folder, not {article} {name}'s"
+            ));
         }
         let mut held = owner::contents(dir)?;
         // What a crash right at the beginning leaves.
@@ -123,7 +125,12 @@ mod tests {
         fs::write(dir.join("report.json"), "{}").unwrap();
         drop(KIND.claim(&dir).unwrap());
         let error = OTHER.claim(&dir).unwrap_err();
-        assert!(error.to_string().contains("a run's folder, not an evaluation's"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("a run's folder, not an evaluation's"),
+            "{error}"
+        );
         assert_eq!(error.exit_code(), 2);
         // Made before there were markers.
         fs::remove_file(dir.join(MARKER)).unwrap();

@@ -141,7 +141,13 @@ pub fn strangers(dir: &Path) -> Result<Option<Vec<String>>> {
         .filter_map(|name| name.as_str().map(str::to_owned))
         .collect();
     let files = record(MANIFEST_FILE)["files"].take();
-    made.extend(files.as_object().into_iter().flatten().map(|(name, _)| name.clone()));
+    made.extend(
+        files
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.clone()),
+    );
     let made = made.iter().map(|name| dir.join(name)).collect();
     let mut names = contents(dir)?;
     names.retain(|name| {
@@ -214,7 +220,9 @@ mod tests {
         for name in ["a", "a.b", "..a", "model-00001-of-00002.safetensors", "ä b"] {
             assert_eq!(plain_name(name, at).unwrap(), name);
         }
-        for name in ["", ".", "..", "a/b", "/a", "a/", "../a", "a/..", "a\\b", "a\0", "a\n"] {
+        for name in [
+            "", ".", "..", "a/b", "/a", "a/", "../a", "a/..", "a\\b", "a\0", "a\n",
+        ] {
             let error = plain_name(name, at).unwrap_err().to_string();
             assert!(error.starts_with("index.json: "), "{name:?}: {error}");
         }
@@ -232,9 +240,14 @@ mod tests {
         write(STATE_FILE, r#"{"global_step": 5, "log_history": []}"#);
         write(GROWTH_FILE, r#"{"tool": "another"}"#);
         assert_eq!(found(), None);
-        let grown = r#"{"tool": "scale-ckpt", "companions": ["vocab.json", "templates/tool.jinja"]}"#;
+        let grown =
+            r#"{"tool": "scale-ckpt", "companions": ["vocab.json", "templates/tool.jinja"]}"#;
         write(GROWTH_FILE, grown);
-        for name in ["vocab.json", "model-00001-of-00002.safetensors", ".DS_Store"] {
+        for name in [
+            "vocab.json",
+            "model-00001-of-00002.safetensors",
+            ".DS_Store",
+        ] {
             write(name, "");
         }
         fs::create_dir(dir.path().join("templates")).unwrap();

@@ -241,7 +241,8 @@ fn run_from(ready: Ready, loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Rep
 /// and nothing left to do.
 fn report_of_cleaned(run: &RunDir, start: &Start) -> Result<Option<Report>> {
     let grows = start.stages[0].growth.is_some();
-    let is_whole = !run.checkpoints()?.is_empty() && (!grows || run.path().join(GROWN_DIR).exists());
+    let is_whole =
+        !run.checkpoints()?.is_empty() && (!grows || run.path().join(GROWN_DIR).exists());
     let path = run.path().join(REPORT_FILE);
     if is_whole || !path.exists() {
         return Ok(None);

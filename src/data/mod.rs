@@ -1,7 +1,7 @@
 //! From text to batches of token ids.
 
-pub(crate) mod address;
 mod added_tokens;
+pub(crate) mod address;
 pub mod batches;
 mod bpe;
 pub(crate) mod format;

@@ -2,10 +2,10 @@
 
 use super::chart::{Axis, Chart, Dot, Panel, Points};
 use super::{Block, Document, Section, Table};
+use crate::error::counted;
 use crate::eval::certainty::{figure, shown};
 use crate::eval::folder::{ModelOutcome, ModelRecord, Outcome};
 use crate::eval::report::{Line, NO_BASELINE, notes};
-use crate::error::counted;
 
 /// The report.
 pub fn document(outcome: &Outcome) -> Document {
