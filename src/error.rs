@@ -250,15 +250,14 @@ pub fn did_you_mean<'a>(
 /// Edit distance in characters; two that changed places are one slip.
 fn edit_distance(a: &str, b: &str) -> usize {
     let [a, b] = [a, b].map(|text| text.chars().collect::<Vec<char>>());
-    let (mut before, mut last) = (Vec::new(), (0..=b.len()).collect::<Vec<usize>>());
-    for i in 0..a.len() {
+    let (mut before, mut last) = (Vec::<usize>::new(), (0..=b.len()).collect::<Vec<usize>>());
+    for (i, ca) in a.iter().enumerate() {
         let mut row = vec![i + 1];
-        for j in 0..b.len() {
-            let substitution = last[j] + usize::from(a[i] != b[j]);
+        for (j, cb) in b.iter().enumerate() {
+            let substitution = last[j] + usize::from(ca != cb);
             let mut best = substitution.min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
-                let earlier: &Vec<usize> = &before;
-                best = best.min(earlier[j - 1] + 1);
+            if i > 0 && j > 0 && *ca == b[j - 1] && a[i - 1] == *cb {
+                best = best.min(before[j - 1] + 1);
             }
             row.push(best);
         }

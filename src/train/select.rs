@@ -113,10 +113,6 @@ impl Scope<'_> {
                 self.nearest(rest)
             };
         }
-        if let Some(near) = did_you_mean(&selector.to_lowercase(), WORDS.into_iter().chain(names()))
-        {
-            return did(near);
-        }
         let block = selector
             .strip_prefix("h.")
             .and_then(|rest| rest.split('.').next());
@@ -125,6 +121,10 @@ impl Scope<'_> {
                 "the blocks are h.0 to h.{}",
                 self.config.n_layer - 1
             ));
+        }
+        if let Some(near) = did_you_mean(&selector.to_lowercase(), WORDS.into_iter().chain(names()))
+        {
+            return did(near);
         }
         // A part of a name, as `c_attn` or `h.0`.
         let is_part = |name: &str| format!(".{name}.").contains(&format!(".{selector}."));
@@ -221,7 +221,7 @@ mod tests {
             (
                 &["h.3.ln_1.bias"],
                 "`h.3.ln_1.bias`",
-                "did you mean `h.0.ln_1.bias`?",
+                "the blocks are h.0 to h.2",
             ),
             (&["all", "!hh"], "`hh`", "known are"),
             (&["embedings"], "`embedings`", "did you mean `embeddings`?"),
