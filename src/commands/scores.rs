@@ -136,6 +136,8 @@ fn scores_of(tasks: &[(TaskRecord, Vec<ItemScore>)]) -> Vec<TaskScore> {
         .collect()
 }
 
+/// Characters of a line that notes fill at most.
+const TEXT_WIDTH: usize = 100;
 /// The part of a line that a model's name gets where not all fits, in tenths.
 const NAME_TENTHS: usize = 3;
 
@@ -146,7 +148,7 @@ pub fn render(rows: &[ModelScore], width: usize) -> String {
     let names: Vec<&str> = rows.iter().map(|row| row.model.as_str()).collect();
     let unbounded = Widths {
         tables: usize::MAX,
-        text: width,
+        text: width.min(TEXT_WIDTH),
     };
     let whole = tables(rows, unbounded);
     if table::fits(&whole, width) {
@@ -159,7 +161,7 @@ pub fn render(rows: &[ModelScore], width: usize) -> String {
     });
     let bounded = Widths {
         tables: width,
-        text: width,
+        text: width.min(TEXT_WIDTH),
     };
     let text = tables(&renamed.collect::<Vec<_>>(), bounded);
     match table::legend(&names, &short) {
@@ -371,15 +373,16 @@ pub fn render_comparisons(comparisons: &[Comparison], width: usize) -> String {
         [only] => *only,
         _ => "each model",
     };
+    let text_width = width.min(TEXT_WIDTH);
     let heading = format!("{other} minus {}, accuracies in points", first.a);
     let reading = "95 %: bootstrap interval; p: McNemar's exact test; shows from: the smallest true difference that as many items would show, at 5 % in four of five cases";
     let parts = [
         Some(format!(
             "differences on the same items\n{}\n{table}",
-            wrap_within(width, &heading, "")
+            wrap_within(text_width, &heading, "")
         )),
         legend,
-        Some(wrap_within(width, reading, "")),
+        Some(wrap_within(text_width, reading, "")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
 }

@@ -102,7 +102,10 @@ impl Args {
         config.keep = self.keep.unwrap_or(config.keep);
         SEARCH.check(&config.out)?;
         let spec = self.device.unwrap_or(config.device);
-        let planned = plans(&config)?;
+        let all = config.all();
+        // Candidates share the source: any of their recipes names it.
+        let (source, _) = Start::unplanned(&config.recipe_of(&all[0])?)?;
+        let planned = plans(all, source.config.n_layer)?;
         if planned.len() < 2 {
             let message = "fewer than two candidates can be grown from this source";
             return Err(Error::invalid(self.recipe.display(), message));
@@ -113,7 +116,7 @@ impl Args {
         let contender = |recipe: Recipe, name: &str, n_layer: Option<usize>| {
             contender(recipe, name, n_layer, flops, spec)
         };
-        let baseline = contender(config.baseline_recipe()?, BASELINE, None)?;
+        let baseline = contender(config.baseline_recipe(&source.config)?, BASELINE, None)?;
         let mut candidates: Vec<(Contender, GrowthPlan)> = Vec::new();
         for (named, plan) in planned {
             let recipe = config.recipe_of(&named)?;
@@ -207,18 +210,9 @@ impl Args {
 }
 
 /// The candidates with their plans. Combinations that cannot be are named and left out.
-fn plans(config: &SearchConfig) -> Result<Vec<(Named, GrowthPlan)>> {
+fn plans(all: Vec<Named>, depth: usize) -> Result<Vec<(Named, GrowthPlan)>> {
     let mut planned: Vec<(Named, GrowthPlan)> = Vec::new();
-    let mut n_layer = None;
-    for named in config.all() {
-        let depth = match n_layer {
-            Some(depth) => depth,
-            None => {
-                let recipe = config.recipe_of(&named)?;
-                let (source, _) = Start::unplanned(&recipe)?;
-                *n_layer.insert(source.config.n_layer)
-            }
-        };
+    for named in all {
         match named.grow.resolve(depth, Asked::ByRecipe) {
             Ok(plan) => match same(&planned, &plan) {
                 Some(other) => {

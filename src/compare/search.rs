@@ -9,6 +9,7 @@
 //! Beside the candidates the source itself is trained on, in every rung and for as many FLOPs: the
 //! baseline, which is never dropped and cannot win.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,12 +17,14 @@ use serde::{Deserialize, Serialize};
 use super::config::overlay;
 use super::folder::Keep;
 use super::stats::{LEAST_SHOWN, rank_correlation};
+use crate::checkpoint::Gpt2Config;
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
 use crate::growth::{GrowConfig, Initializer, Method, Placement};
 use crate::home;
 use crate::recipe::{self, Recipe};
 use crate::settings::Kind;
+use crate::train::select::Scope;
 
 /// The source as it is, trained on beside the candidates.
 pub const BASELINE: &str = "continued";
@@ -263,18 +266,26 @@ impl SearchConfig {
         self.recipe_with(&at, [("grow".to_owned(), grow.into())])
     }
 
-    /// The recipe of the baseline, before it has a budget: `[base]` without a growth. What trains
-    /// new blocks alone trains all there is.
+    /// The recipe of the baseline, before it has a budget: `[base]` without a growth, on a source
+    /// like `config`. Where `[base]` trains what a growth adds, all of the source is trained.
     ///
     /// # Errors
     /// `[base]` does not make one.
-    pub fn baseline_recipe(&self) -> Result<Recipe> {
+    pub fn baseline_recipe(&self, config: &Gpt2Config) -> Result<Recipe> {
         let mut recipe = self.recipe_with(BASELINE, None)?;
+        let scope = Scope {
+            config,
+            new_layers: &BTreeSet::new(),
+        };
+        let is_there = |selector: &String| {
+            let name = selector.trim_start_matches('!').to_owned();
+            scope.select(&[name]).is_ok()
+        };
         let train = &mut recipe.train;
-        if train.trainable.iter().any(|name| is_of_new(name)) {
+        if !train.trainable.iter().all(is_there) {
             train.trainable = vec!["all".to_owned()];
         }
-        train.lr_scale.retain(|name, _| !is_of_new(name));
+        train.lr_scale.retain(|selector, _| is_there(selector));
         Ok(recipe)
     }
 
@@ -300,11 +311,6 @@ impl SearchConfig {
         }
         recipe::of_table(&table, at, &[("base", &self.base)])
     }
-}
-
-/// Whether a selector is of the blocks that a growth adds.
-fn is_of_new(selector: &str) -> bool {
-    selector.trim_start_matches('!') == "new"
 }
 
 /// A candidate and what it came to.
@@ -533,10 +539,30 @@ mod tests {
             lr_scale = { new = 2.0, embeddings = 0.1 }
         "#;
         let config: SearchConfig = toml::from_str(text).unwrap();
-        let recipe = config.baseline_recipe().unwrap();
+        let source = Gpt2Config::new(8, 8, 4, 4, 2).unwrap();
+        let recipe = config.baseline_recipe(&source).unwrap();
         assert!(recipe.grow.is_none());
-        assert_eq!(recipe.train.trainable, ["all"]);
+        assert_eq!(
+            recipe.train.trainable,
+            ["all"],
+            "nothing is new in the source"
+        );
         assert!(recipe.train.lr_scale.keys().eq(["embeddings"]));
+        let trained = |selectors: &str| {
+            let text = text.replace("[\"new\", \"ln_f\"]", selectors);
+            let config: SearchConfig = toml::from_str(&text).unwrap();
+            config.baseline_recipe(&source).unwrap().train.trainable
+        };
+        assert_eq!(trained("[\"h.3.*\", \"ln_f\"]"), ["h.3.*", "ln_f"]);
+        assert_eq!(
+            trained("[\"h.4.*\"]"),
+            ["all"],
+            "a block that the source does not have"
+        );
+        assert_eq!(
+            trained("[\"all\", \"!embeddings\"]"),
+            ["all", "!embeddings"]
+        );
         let grown = config.recipe_of(&config.all()[0]).unwrap();
         assert_eq!(grown.train.trainable, ["new", "ln_f"]);
         assert_eq!((grown.seed, grown.train.lr), (recipe.seed, recipe.train.lr));

@@ -47,10 +47,10 @@ fn step_in(name: &str) -> Option<u64> {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let after = rest[digits..].chars().next();
         // `step-10k` and `step-1.5` are not that many steps.
-        if after.is_none_or(|c| !c.is_alphanumeric() && c != '.') {
-            if let Ok(step) = rest[..digits].parse() {
-                found = found.max(Some((at, step)));
-            }
+        if after.is_none_or(|c| !c.is_alphanumeric() && c != '.')
+            && let Ok(step) = rest[..digits].parse()
+        {
+            found = found.max(Some((at, step)));
         }
     }
     found.map(|(_, step)| step)

@@ -47,23 +47,24 @@ pub fn document(outcome: &Outcome) -> Document {
 }
 
 const PARAMETERS: &str = "parameters";
+/// Where a model stands on an axis, where that is known.
+type Place = fn(&ModelRecord) -> Option<f64>;
 
 /// What scores can be shown against, the axis on which the models differ in front: parameters, or
 /// tokens or steps along a training, as far as they are known of more than one.
-fn axes(records: &[&ModelRecord]) -> Vec<(&'static str, fn(&ModelRecord) -> Option<f64>)> {
-    type Of = fn(&ModelRecord) -> Option<f64>;
-    let parameters: (&str, Of) = (PARAMETERS, |r| Some(r.parameters as f64));
-    let training: [(&str, Of); 2] = [
+fn axes(records: &[&ModelRecord]) -> Vec<(&'static str, Place)> {
+    let parameters: (&str, Place) = (PARAMETERS, |r| Some(r.parameters as f64));
+    let training: [(&str, Place); 2] = [
         ("tokens of training", |r| {
             r.tokens.map(|tokens| tokens as f64)
         }),
         ("steps of training", |r| r.step.map(|step| step as f64)),
     ];
-    let known = |of: Of| records.iter().filter_map(|r| of(r)).collect::<Vec<f64>>();
+    let known = |of: Place| records.iter().filter_map(|r| of(r)).collect::<Vec<f64>>();
     let differ = |values: &[f64]| values.iter().any(|x| *x != values[0]);
     let along = training.into_iter().filter(|(_, of)| differ(&known(*of)));
     // Of all before of some: a checkpoint that is not on the first axis is not seen at first.
-    let mut along: Vec<(&str, Of)> = along.collect();
+    let mut along: Vec<(&str, Place)> = along.collect();
     along.sort_by_key(|(_, of)| std::cmp::Reverse(known(*of).len()));
     if differ(&known(parameters.1)) {
         along.insert(0, parameters);
@@ -107,7 +108,7 @@ fn training_lines(records: &[&ModelRecord]) -> (Vec<String>, Vec<usize>) {
 fn panels(
     outcome: &Outcome,
     lines: &[Vec<Line>],
-    axes: &[(&str, fn(&ModelRecord) -> Option<f64>)],
+    axes: &[(&str, Place)],
     of_model: &[usize],
 ) -> Vec<Panel> {
     let dot = |model: usize, y: f64, stderr: Option<f64>| {
