@@ -205,7 +205,7 @@ fn commands_say_that_a_head_is_kept_and_count_it() {
     sandbox.write("tokens.bin", tokens);
     sandbox.write(
         "r.toml",
-        "out = \"run\"\n[model]\nfrom = \"./m\"\n[data]\ntrain = [\"tokens.bin\"]\n[train]\nsteps = 2\nbatch_tokens = 64\ncontext = 32\nmicro_batch = 2\nlr = 1e-3\n",
+        "out = \"run\"\n[model]\nfrom = \"./m\"\n[data]\ntrain = [\"tokens.bin\"]\nval = [\"tokens.bin\"]\n[train]\ntokens = 128\nbatch_tokens = 64\ncontext = 32\nlr = 1e-3\n",
     );
     sandbox.run("train r.toml").expect(0, &[&warning]);
     let trained = Checkpoint::open_dir(&sandbox.path("run/step-00000002")).unwrap();
