@@ -109,6 +109,12 @@ pub fn listed(names: &[String]) -> String {
     }
 }
 
+/// Whether the lock file of a folder is one of ours, or was about to become one.
+pub fn is_our_lock(dir: &Path) -> bool {
+    fs::read_to_string(dir.join(LOCK))
+        .is_ok_and(|text| text.is_empty() || text.starts_with("process "))
+}
+
 /// Whether a folder is a checkpoint that a run of this program saved. One of its two records is
 /// enough: the other may be damaged.
 pub fn is_run_checkpoint(dir: &Path) -> bool {
@@ -140,7 +146,13 @@ pub fn strangers(dir: &Path) -> Result<Option<Vec<String>>> {
         .filter_map(|name| name.as_str().map(str::to_owned))
         .collect();
     let files = record(MANIFEST_FILE)["files"].take();
-    made.extend(files.as_object().into_iter().flatten().map(|(name, _)| name.clone()));
+    made.extend(
+        files
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.clone()),
+    );
     let mut names = contents(dir)?;
     names.retain(|name| {
         let plain = dir.join(name).is_file();
@@ -193,7 +205,9 @@ mod tests {
         for name in ["a", "a.b", "..a", "model-00001-of-00002.safetensors", "ä b"] {
             assert_eq!(plain_name(name, at).unwrap(), name);
         }
-        for name in ["", ".", "..", "a/b", "/a", "a/", "../a", "a/..", "a\\b", "a\0", "a\n"] {
+        for name in [
+            "", ".", "..", "a/b", "/a", "a/", "../a", "a/..", "a\\b", "a\0", "a\n",
+        ] {
             let error = plain_name(name, at).unwrap_err().to_string();
             assert!(error.starts_with("index.json: "), "{name:?}: {error}");
         }
@@ -213,7 +227,11 @@ mod tests {
         assert_eq!(found(), None);
         let grown = r#"{"tool": "scale-ckpt", "companions": ["vocab.json"]}"#;
         write(GROWTH_FILE, grown);
-        for name in ["vocab.json", "model-00001-of-00002.safetensors", ".DS_Store"] {
+        for name in [
+            "vocab.json",
+            "model-00001-of-00002.safetensors",
+            ".DS_Store",
+        ] {
             write(name, "");
         }
         assert_eq!(found(), Some(Vec::new()));

@@ -84,7 +84,10 @@ impl Args {
         }
         let cells = found.iter().map(|leftover| {
             let Leftover {
-                path, what, bytes: n, ..
+                path,
+                what,
+                bytes: n,
+                ..
             } = leftover;
             vec![path.display().to_string(), (*what).to_owned(), bytes(*n)]
         });

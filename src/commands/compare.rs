@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use scale_ckpt::clean::{Rest, free};
 use scale_ckpt::compare::budget::{Ledger, Spent};
 use scale_ckpt::compare::config::{Amount, Arm, CompareConfig, scale_lr, trial};
-use scale_ckpt::clean::{Rest, free};
 use scale_ckpt::compare::findings::{self, CostClaim};
 use scale_ckpt::compare::folder::{self, COMPARISON, Keep};
 use scale_ckpt::compare::matching::Basis;

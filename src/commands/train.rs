@@ -233,7 +233,8 @@ fn run_from(ready: Ready, loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Rep
 /// and nothing left to do.
 fn report_of_cleaned(run: &RunDir, start: &Start) -> Result<Option<Report>> {
     let grows = start.stages[0].growth.is_some();
-    let is_whole = !run.checkpoints()?.is_empty() && (!grows || run.path().join(GROWN_DIR).exists());
+    let is_whole =
+        !run.checkpoints()?.is_empty() && (!grows || run.path().join(GROWN_DIR).exists());
     let path = run.path().join(REPORT_FILE);
     if is_whole || !path.exists() {
         return Ok(None);
@@ -242,7 +243,7 @@ fn report_of_cleaned(run: &RunDir, start: &Start) -> Result<Option<Report>> {
     let report = serde_json::from_slice(&text)
         .map_err(|e| Error::invalid(path.display(), format!("not a run's report: {e}")))?;
     eprint_line(&format!(
-        "{} holds this run, finished; what it went on from was removed since",
+        "{} holds this run, finished, and was cleaned of models since: this is its report",
         run.path().display()
     ));
     Ok(Some(report))

@@ -16,9 +16,8 @@ use serde_json::Value;
 
 use crate::claim::Kind;
 use crate::clean::{Rest, free};
-use crate::durable;
 use crate::error::Result;
-use crate::owner;
+use crate::owner::{self, Marker};
 use crate::run::{self, REPORT_FILE};
 
 /// A comparison's folder, or one of a comparison's report alone.
@@ -53,17 +52,16 @@ pub enum Keep {
     All,
 }
 
-/// Takes an experiment's folder: what a killed process left half-written goes. The lock is not
-/// kept, since several processes may share the runs.
+/// Makes a folder an experiment's, if it is not one already. It is not locked from then on:
+/// several processes may share the runs, which are.
 ///
 /// # Errors
 /// The folder holds something else.
 pub fn claim(kind: &Kind, out: &Path) -> Result<()> {
-    let _lock = kind.claim(out)?;
-    durable::sweep(out, &[])?;
-    match out.join("recipes") {
-        recipes if recipes.is_dir() => durable::sweep(&recipes, &[]),
-        _ => Ok(()),
+    kind.check(out)?;
+    match Marker::of(out) {
+        Some(_) => Ok(()),
+        None => kind.claim(out).map(drop),
     }
 }
 
@@ -76,7 +74,10 @@ pub fn needed(out: &Path) -> Result<Vec<(PathBuf, Rest)>> {
     let mut found: Vec<(PathBuf, Rest)> =
         trials.into_iter().map(|run| (run, Rest::Records)).collect();
     let runs = runs_in(out, "runs")?;
-    let last = runs.iter().filter_map(|run| rung_of(run)).max_by_key(|(_, rung)| *rung);
+    let last = runs
+        .iter()
+        .filter_map(|run| rung_of(run))
+        .max_by_key(|(_, rung)| *rung);
     let last = last.map(|(_, rung)| rung);
     let report = report(out);
     let winner = report["winner"].as_str();
@@ -86,7 +87,11 @@ pub fn needed(out: &Path) -> Result<Vec<(PathBuf, Rest)>> {
         let lost = rung_of(&run).is_some_and(|(name, rung)| {
             Some(rung) != last || winner.is_some_and(|winner| winner != name)
         });
-        let rest = if lost { Rest::Records } else { Rest::LastCheckpoint };
+        let rest = if lost {
+            Rest::Records
+        } else {
+            Rest::LastCheckpoint
+        };
         found.push((run, rest));
     }
     Ok(found)
@@ -167,7 +172,10 @@ mod tests {
         fs::write(out.join("recipes/a-seed-1.toml"), "").unwrap();
         assert!(COMPARISON.check(out).is_ok() && SEARCH.check(out).is_err());
         fs::write(out.join("report.json"), r#"{"mine": 1}"#).unwrap();
-        assert!(COMPARISON.check(out).is_err(), "a report of somebody else's");
+        assert!(
+            COMPARISON.check(out).is_err(),
+            "a report of somebody else's"
+        );
         let report = r#"{"control": "a", "arms": []}"#;
         fs::write(out.join("report.json"), report).unwrap();
         assert!(COMPARISON.check(out).is_ok() && SEARCH.check(out).is_err());
@@ -186,7 +194,8 @@ mod tests {
         let kept = || {
             let mut runs = needed(out).unwrap();
             runs.retain(|(_, rest)| *rest == Rest::LastCheckpoint);
-            let name = |(run, _): (PathBuf, Rest)| run.strip_prefix(out.join("runs")).unwrap().to_owned();
+            let name =
+                |(run, _): (PathBuf, Rest)| run.strip_prefix(out.join("runs")).unwrap().to_owned();
             runs.into_iter().map(name).collect::<Vec<_>>()
         };
         assert_eq!(kept(), ["a-rung-2", "b-rung-2"].map(PathBuf::from));

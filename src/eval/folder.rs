@@ -314,8 +314,8 @@ fn journal_path(
 pub fn read_evaluation(folder: &Path) -> Result<Evaluation> {
     let path = folder.join(EVALUATION);
     let text = crate::error::read_text(&path)?;
-    let evaluation: Evaluation = serde_json::from_str(&text)
-        .map_err(|e| Error::invalid(path.display(), e.to_string()))?;
+    let evaluation: Evaluation =
+        serde_json::from_str(&text).map_err(|e| Error::invalid(path.display(), e.to_string()))?;
     let checked = evaluation.check_names();
     checked.map_err(|message| {
         Error::invalid(path.display(), message)
