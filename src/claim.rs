@@ -8,9 +8,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use crate::durable;
 use crate::error::{Error, Result, printable};
 use crate::owner::{self, LOCK, MARKER, Marker};
+use crate::{durable, lock};
 
 /// What a folder is for.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Kind {
         }
         let mut held = owner::contents(dir)?;
         // What a crash right at the beginning leaves.
-        held.retain(|name| !(name == MARKER || name == LOCK && is_our_lock(dir)));
+        held.retain(|name| !(name == MARKER || name == LOCK && owner::is_our_lock(dir)));
         if held.is_empty() {
             return Ok(());
         }
@@ -75,7 +75,7 @@ impl Kind {
     pub fn claim(&self, dir: &Path) -> Result<File> {
         self.check(dir)?;
         fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-        let lock = durable::lock(dir)?;
+        let lock = lock::lock(dir)?;
         // Another process may have come first.
         self.check(dir)?;
         if Marker::of(dir).is_none() {
@@ -96,12 +96,6 @@ fn mark(dir: &Path, kind: &str) -> Result<()> {
     durable::point("sync", &path)?;
     file.sync_all().map_err(Error::io("sync", &path))?;
     durable::sync_dir(dir)
-}
-
-/// Whether the lock file of a folder is one of ours, or was about to become one.
-fn is_our_lock(dir: &Path) -> bool {
-    fs::read_to_string(dir.join(LOCK))
-        .is_ok_and(|text| text.is_empty() || text.starts_with("process "))
 }
 
 #[cfg(test)]

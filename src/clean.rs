@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::durable;
 use crate::error::{Error, Result};
 use crate::owner::{self, GROWTH_FILE};
 use crate::run::{self, GROWN_DIR, REPORT_FILE, STAGED, checkpoints, growth_file};
+use crate::{durable, lock};
 
 /// Written by experiments where a run diverged, so that it is not tried again.
 pub const DIVERGED_FILE: &str = "diverged.json";
@@ -46,7 +46,7 @@ pub struct Leftover {
 /// # Errors
 /// [`Error::Locked`] if a process works there; or the folder cannot be read.
 pub fn leftovers(run: &Path, rest: Rest) -> Result<Vec<Leftover>> {
-    durable::check_free(run)?;
+    lock::check_free(run)?;
     listed(run, rest)
 }
 

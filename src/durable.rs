@@ -2,18 +2,17 @@
 //! destination, synced, renamed, and the parent folder synced. A reader sees the old content,
 //! the new content, or nothing; never a mix.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
-use crate::owner::{self, LOCK};
+use crate::{lock, owner};
 
 /// Passed before every operation on a published file or folder. With `SCALE_CKPT_KILL_AT=n` in
 /// the environment the process kills itself at the n-th, and with `SCALE_CKPT_FAIL_AT=n` the
@@ -261,27 +260,8 @@ pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
 /// a locked folder, and in those within it, it holds the folder's own word, which proves later
 /// that they were made here.
 fn temporary(dir: &Path) -> String {
-    let word = dir.ancestors().take(2).find_map(word_of);
+    let word = dir.ancestors().take(2).find_map(lock::word_of);
     word.map_or_else(|| ".tmp-".to_owned(), |word| format!(".tmp-{word}-"))
-}
-
-/// What the line of a lock file begins with that keeps the folder's word.
-const WORD_LINE: &str = "temporaries ";
-
-/// The word of a folder, kept by its lock file.
-fn word_of(dir: &Path) -> Option<String> {
-    let text = fs::read_to_string(dir.join(LOCK)).ok()?;
-    let word = text.lines().find_map(|line| line.strip_prefix(WORD_LINE))?;
-    let sound = word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    sound.then(|| word.to_owned())
-}
-
-/// A word that nobody else has.
-fn new_word() -> String {
-    use std::hash::{BuildHasher, Hasher};
-    // Keyed anew by the system for every process.
-    let state = std::collections::hash_map::RandomState::new();
-    format!("{:016x}", state.build_hasher().finish())
 }
 
 /// Temporary files and folders in a locked folder that a process of ours left half-written.
@@ -290,7 +270,7 @@ fn new_word() -> String {
 /// # Errors
 /// The folder cannot be listed.
 pub fn left_behind(dir: &Path, staged: &[&str]) -> Result<Vec<PathBuf>> {
-    let Some(word) = dir.ancestors().take(2).find_map(word_of) else {
+    let Some(word) = dir.ancestors().take(2).find_map(lock::word_of) else {
         return Ok(Vec::new());
     };
     let mark = format!(".tmp-{word}-");
@@ -320,60 +300,6 @@ pub fn sweep(dir: &Path, staged: &[&str]) -> Result<()> {
         removed.map_err(Error::io("remove", &path))?;
     }
     Ok(())
-}
-
-/// Takes a folder for this process, for as long as the file that is returned stays open.
-///
-/// # Errors
-/// [`Error::Locked`] if another process has it.
-pub fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(LOCK);
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    take(&file, dir)?;
-    let word = word_of(dir).unwrap_or_else(new_word);
-    file.set_len(0).map_err(Error::io("write", &path))?;
-    let text = format!("process {}\n{WORD_LINE}{word}\n", std::process::id());
-    let written = file.write_all(text.as_bytes());
-    written.map_err(Error::io("write", &path))?;
-    Ok(file)
-}
-
-/// Fails where another process works in a folder; writes nothing.
-///
-/// # Errors
-/// [`Error::Locked`], or the lock cannot be read.
-pub fn check_free(dir: &Path) -> Result<()> {
-    match File::open(dir.join(LOCK)) {
-        Ok(file) => take(&file, dir),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("open", dir.join(LOCK))(e)),
-    }
-}
-
-/// Locks the open lock file of a folder.
-fn take(file: &File, dir: &Path) -> Result<()> {
-    let path = dir.join(LOCK);
-    let Err(errno) = flock(file, FlockOperation::NonBlockingLockExclusive) else {
-        return Ok(());
-    };
-    if errno != rustix::io::Errno::WOULDBLOCK {
-        return Err(Error::io("lock", &path)(errno.into()));
-    }
-    let owner = fs::read_to_string(&path).unwrap_or_default();
-    let owner = match owner.lines().next() {
-        None | Some("") => "another process".to_owned(),
-        Some(owner) => crate::error::printable(owner.trim()),
-    };
-    Err(Error::Locked {
-        path: dir.to_owned(),
-        owner,
-    })
 }
 
 /// Syncs a folder, so that renames within it survive a power cut.
@@ -522,14 +448,14 @@ mod tests {
     fn only_what_was_made_here_is_swept() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path();
-        drop(lock(dir).unwrap());
+        drop(lock::lock(dir).unwrap());
         let ours = temporary_file(dir).unwrap().keep().unwrap().1;
         let mine = [".tmp-xyz", ".step-1.tmp-abc", ".tmp-0123456789abcdef-x"];
         for name in mine {
             fs::write(dir.join(name), "mine").unwrap();
         }
         // The folder's word outlives the process.
-        drop(lock(dir).unwrap());
+        drop(lock::lock(dir).unwrap());
         sweep(dir, &[".step-"]).unwrap();
         assert!(!ours.exists());
         for name in mine {

@@ -24,6 +24,7 @@ pub mod interrupt;
 pub mod kernels;
 
 pub mod ledger;
+pub mod lock;
 pub mod manifest;
 pub mod model;
 pub mod owner;

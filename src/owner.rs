@@ -110,6 +110,12 @@ pub fn listed(names: &[String]) -> String {
     }
 }
 
+/// Whether the lock file of a folder is one of ours, or was about to become one.
+pub fn is_our_lock(dir: &Path) -> bool {
+    fs::read_to_string(dir.join(LOCK))
+        .is_ok_and(|text| text.is_empty() || text.starts_with("process "))
+}
+
 /// Whether a folder is a checkpoint that a run of this program saved. One of its two records is
 /// enough: the other may be damaged.
 pub fn is_run_checkpoint(dir: &Path) -> bool {

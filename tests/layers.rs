@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["allocator", "error"],
     &["cuda", "home", "interrupt", "owner", "settings"],
+    &["lock"],
     &["durable"],
     &["checkpoint", "claim", "device"],
     &["progress", "kernels", "manifest", "events", "ledger"],
@@ -38,6 +39,7 @@ const WITHOUT_BURN: &[&str] = &[
     "manifest",
     "events",
     "ledger",
+    "lock",
     "owner",
     "recipe",
     "report",

@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sandbox::{Outcome, RECIPE, Sandbox, TOKENIZER, with_recipe};
 use serde_json::Value;
+use support::fixture;
 
 /// Two blocks, a third on top that trains alone, then all; a growth by copies at the end.
 const STAGES: &str = r#"[train]
@@ -251,5 +252,148 @@ fn a_run_whose_disk_fails_at_any_moment_says_so_and_goes_on() {
         failed.expect(5, &["Input/output error"]);
         sandbox.run("train r.toml").expect(0, &[]);
         assert!(result(&sandbox) == expected, "failed at operation {at}");
+    }
+}
+
+/// A recipe of stages whose ends fall, as often as not, on evaluations, scores and saves that are
+/// due; and the number of its steps.
+fn drawn(rng: &mut ChaCha8Rng) -> (String, u64) {
+    let (sources, _) = RECIPE.split_once("[train]").unwrap();
+    let mut pick = |from: &[u64]| from[rng.random_range(0..from.len())];
+    let mut recipe = format!(
+        "{sources}[train]\nbatch_tokens = 128\ncontext = 32\nmicro_batch = {}\nlr = 1e-3\n\
+         eval_every_tokens = {}\nsave_every_tokens = {}\nwakeup_steps = {}\nkeep = {}\n",
+        pick(&[1, 4]),
+        128 * pick(&[1, 2, 3]),
+        128 * pick(&[1, 2, 5]),
+        pick(&[0, 1, 2]),
+        pick(&[1, 3]),
+    );
+    let (mut steps, mut depth) = (0, 2);
+    for stage in 0..pick(&[2, 3, 4]) {
+        let count = pick(&[1, 2, 3]);
+        steps += count;
+        recipe += &format!("[[stage]]\ntokens = {}\n", 128 * count);
+        if stage == 0 {
+            continue;
+        }
+        if pick(&[0, 1, 1]) == 1 {
+            depth += 1;
+            let init = ["random", "copy", "zero-residual"][pick(&[0, 1, 2]) as usize];
+            recipe +=
+                &format!("grow = {{ to = {depth}, placement = \"top\", init = \"{init}\" }}\n");
+            recipe += ["", "trainable = [\"new\"]\n"][pick(&[0, 1]) as usize];
+        }
+        let policy =
+            ["fresh", "inherit", "inherit-step-0", "zero-new"][pick(&[0, 1, 2, 3]) as usize];
+        recipe += &format!("optimizer = \"{policy}\"\n");
+    }
+    recipe += &format!(
+        "[eval]\ntasks = [\"hellaswag_completion\"]\ndata = {{ hellaswag = \"h.jsonl\" }}\nlimit = 3\n\
+         every_tokens = {}\nprompt = \"It was\"\n",
+        128 * pick(&[1, 2, 3]),
+    );
+    (recipe, steps)
+}
+
+/// With the items that drawn recipes score.
+fn with_drawn(recipe: &str) -> Sandbox {
+    let sandbox = with_recipe(recipe);
+    let items = fixture("hellaswag/hellaswag_val_200.jsonl");
+    std::fs::copy(items, sandbox.path("h.jsonl")).unwrap();
+    sandbox
+}
+
+/// All that a run leaves but times: metrics line by line, records, and the last checkpoint.
+fn all_of(sandbox: &Sandbox, steps: u64) -> (Vec<Value>, Vec<Vec<u8>>) {
+    let checkpoint = [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "trainer_state.json",
+    ]
+    .map(|name| format!("step-{steps:08}/{name}"));
+    let records = ["run.json", "before.json", "items.json", "report.json"].map(str::to_owned);
+    let names = checkpoint.iter().chain(&records);
+    let files = names.map(|name| sandbox.read(&format!("run/{name}")));
+    (events(sandbox), files.collect())
+}
+
+#[track_caller]
+fn same(sandbox: &Sandbox, expected: &(Vec<Value>, Vec<Vec<u8>>), steps: u64, what: &str) {
+    let (metrics, files) = all_of(sandbox, steps);
+    for (number, (found, expected)) in metrics.iter().zip(&expected.0).enumerate() {
+        assert_eq!(found, expected, "{what}: line {}", number + 1);
+    }
+    assert_eq!(metrics.len(), expected.0.len(), "{what}");
+    assert!(files == expected.1, "{what}: records or weights differ");
+    assert!(!sandbox.has_temporary(), "{what}");
+}
+
+/// A signal at every moment at which one is noticed: while data is read, models are scored,
+/// grown, trained, validated, and in between.
+#[test]
+fn a_run_stopped_at_any_moment_logs_what_one_does_that_was_not() {
+    let recipe = staged().replace("eval_every_tokens = 256", "eval_every_tokens = 128")
+        + "[eval]\ntasks = [\"hellaswag_completion\"]\ndata = { hellaswag = \"h.jsonl\" }\n\
+           limit = 2\nevery_tokens = 128\n";
+    let whole = with_drawn(&recipe);
+    whole.run("train r.toml").expect(0, &[]);
+    let expected = all_of(&whole, STEPS as u64);
+    let (mut saved, mut before) = (0, 0);
+    for at in 1.. {
+        let sandbox = with_drawn(&recipe);
+        let stopped = killed_at(&sandbox, "SCALE_CKPT_STOP_AT", at);
+        if stopped.code == Some(0) {
+            break;
+        }
+        let stopped = stopped.expect(75, &["interrupted: "]);
+        let is_saved = stopped.stderr.contains("saved at step");
+        (saved, before) = (
+            saved + usize::from(is_saved),
+            before + usize::from(!is_saved),
+        );
+        if is_saved {
+            assert!(stopped.stderr.contains("hint: the same command goes on"));
+        }
+        sandbox.run("train r.toml").expect(0, &[]);
+        same(
+            &sandbox,
+            &expected,
+            STEPS as u64,
+            &format!("stopped at look {at}"),
+        );
+    }
+    assert!(saved > 30 && before > 3, "{saved} saved, {before} not");
+}
+
+/// Drawn recipes, stopped and killed again and again until they are done.
+#[test]
+fn drawn_recipes_log_the_same_however_often_they_are_stopped() {
+    for seed in 0..8 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (recipe, steps) = drawn(&mut rng);
+        let whole = with_drawn(&recipe);
+        whole.run("train r.toml").expect(0, &[]);
+        let expected = all_of(&whole, steps);
+        let sandbox = with_drawn(&recipe);
+        let mut stops = 0;
+        loop {
+            let (how, most) = match rng.random_range(0..3) {
+                0 => ("SCALE_CKPT_KILL_AT", 60),
+                _ => ("SCALE_CKPT_STOP_AT", 25),
+            };
+            let at = rng.random_range(1..=most);
+            if killed_at(&sandbox, how, at).code == Some(0) {
+                break;
+            }
+            stops += 1;
+            assert!(stops < 500, "{recipe}\ndoes not get on");
+        }
+        same(
+            &sandbox,
+            &expected,
+            steps,
+            &format!("{recipe}\nafter {stops} stops"),
+        );
     }
 }

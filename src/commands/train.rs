@@ -251,7 +251,7 @@ fn report_of_cleaned(run: &RunDir, start: &Start) -> Result<Option<Report>> {
     let report = serde_json::from_slice(&text)
         .map_err(|e| Error::invalid(path.display(), format!("not a run's report: {e}")))?;
     eprint_line(&format!(
-        "{} holds this run, finished; what it went on from was removed since",
+        "{} holds this run, finished, and was cleaned of models since: this is its report",
         run.path().display()
     ));
     Ok(Some(report))

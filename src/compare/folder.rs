@@ -16,9 +16,8 @@ use serde_json::Value;
 
 use crate::claim::Kind;
 use crate::clean::{Rest, free};
-use crate::durable;
 use crate::error::Result;
-use crate::owner;
+use crate::owner::{self, Marker};
 use crate::run::{self, REPORT_FILE};
 
 /// A comparison's folder, or one of a comparison's report alone.
@@ -53,17 +52,16 @@ pub enum Keep {
     All,
 }
 
-/// Takes an experiment's folder: what a killed process left half-written goes. The lock is not
-/// kept, since several processes may share the runs.
+/// Makes a folder an experiment's, if it is not one already. It is not locked from then on:
+/// several processes may share the runs, which are.
 ///
 /// # Errors
 /// The folder holds something else.
 pub fn claim(kind: &Kind, out: &Path) -> Result<()> {
-    let _lock = kind.claim(out)?;
-    durable::sweep(out, &[])?;
-    match out.join("recipes") {
-        recipes if recipes.is_dir() => durable::sweep(&recipes, &[]),
-        _ => Ok(()),
+    kind.check(out)?;
+    match Marker::of(out) {
+        Some(_) => Ok(()),
+        None => kind.claim(out).map(drop),
     }
 }
 

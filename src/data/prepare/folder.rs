@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::manifest::{FILE, Manifest, UNFINISHED};
-use crate::durable;
 use crate::error::{Error, Result, printable};
 use crate::owner::{self, LOCK};
+use crate::{durable, lock};
 
 /// A folder that this process alone writes into.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Folder {
         let found = [FILE, UNFINISHED].map(|name| Manifest::read(&folder.file(name)));
         folder.refuse_strangers(&found, planned)?;
         // While there is work, the lock file keeps the word that marks temporary files as ours.
-        drop(durable::lock(path)?);
+        drop(lock::lock(path)?);
         // In this order, so that a kill between two steps leaves a folder that is known as ours.
         durable::write_file(&folder.file(UNFINISHED), planned.text().as_bytes())?;
         folder.remove(FILE)?;
@@ -141,7 +141,7 @@ impl Folder {
         let stranger = names.iter().find(|name| {
             let ours = found.iter().flatten().any(|made| is_ours(name, made))
                 || temporary.contains(&self.file(name))
-                || *name == LOCK;
+                || (*name == LOCK && owner::is_our_lock(&self.path));
             !ours && (!known || planned.may_call(name))
         });
         let Some(stranger) = stranger else {
