@@ -102,13 +102,14 @@ fn world() -> Sandbox {
     sandbox
 }
 
-/// Runs `r.toml` until a signal stops it with a checkpoint.
+/// Runs `r.toml` until a signal stops it after a step.
 fn stop(sandbox: &Sandbox) {
     for at in (20..).step_by(10) {
         let mut command = sandbox.command("train r.toml");
         command.env("SCALE_CKPT_STOP_AT", at.to_string());
         let outcome = Outcome::of(command).expect(75, &[]);
-        if outcome.stderr.contains("saved at step") {
+        let saved = outcome.stderr.contains("saved at step");
+        if saved && !outcome.stderr.contains("saved at step 0 ") {
             return;
         }
         fs::remove_dir_all(sandbox.path("run")).unwrap();
@@ -510,6 +511,13 @@ fn bytes_below(sandbox: &Sandbox, out: &str, end: &str) -> u64 {
     files.map(|(_, bytes)| bytes.len() as u64).sum()
 }
 
+/// What was said in f32 is there, where a source in f16 is grown in f16.
+#[track_caller]
+fn about(found: u64, said: u64) {
+    let share = found as f64 / said as f64;
+    assert!((0.9..1.02).contains(&share), "{found} found, {said} said");
+}
+
 #[test]
 fn a_comparison_keeps_what_is_needed_and_clean_frees_the_rest() {
     let sandbox = world();
@@ -526,10 +534,7 @@ fn a_comparison_keeps_what_is_needed_and_clean_frees_the_rest() {
             .all(|path| path.starts_with("runs/") && path.contains("/step-"))
     );
     let weights = bytes_below(&sandbox, "c", ".safetensors");
-    assert!(
-        weights > said[0] && weights < said[0] * 11 / 10,
-        "{weights} of {said:?}"
-    );
+    about(weights, said[0]);
     // A second time, alone, and of the runs.
     let before = records(&sandbox, "c");
     assert!(before.len() > 12);
@@ -553,10 +558,7 @@ fn a_comparison_keeps_what_is_needed_and_clean_frees_the_rest() {
         models(&all, "c")
     );
     let weights = bytes_below(&all, "c", ".safetensors");
-    assert!(
-        weights > said[1] && weights < said[1] * 11 / 10,
-        "{weights} of {said:?}"
-    );
+    about(weights, said[1]);
     let losses = |found: &Value| {
         let arms = found["arms"].as_array().unwrap().clone();
         arms.into_iter()
@@ -682,9 +684,6 @@ fn plan_says_what_stays_on_disk() {
         .iter()
         .map(|model| bytes_below(&sandbox, &format!("run/{model}"), ".safetensors"))
         .sum();
-    assert!(
-        found >= said[0] && found < said[0] * 11 / 10,
-        "{found}, {said:?} said"
-    );
+    about(found, said[0]);
     assert!(said[1] > said[0]);
 }

@@ -138,7 +138,10 @@ pub fn run(loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {
         }
         error => error,
     };
-    run_from(Ready::open(&loaded.recipe, spec)?, loaded, spec).map_err(resumable)
+    let ready = Ready::open(&loaded.recipe, spec);
+    ready
+        .and_then(|ready| run_from(ready, loaded, spec))
+        .map_err(resumable)
 }
 
 fn run_from(ready: Ready, loaded: &LoadedRecipe, spec: DeviceSpec) -> Result<Report> {

@@ -51,6 +51,9 @@ impl Folder {
             match found.difference(planned) {
                 None if !force && folder.is_complete(&found) => {
                     folder.remove(UNFINISHED)?;
+                    if owner::is_our_lock(path) {
+                        folder.remove(LOCK)?;
+                    }
                     return Ok(Claim::Finished(Box::new(found)));
                 }
                 None => {}
