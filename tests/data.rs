@@ -21,6 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sandbox::{Outcome, RECIPE, Sandbox, with_recipe};
 use scale_ckpt::data::prepare::{Options, ValSize, prepare};
 use scale_ckpt::data::{Batches, Order, Split, Tokenizer, Tokens};
+use scale_ckpt::error;
 use serde_json::{Value, json};
 use support::fixture;
 
@@ -229,7 +230,7 @@ fn the_split_is_by_document_and_exact() {
     assert_eq!(all, many);
     sandbox
         .run("data prepare a.jsonl --out none --val-docs 500")
-        .expect(2, &["--val-docs 500: there are 500"]);
+        .expect(2, &["--val-docs 500: the inputs have 500 documents"]);
     assert!(!sandbox.path("none").exists());
 }
 
@@ -413,7 +414,7 @@ words.csv.gz | words.csv.gz: a table of separated values
 nowhere.txt | nowhere.txt
 nothing | nothing: a folder without
 *.tx | *.tx: no file matches
-snappy.parquet --field txt | cannot read snappy.parquet
+snappy.parquet --field txt | snappy.parquet: no such file or folder
 "#;
     for row in sandbox::rows(table) {
         let args = format!("data prepare {} --out out", row[0]);
@@ -459,7 +460,8 @@ fn bad_documents_are_left_out_and_counted_where_that_is_wanted() {
     for (input, skipped) in [("a.jsonl", 3), ("b.txt", 1), ("c.parquet", 2)] {
         let args = format!("data prepare {input} --out out --val-fraction 0 --force --skip-bad");
         let outcome = sandbox.run(&args).expect(0, &[]);
-        let words = format!("left out: {skipped} bad documents");
+        let words = error::counted(skipped, "bad document", "bad documents");
+        let words = format!("left out: {words}");
         assert!(
             outcome.stdout.contains(&words),
             "{input}: {}",
@@ -657,7 +659,7 @@ fn a_datasets_files_are_fetched_from_the_hub() {
     };
     let counted = |input: &str, documents: usize| {
         let outcome = run(input, false).expect(0, &[]);
-        let words = format!("of {documents} documents");
+        let words = format!("of {}", error::counted(documents, "document", "documents"));
         assert!(
             outcome.stdout.contains(&words),
             "{input}: {}",

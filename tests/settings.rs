@@ -326,6 +326,7 @@ fn the_home_folder_is_meant_wherever_a_path_is_written() {
     run("eval ~/runs/x/step-* --context 32 --val ~/val.txt");
     run("data prepare ~/tra*.txt --tokenizer=~/m --out=~/data --val-docs 0");
     run("logits ~/m --text=~/val.txt --out=~/logits.safetensors");
+    run("train ~/r.toml --set seed=7 --set out=~/runs/y");
     run("compare ~/runs/* --out=~/report");
     for made in [
         "runs/x/recipe.toml",
@@ -433,5 +434,5 @@ fn growth_as_json_says_what_a_script_needs() {
         (&1.into(), Some("cut"))
     );
     let card = String::from_utf8(sandbox.read("cut/README.md")).unwrap();
-    assert!(card.contains("cut from 2 to 1 layers"), "{card}");
+    assert!(card.contains("cut from 2 to 1 layer\n"), "{card}");
 }
