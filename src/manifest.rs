@@ -12,7 +12,7 @@ use crate::VERSION;
 use crate::checkpoint::{hash_file, hex};
 use crate::durable::StagedDir;
 use crate::error::{Error, Result, counted};
-use crate::owner::{MANIFEST_FILE as FILE, plain_name};
+use crate::owner::{MANIFEST_FILE as FILE, plain_path};
 
 /// The file's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ pub fn verify(dir: &Path) -> Result<()> {
     let manifest: Manifest = serde_json::from_slice(&text)
         .map_err(|e| Error::invalid(path.display(), format!("not a manifest: {e}")))?;
     for (name, expected) in &manifest.files {
-        let file = dir.join(plain_name(name, &path)?);
+        let file = dir.join(plain_path(name, &path)?);
         let differs = |what: String| Error::invalid(file.display(), what);
         let length = fs::metadata(&file)
             .map_err(|_| differs(format!("missing, {FILE} lists it")))?

@@ -216,6 +216,17 @@ pub fn plain_name<'a>(name: &'a str, at: &Path) -> Result<&'a str> {
     Err(Error::invalid(at.display(), message))
 }
 
+/// A name that a file, `at`, gives for a file beside it or in a folder there.
+///
+/// # Errors
+/// It leads elsewhere, or is nothing that a file is called.
+pub fn plain_path<'a>(name: &'a str, at: &Path) -> Result<&'a str> {
+    for part in name.split('/') {
+        plain_name(part, at)?;
+    }
+    Ok(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,7 +242,10 @@ mod tests {
         ] {
             let error = plain_name(name, at).unwrap_err().to_string();
             assert!(error.starts_with("index.json: "), "{name:?}: {error}");
+            let below = ["a/b", "a\\b"].contains(&name) || !name.contains('/');
+            assert!(below || plain_path(name, at).is_err(), "{name:?}");
         }
+        assert_eq!(plain_path("a/b/c.json", at).unwrap(), "a/b/c.json");
     }
 
     #[test]

@@ -74,10 +74,10 @@ fn without_terminal(sandbox: &Sandbox, args: &str) -> Vec<String> {
 }
 
 /// The same on a terminal of so many columns, which is resized to the next of `widths` after every
-/// few hundred bytes.
+/// few hundred bytes. Tables are as wide as without a terminal.
 fn on_terminal(sandbox: &Sandbox, args: &str, widths: &[u16]) -> Terminal {
     let mut terminal = Terminal::new(widths[0]);
-    let mut child = terminal.spawn(&mut sandbox.command(args));
+    let mut child = terminal.spawn(sandbox.command(args).env("COLUMNS", "80"));
     let mut next = widths.iter().cycle().skip(1);
     while terminal.receive() {
         if widths.len() > 1 {

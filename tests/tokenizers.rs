@@ -486,7 +486,7 @@ fn numbers_that_cannot_be_right_are_refused_or_said() {
     sandbox.refuses(
         "eval ./m --val wide.bin",
         3,
-        &["wide.bin: every second id is 0", "uint16"],
+        &["wide.bin: every second one is 0", "uint16"],
     );
     let wider: Vec<u8> = (0..2000_u64)
         .flat_map(|i| (i * 37 % 4095).to_le_bytes())

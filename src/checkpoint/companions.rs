@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::durable::{StagedDir, parent_of};
 use crate::error::{Error, Result, printable};
+use crate::owner;
 
 /// Files that are known to belong to a checkpoint, tokenizer first.
 pub const COMPANIONS: [&str; 9] = [
@@ -32,6 +33,14 @@ const OURS: [&str; 6] = [
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
     "__pycache__",
+];
+
+/// Beside the weights in a checkpoint that a run of this program saved.
+const STATE: [&str; 4] = [
+    "manifest.json",
+    "optimizer.safetensors",
+    "recipe.toml",
+    "trainer_state.json",
 ];
 
 /// What a version control, a download or a file manager keeps for itself.
@@ -108,6 +117,7 @@ impl Companions {
     /// Of `weights`, which were read, nothing is said.
     pub fn of(dir: &Path, weights: &[PathBuf]) -> Self {
         let mut found = Search::new(dir);
+        let own_state = owner::is_run_checkpoint(dir);
         let is_read = |name: &str| {
             let mut weights = weights.iter();
             weights.any(|path| path.file_name() == Some(OsStr::new(name)))
@@ -118,7 +128,8 @@ impl Companions {
                 found.leave(&name, "its name is not UTF-8");
                 continue;
             };
-            if OURS.contains(&name.as_str()) || is_private(&name) || is_read(&name) {
+            let ours = OURS.contains(&name.as_str()) || own_state && STATE.contains(&name.as_str());
+            if ours || is_private(&name) || is_read(&name) {
                 continue;
             }
             let before = (found.names.len(), found.bytes);

@@ -152,8 +152,13 @@ const COLUMNS: usize = 80;
 /// A terminal narrower than this is not laid out for.
 const FEWEST_COLUMNS: usize = 40;
 
-/// How many characters of a line standard output shows: those of its terminal, where it is one.
+/// How many characters of a line standard output shows: as many as `COLUMNS` in the environment
+/// says, else those of its terminal, where it is one.
 pub fn columns() -> usize {
+    let wanted = std::env::var("COLUMNS").ok();
+    if let Some(wanted @ 1..) = wanted.and_then(|text| text.parse::<usize>().ok()) {
+        return wanted.max(FEWEST_COLUMNS);
+    }
     let stdout = std::io::stdout();
     let size = stdout
         .is_terminal()

@@ -182,7 +182,8 @@ fn below_of(value: &str, field: &str) -> Result<Option<String>, String> {
     let mut json = serde_json::Deserializer::from_str(value);
     // Its place in the value would be taken for one in the line.
     let words = |e: serde_json::Error| e.to_string().split(" at line ").next().map(str::to_owned);
-    json.deserialize_map(Field(field)).map_err(|e| words(e).unwrap_or_default())
+    json.deserialize_map(Field(field))
+        .map_err(|e| words(e).unwrap_or_default())
 }
 
 /// What the next key is.
