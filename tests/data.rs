@@ -683,7 +683,10 @@ fn a_datasets_files_are_fetched_from_the_hub() {
     let left = "datasets/org/web: left out: 2 files (a.csv, b.csv); 1 file (LICENSE.txt) about";
     run("hf://datasets/org/web", false).expect(0, &[left]);
     run("hf://datasets/org/web/LICENSE.txt", false).expect(0, &[]);
-    let words = ["nothing that is read; there are 2 files (a.csv, b.csv)", "hint: make JSON lines"];
+    let words = [
+        "nothing that is read; there are 2 files (a.csv, b.csv)",
+        "hint: make JSON lines",
+    ];
     run("hf://datasets/org/web/old", false).expect(4, &words);
     let words = ["old/a.csv: a table of separated values"];
     run("hf://datasets/org/web/old/a.csv", false).expect(3, &words);

@@ -18,7 +18,10 @@ fn documents() -> Vec<Value> {
     let expected = fs::read(fixture("data/expected.json")).unwrap();
     let expected: Value = serde_json::from_slice(&expected).unwrap();
     let documents = expected["documents"].as_array().unwrap();
-    documents.iter().map(|text| json!({ "id": 1, "text": text })).collect()
+    documents
+        .iter()
+        .map(|text| json!({ "id": 1, "text": text }))
+        .collect()
 }
 
 fn lines(records: &[Value]) -> String {
@@ -59,8 +62,14 @@ fn lz4_parquet(path: &std::path::Path) {
     let mut group = writer.next_row_group().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
     let texts = documents();
-    let texts: Vec<ByteArray> = texts.iter().map(|d| d["text"].as_str().unwrap().into()).collect();
-    column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+    let texts: Vec<ByteArray> = texts
+        .iter()
+        .map(|d| d["text"].as_str().unwrap().into())
+        .collect();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&texts, None, None)
+        .unwrap();
     column.close().unwrap();
     group.close().unwrap();
     writer.close().unwrap();
@@ -75,13 +84,22 @@ fn texts_in_every_form_give_the_same_shard() {
     let pretty = serde_json::to_string_pretty(&documents).unwrap();
     sandbox.write("lines.json", &text);
     sandbox.write("lines.json.gz", gzip(&text));
-    sandbox.write("lines.json.zst", zstd::encode_all(text.as_bytes(), 1).unwrap());
+    sandbox.write(
+        "lines.json.zst",
+        zstd::encode_all(text.as_bytes(), 1).unwrap(),
+    );
     sandbox.write("list.json", &list);
-    sandbox.write("pretty.json", format!("\u{feff}{}\r\n", pretty.replace('\n', "\r\n")));
+    sandbox.write(
+        "pretty.json",
+        format!("\u{feff}{}\r\n", pretty.replace('\n', "\r\n")),
+    );
     sandbox.write("list.json.gz", gzip(&list));
     sandbox.write("a.jsonl.bz2", bzip2(text.as_bytes()));
     let (first, rest) = text.split_at(text.find('\n').unwrap() + 1);
-    sandbox.write("members.jsonl.bz2", [bzip2(first.as_bytes()), bzip2(rest.as_bytes())].concat());
+    sandbox.write(
+        "members.jsonl.bz2",
+        [bzip2(first.as_bytes()), bzip2(rest.as_bytes())].concat(),
+    );
     // Zeros between members and after them, as tapes and some copies leave them.
     let padded = [gzip(first), vec![0; 700], gzip(rest), vec![0; 100_000]].concat();
     sandbox.write("padded.jsonl.gz", padded);
@@ -94,12 +112,26 @@ fn texts_in_every_form_give_the_same_shard() {
     ];
     sandbox.write("frames.jsonl.zst", frames.concat());
     sandbox.write("zeros.jsonl", [text.as_bytes(), &[0; 3000]].concat());
-    sandbox.write("nan.jsonl", text.replace("\"id\":1", "\"id\":NaN,\"more\":[-Infinity]"));
+    sandbox.write(
+        "nan.jsonl",
+        text.replace("\"id\":1", "\"id\":NaN,\"more\":[-Infinity]"),
+    );
     let nested = |record: &Value| json!({ "doc": { "text": record["text"], "n": 1 }, "text": 3 });
-    sandbox.write("nested.jsonl", lines(&documents.iter().map(nested).collect::<Vec<_>>()));
+    sandbox.write(
+        "nested.jsonl",
+        lines(&documents.iter().map(nested).collect::<Vec<_>>()),
+    );
     let dotted = |record: &Value| json!({ "doc.text": record["text"], "doc": { "text": "no" } });
-    sandbox.write("dotted.json", lines(&documents.iter().map(dotted).collect::<Vec<_>>()));
-    for name in ["brotli.parquet", "lz4-raw.parquet", "nested.parquet", "long-window.jsonl.zst"] {
+    sandbox.write(
+        "dotted.json",
+        lines(&documents.iter().map(dotted).collect::<Vec<_>>()),
+    );
+    for name in [
+        "brotli.parquet",
+        "lz4-raw.parquet",
+        "nested.parquet",
+        "long-window.jsonl.zst",
+    ] {
         fs::copy(fixture("data").join(name), sandbox.path(name)).unwrap();
     }
     lz4_parquet(&sandbox.path("lz4.parquet"));
@@ -131,9 +163,17 @@ fn texts_in_every_form_give_the_same_shard() {
         let outcome = sandbox.run(&args).expect(0, &[]);
         let said = outcome.stdout.contains("508 tokens of 12 documents");
         assert!(said, "{input}: {}", outcome.stdout);
-        assert!(sandbox.read("out/out_train_000001.bin") == expected, "{input}");
+        assert!(
+            sandbox.read("out/out_train_000001.bin") == expected,
+            "{input}"
+        );
         let padding = outcome.stderr.contains("3000 zero bytes at its end");
-        assert_eq!(padding, input == "zeros.jsonl", "{input}: {}", outcome.stderr);
+        assert_eq!(
+            padding,
+            input == "zeros.jsonl",
+            "{input}: {}",
+            outcome.stderr
+        );
     }
 }
 
@@ -153,9 +193,8 @@ fn zeros_at_the_end_are_no_text() {
     assert!(plain == zeros);
     assert!(said.contains("zeros.txt: 5000 zero bytes"), "{said}");
     let gpt2 = scale_ckpt::data::Tokenizer::gpt2();
-    let of = |name: &str| {
-        scale_ckpt::data::Tokens::from_files(&[sandbox.path(name)], &gpt2).unwrap()
-    };
+    let of =
+        |name: &str| scale_ckpt::data::Tokens::from_files(&[sandbox.path(name)], &gpt2).unwrap();
     assert_eq!(of("plain.txt").sha256(), of("zeros.txt").sha256());
 }
 
@@ -165,7 +204,10 @@ fn what_of_a_folder_is_left_out_is_said() {
     for part in 0..20 {
         let line = json!({ "text": format!("text of part {part}") });
         fs::create_dir_all(sandbox.path("in/data")).unwrap();
-        sandbox.write(&format!("in/data/part-{part:02}.json.gz"), gzip(format!("{line}\n")));
+        sandbox.write(
+            &format!("in/data/part-{part:02}.json.gz"),
+            gzip(format!("{line}\n")),
+        );
     }
     sandbox.write("in/LICENSE.txt", "You may. ".repeat(2000));
     sandbox.write("in/README.md", "about");
@@ -180,8 +222,16 @@ fn what_of_a_folder_is_left_out_is_said() {
             "note: in: left out: 1 file (a.csv); 3 files (LICENSE.txt, dataset_info.json, settings.json) about the data",
         ],
     );
-    assert!(outcome.stdout.contains("of 20 documents"), "{}", outcome.stdout);
-    assert!(!outcome.stderr.contains("gitattributes"), "{}", outcome.stderr);
+    assert!(
+        outcome.stdout.contains("of 20 documents"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(
+        !outcome.stderr.contains("gitattributes"),
+        "{}",
+        outcome.stderr
+    );
     // Named itself, a licence is a text like others.
     let licence = "data prepare in/LICENSE.txt --out l --val-fraction 0";
     sandbox.run(licence).expect(0, &[]);
@@ -200,13 +250,20 @@ fn what_of_a_folder_is_left_out_is_said() {
     sandbox.write("big/a.txt", "text ".repeat(10));
     sandbox.write("big/b.txt", "text ".repeat(10));
     sandbox.write("big/c.jsonl.xz", [1; 5000]);
-    let words = ["1 of 3 files and 5.00 kB of 5.10 kB", "hint: unpack it first: xz"];
+    let words = [
+        "1 of 3 files and 5.00 kB of 5.10 kB",
+        "hint: unpack it first: xz",
+    ];
     sandbox.refuses("data prepare big --out out2", 3, &words);
     // Nothing but what is not read.
     fs::create_dir(sandbox.path("none")).unwrap();
     sandbox.write("none/a.arrow", "ARROW1");
     sandbox.write("none/LICENSE.txt", "You may.");
-    let words = ["none: a folder without .txt", "1 file (a.arrow)", "hint: write it as parquet"];
+    let words = [
+        "none: a folder without .txt",
+        "1 file (a.arrow)",
+        "hint: write it as parquet",
+    ];
     sandbox.refuses("data prepare none --out out2", 3, &words);
 }
 
@@ -224,31 +281,53 @@ fn a_recipes_folder_is_looked_at_as_well() {
     sandbox.run("train r.toml").expect(0, &[said]);
     fs::remove_dir_all(sandbox.path("run")).unwrap();
     for part in 0..5 {
-        sandbox.write(&format!("texts/part-{part}.jsonl.gz"), gzip("{\"text\": \"x\"}"));
+        sandbox.write(
+            &format!("texts/part-{part}.jsonl.gz"),
+            gzip("{\"text\": \"x\"}"),
+        );
     }
-    let words = ["texts: most of the folder would be left out", "hint: make shards of it first"];
+    let words = [
+        "texts: most of the folder would be left out",
+        "hint: make shards of it first",
+    ];
     sandbox.refuses("train r.toml", 3, &words);
     fs::remove_file(sandbox.path("texts/a.txt")).unwrap();
     let words = ["texts: a folder without .txt, .bin or .npy files; there are 5 files"];
     sandbox.refuses("train r.toml", 3, &words);
     for (data, words) in [
-        ("https://hub.example/datasets/a/b", "scale-ckpt data prepare hf://datasets/a/b"),
-        ("hf://datasets/a/b", "scale-ckpt data prepare hf://datasets/a/b"),
+        (
+            "https://hub.example/datasets/a/b",
+            "scale-ckpt data prepare hf://datasets/a/b",
+        ),
+        (
+            "hf://datasets/a/b",
+            "scale-ckpt data prepare hf://datasets/a/b",
+        ),
         ("a.csv", "pandas"),
         ("a.json", "make shards of it first"),
         ("a.jsonl.bz2", "make shards of it first"),
     ] {
-        sandbox.write("r.toml", recipe.replace("\"texts\"", &format!("\"{data}\"")));
+        sandbox.write(
+            "r.toml",
+            recipe.replace("\"texts\"", &format!("\"{data}\"")),
+        );
         sandbox.refuses("train r.toml", 3, &[words]);
     }
     for (name, bytes, words) in [
-        ("t.txt", &gzip("text")[..], "a gzip file, though its name ends in .txt"),
+        (
+            "t.txt",
+            &gzip("text")[..],
+            "a gzip file, though its name ends in .txt",
+        ),
         ("t.txt", b"<!DOCTYPE html><html>", "an HTML page"),
         ("t.txt", b"\xff\xfet\0e\0", "UTF-16"),
         ("t.bin", b"PK\x03\x04 and more", "a zip archive"),
     ] {
         sandbox.write(name, bytes);
-        sandbox.write("r.toml", recipe.replace("\"texts\"", &format!("\"{name}\"")));
+        sandbox.write(
+            "r.toml",
+            recipe.replace("\"texts\"", &format!("\"{name}\"")),
+        );
         sandbox.refuses("train r.toml", 3, &[&format!("{name}: "), words]);
     }
 }
@@ -271,7 +350,10 @@ fn files_are_named_for_what_they_are() {
         ("zst.jsonl", zstd::encode_all(&b"text"[..], 1).unwrap()),
         ("gz.jsonl.zst", gzip("text")),
         ("page.jsonl", b"\n<!doctype html>\n<html>".to_vec()),
-        ("page.parquet", b"<html><body>Sign in</body></html>".to_vec()),
+        (
+            "page.parquet",
+            b"<html><body>Sign in</body></html>".to_vec(),
+        ),
         ("page.json.gz", gzip("<html>")),
         ("pointer.parquet", lfs.into()),
         ("pointer.txt", lfs.into()),
@@ -280,16 +362,34 @@ fn files_are_named_for_what_they_are() {
         ("bare16.txt", b"t\0e\0x\0t\0 \0o\0f\0".to_vec()),
         ("crc.jsonl.gz", wrong_crc),
         ("wide.jsonl.zst", zstd_frame(22 << 3, b"{}")),
-        ("dictionary.jsonl.zst", b"\x28\xb5\x2f\xfd\x01\0\x07\x01\0\0abc".to_vec()),
+        (
+            "dictionary.jsonl.zst",
+            b"\x28\xb5\x2f\xfd\x01\0\x07\x01\0\0abc".to_vec(),
+        ),
         ("cut.json", b"[{\"text\": \"a\"}, {\"te".to_vec()),
         ("one.json", one.into()),
         ("rows.json", b"{\"data\": [{\"text\": \"a\"}]}".to_vec()),
-        ("pandas.json", b"{\"text\": {\"0\": \"a\", \"1\": \"b\"}}".to_vec()),
+        (
+            "pandas.json",
+            b"{\"text\": {\"0\": \"a\", \"1\": \"b\"}}".to_vec(),
+        ),
         ("strings.json", b"[\"a\", \"b\"]".to_vec()),
-        ("list.jsonl", b"[{\"text\": \"a\"},\n {\"text\": \"b\"}]\n".to_vec()),
-        ("half.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"\\ud800 b\"}\n".to_vec()),
-        ("holes.jsonl", b"{\"text\": \"a\"}\n\0\0\0\0\n{\"text\": \"a\"}\n".to_vec()),
-        ("keys.jsonl", b"{\"content\": \"a\", \"meta\": {\"texts\": 1}}\n".to_vec()),
+        (
+            "list.jsonl",
+            b"[{\"text\": \"a\"},\n {\"text\": \"b\"}]\n".to_vec(),
+        ),
+        (
+            "half.jsonl",
+            b"{\"text\": \"a\"}\n{\"text\": \"\\ud800 b\"}\n".to_vec(),
+        ),
+        (
+            "holes.jsonl",
+            b"{\"text\": \"a\"}\n\0\0\0\0\n{\"text\": \"a\"}\n".to_vec(),
+        ),
+        (
+            "keys.jsonl",
+            b"{\"content\": \"a\", \"meta\": {\"texts\": 1}}\n".to_vec(),
+        ),
         ("a.csv", b"text\na\n".to_vec()),
         ("a.tsv.gz", gzip("text\na\n")),
         ("a.jsonl.xz", b"\xfd7zXZ\0".to_vec()),
@@ -343,7 +443,11 @@ org/dataset | org/dataset: no such file or folder | hint: a dataset on the hub i
     // A surrogate of its own is counted where bad documents are.
     let skipping = "data prepare half.jsonl --out out --val-fraction 0 --skip-bad";
     let outcome = sandbox.run(skipping).expect(0, &[]);
-    assert!(outcome.stdout.contains("left out: 1 bad"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("left out: 1 bad"),
+        "{}",
+        outcome.stdout
+    );
 }
 
 #[test]
@@ -362,20 +466,37 @@ fn ids_of_another_width_are_not_trained_on() {
     sandbox.write("r.toml", &recipe);
     for (bytes, words) in [
         (of(|id| id.to_le_bytes().to_vec()), "t.bin: ids of 32 bits"),
-        (of(|id| u64::from(id).to_le_bytes().to_vec()), "t.bin: ids of 64 bits"),
+        (
+            of(|id| u64::from(id).to_le_bytes().to_vec()),
+            "t.bin: ids of 64 bits",
+        ),
         (of(|id| vec![id as u8 & 127]), "t.bin: ids of 8 bits"),
-        ("Some text of a book, not ids. ".repeat(100).into(), "t.bin: text, not token ids"),
+        (
+            "Some text of a book, not ids. ".repeat(100).into(),
+            "t.bin: text, not token ids",
+        ),
         (vec![0; 8192], "t.bin: nothing but zeros"),
-        (of(|id| (id as u16).to_le_bytes().to_vec())[..5999].to_vec(), "no whole number of tokens"),
-        (header(20_240_522), "an llm.c file of another kind: it begins with 20240522"),
+        (
+            of(|id| (id as u16).to_le_bytes().to_vec())[..5999].to_vec(),
+            "no whole number of tokens",
+        ),
+        (
+            header(20_240_522),
+            "an llm.c file of another kind: it begins with 20240522",
+        ),
         (header(20_240_520_i32.swap_bytes()), "big-endian"),
     ] {
         sandbox.write("t.bin", bytes);
         sandbox.refuses("train r.toml", 3, &[words, "hint: "]);
     }
-    for bytes in [of(|id| (id as u16).to_le_bytes().to_vec()), header(20_240_520)] {
+    for bytes in [
+        of(|id| (id as u16).to_le_bytes().to_vec()),
+        header(20_240_520),
+    ] {
         sandbox.write("t.bin", bytes);
-        sandbox.run("train r.toml").expect(0, &["training: 2 steps"]);
+        sandbox
+            .run("train r.toml")
+            .expect(0, &["training: 2 steps"]);
         fs::remove_dir_all(sandbox.path("run")).unwrap();
     }
 }

@@ -24,7 +24,14 @@ fn try_load(task: &str, data: &Path) -> scale_ckpt::Result<Dataset> {
         progress: &NoProgress,
     };
     let task = &tasks_named(task).unwrap()[0];
-    dataset::load(&**task, &Source::Path(data.to_owned()), None, None, false, &hub)
+    dataset::load(
+        &**task,
+        &Source::Path(data.to_owned()),
+        None,
+        None,
+        false,
+        &hub,
+    )
 }
 
 fn load(task: &str, data: &Path) -> Dataset {
@@ -33,7 +40,9 @@ fn load(task: &str, data: &Path) -> Dataset {
 
 fn records(file: &str) -> Vec<Value> {
     let text = fs::read_to_string(fixture(file)).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn lines(records: &[Value]) -> String {
@@ -61,10 +70,22 @@ fn disordered(record: &Value) -> Value {
 fn every_form_of_a_file_gives_the_same_items() {
     let sandbox = Sandbox::new();
     for (task, file, parquet) in [
-        ("arc_easy", "eval/data/arc_easy.jsonl", "arc_easy_40.parquet"),
+        (
+            "arc_easy",
+            "eval/data/arc_easy.jsonl",
+            "arc_easy_40.parquet",
+        ),
         ("piqa", "eval/data/piqa.jsonl", "piqa_40.parquet"),
-        ("winogrande", "eval/data/winogrande.jsonl", "winogrande_40.parquet"),
-        ("lambada_openai", "eval/data/lambada_openai.jsonl", "lambada_openai_40.parquet"),
+        (
+            "winogrande",
+            "eval/data/winogrande.jsonl",
+            "winogrande_40.parquet",
+        ),
+        (
+            "lambada_openai",
+            "eval/data/lambada_openai.jsonl",
+            "lambada_openai_40.parquet",
+        ),
     ] {
         let wanted = load(task, &fixture(file)).docs;
         assert_eq!(wanted.len(), 40, "{task}");
@@ -73,16 +94,33 @@ fn every_form_of_a_file_gives_the_same_items() {
         let mixed: Vec<Value> = records.iter().map(disordered).collect();
         sandbox.write("a.json", &text);
         sandbox.write("b.json", serde_json::to_string(&records).unwrap());
-        sandbox.write("c.json.gz", gzip(&serde_json::to_string_pretty(&records).unwrap()));
+        sandbox.write(
+            "c.json.gz",
+            gzip(&serde_json::to_string_pretty(&records).unwrap()),
+        );
         sandbox.write("d.jsonl.gz", gzip(&text));
-        sandbox.write("e.ndjson.zst", zstd::encode_all(text.as_bytes(), 1).unwrap());
-        sandbox.write("f.jsonl", format!("\u{feff}{}\r\n", text.replace('\n', "\r\n\r\n")));
+        sandbox.write(
+            "e.ndjson.zst",
+            zstd::encode_all(text.as_bytes(), 1).unwrap(),
+        );
+        sandbox.write(
+            "f.jsonl",
+            format!("\u{feff}{}\r\n", text.replace('\n', "\r\n\r\n")),
+        );
         sandbox.write("g.jsonl", [text.as_bytes(), &[0; 4096]].concat());
         sandbox.write("h.jsonl", lines(&mixed));
         sandbox.write("i.jsonl", lines(&mixed).replace("\"idx\":7", "\"idx\":NaN"));
-        fs::copy(fixture("eval/data").join(parquet), sandbox.path("j.parquet")).unwrap();
+        fs::copy(
+            fixture("eval/data").join(parquet),
+            sandbox.path("j.parquet"),
+        )
+        .unwrap();
         for entry in sandbox.entries() {
-            assert!(load(task, &entry).docs == wanted, "{task}: {}", entry.display());
+            assert!(
+                load(task, &entry).docs == wanted,
+                "{task}: {}",
+                entry.display()
+            );
         }
     }
 }
@@ -91,18 +129,15 @@ fn every_form_of_a_file_gives_the_same_items() {
 fn answers_are_taken_in_every_form_that_means_one_thing() {
     let sandbox = Sandbox::new();
     let choices = |labels: Value| json!({ "text": ["a", "b", "c"], "label": labels });
-    let arc = |labels: Value, key: Value| {
-        json!({ "question": "q", "choices": choices(labels), "answerKey": key })
-    };
+    let arc = |labels: Value, key: Value| json!({ "question": "q", "choices": choices(labels), "answerKey": key });
     let swag = |label: Value| {
         json!({ "ctx_a": "a", "ctx_b": "b", "activity_label": "c", "endings": ["a", "b", "c", "d"],
                 "label": label })
     };
     let piqa = |label: Value| json!({ "goal": "g", "sol1": "a", "sol2": "b", "label": label });
-    let gap = |answer: Value| {
-        json!({ "sentence": "a _ b", "option1": "x", "option2": "y", "answer": answer })
-    };
-    let foundry = |gold: Value| json!({ "query": "C: a b", "choices": ["a", "b", "c", "d"], "gold": gold });
+    let gap = |answer: Value| json!({ "sentence": "a _ b", "option1": "x", "option2": "y", "answer": answer });
+    let foundry =
+        |gold: Value| json!({ "query": "C: a b", "choices": ["a", "b", "c", "d"], "gold": gold });
     for (task, record, gold) in [
         ("hellaswag", swag(json!(2)), 2),
         ("hellaswag", swag(json!(2.0)), 2),
@@ -128,30 +163,74 @@ fn answers_are_taken_in_every_form_that_means_one_thing() {
         assert_eq!(found.docs[0].gold, gold, "{task} {record}");
     }
     for (task, record, words) in [
-        ("hellaswag", swag(json!(2.5)), "expected a label from 0 to 3, found 2.5"),
-        ("hellaswag", swag(json!("")), "found \"\", that is no answer: those of a test split"),
+        (
+            "hellaswag",
+            swag(json!(2.5)),
+            "expected a label from 0 to 3, found 2.5",
+        ),
+        (
+            "hellaswag",
+            swag(json!("")),
+            "found \"\", that is no answer: those of a test split",
+        ),
         ("hellaswag", swag(json!(true)), "found true"),
         ("hellaswag", swag(json!([2])), "found [2]"),
-        ("hellaswag", swag(Value::Null), "found null, that is no answer"),
-        ("piqa", piqa(json!(-1)), "expected a label from 0 to 1, found -1, that is no answer"),
-        ("winogrande", gap(json!("")), "expected an answer of 1 or 2, found \"\", that is no answer"),
-        ("winogrande", gap(json!(0)), "expected an answer of 1 or 2, found 0"),
+        (
+            "hellaswag",
+            swag(Value::Null),
+            "found null, that is no answer",
+        ),
+        (
+            "piqa",
+            piqa(json!(-1)),
+            "expected a label from 0 to 1, found -1, that is no answer",
+        ),
+        (
+            "winogrande",
+            gap(json!("")),
+            "expected an answer of 1 or 2, found \"\", that is no answer",
+        ),
+        (
+            "winogrande",
+            gap(json!(0)),
+            "expected an answer of 1 or 2, found 0",
+        ),
         // Which letter is 1, the first or the second?
-        ("arc_easy", arc(json!(["A", "B", "C"]), json!("1")), "answerKey `1` is none of A, B, C"),
-        ("arc_easy", arc(json!(["A", "B", "C"]), json!("")), "is none of A, B, C, that is no answer"),
-        ("arc_easy", arc(json!(["A", null, "C"]), json!("A")), "expected a label such as"),
+        (
+            "arc_easy",
+            arc(json!(["A", "B", "C"]), json!("1")),
+            "answerKey `1` is none of A, B, C",
+        ),
+        (
+            "arc_easy",
+            arc(json!(["A", "B", "C"]), json!("")),
+            "is none of A, B, C, that is no answer",
+        ),
+        (
+            "arc_easy",
+            arc(json!(["A", null, "C"]), json!("A")),
+            "expected a label such as",
+        ),
     ] {
         sandbox.write("d.jsonl", format!("\n{record}"));
         let error = try_load(task, &sandbox.path("d.jsonl")).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("d.jsonl:2: ") && text.contains(words), "{text}");
+        assert!(
+            text.contains("d.jsonl:2: ") && text.contains(words),
+            "{text}"
+        );
         assert!(error.hint().unwrap().contains("--skip-bad"), "{error}");
     }
     let mut missing = piqa(json!(1));
     missing.as_object_mut().unwrap().remove("label");
     sandbox.write("d.json", json!([piqa(json!(1)), missing]).to_string());
-    let error = try_load("piqa", &sandbox.path("d.json")).unwrap_err().to_string();
-    assert!(error.contains("d.json:1, element 1: missing field `label`"), "{error}");
+    let error = try_load("piqa", &sandbox.path("d.json"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("d.json:1, element 1: missing field `label`"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -169,9 +248,15 @@ fn labels_of_a_table_may_be_floats_and_columns_any() {
         let mut writer = group.next_column().unwrap().unwrap();
         let texts: Vec<ByteArray> = ["x", "y"].map(|text| text.into()).into();
         match column {
-            0 => writer.typed::<DoubleType>().write_batch(&[1.0, 0.0], None, None),
-            4 => writer.typed::<DoubleType>().write_batch(&[0.5, f64::NAN], None, None),
-            _ => writer.typed::<ByteArrayType>().write_batch(&texts, None, None),
+            0 => writer
+                .typed::<DoubleType>()
+                .write_batch(&[1.0, 0.0], None, None),
+            4 => writer
+                .typed::<DoubleType>()
+                .write_batch(&[0.5, f64::NAN], None, None),
+            _ => writer
+                .typed::<ByteArrayType>()
+                .write_batch(&texts, None, None),
         }
         .unwrap();
         writer.close().unwrap();
@@ -207,13 +292,19 @@ fn folders_of_exports_are_understood() {
     sandbox.write("named/arc_easy.json.gz", gzip(&lines(&all)));
     write("named/test.jsonl", other);
     for folder in ["hub", "hub/ARC-Easy", "splits", "named"] {
-        assert!(load("arc_easy", &sandbox.path(folder)).docs == wanted, "{folder}");
+        assert!(
+            load("arc_easy", &sandbox.path(folder)).docs == wanted,
+            "{folder}"
+        );
     }
     let item = "{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b\",\"label\":1}";
     write("piqa/val.jsonl", item.into());
     write("piqa/test.jsonl", item.repeat(2));
     assert_eq!(load("piqa", &sandbox.path("piqa")).docs.len(), 1);
-    write("swag/hellaswag.jsonl", lines(&records("hellaswag/hellaswag_val_200.jsonl")));
+    write(
+        "swag/hellaswag.jsonl",
+        lines(&records("hellaswag/hellaswag_val_200.jsonl")),
+    );
     for task in ["hellaswag", "hellaswag_completion"] {
         assert_eq!(load(task, &sandbox.path("swag")).docs.len(), 200, "{task}");
     }
@@ -222,8 +313,16 @@ fn folders_of_exports_are_understood() {
     write("empty/notes.md", String::new());
     for (data, words, hint) in [
         ("saved", "a folder of Arrow tables", "to_parquet"),
-        ("saved/test/data-00000-of-00001.arrow", "an Arrow table", "to_parquet"),
-        ("empty", "no arc_easy.jsonl, .parquet or .txt in that folder, and none of its test split", "names a file"),
+        (
+            "saved/test/data-00000-of-00001.arrow",
+            "an Arrow table",
+            "to_parquet",
+        ),
+        (
+            "empty",
+            "no arc_easy.jsonl, .parquet or .txt in that folder, and none of its test split",
+            "names a file",
+        ),
         ("nowhere", "no such file or folder", "paths are relative"),
     ] {
         let error = try_load("arc_easy", &sandbox.path(data)).unwrap_err();
@@ -245,9 +344,15 @@ fn files_that_are_no_evaluation_data_are_named() {
         ("gz.txt", gzip(item)),
         ("half.jsonl", item.replace("a b", "\\ud800").into_bytes()),
         ("list.jsonl", format!("[{item},\n{item}]").into_bytes()),
-        ("one.json", item.replace(',', ",\n").replace('{', "{\n").into_bytes()),
+        (
+            "one.json",
+            item.replace(',', ",\n").replace('{', "{\n").into_bytes(),
+        ),
         ("cut.jsonl.gz", gzip(&item.repeat(30))[..60].to_vec()),
-        ("pandas.json", b"{\"ctx\":{\"0\":\"a b\"},\"endings\":{\"0\":[]},\"label\":{\"0\":3}}".to_vec()),
+        (
+            "pandas.json",
+            b"{\"ctx\":{\"0\":\"a b\"},\"endings\":{\"0\":[]},\"label\":{\"0\":3}}".to_vec(),
+        ),
     ] {
         sandbox.write(name, bytes);
     }
@@ -266,7 +371,10 @@ https://hub.example/datasets/Rowan/hellaswag | the address of a page | hint: lea
 hf://datasets/Rowan/hellaswag | a reference to the hub | hint: leave --data hellaswag away
 "#;
     for row in rows(table) {
-        let eval = format!("eval ./m --tasks hellaswag_completion --data hellaswag={}", row[0]);
+        let eval = format!(
+            "eval ./m --tasks hellaswag_completion --data hellaswag={}",
+            row[0]
+        );
         sandbox.refuses(&eval, 3, &row[1..]);
     }
 }

@@ -72,7 +72,8 @@ pub(crate) fn refuse(path: &Path, use_it: impl Fn(&str) -> String) -> Result<()>
 /// The error for a path that leads nowhere, with the name that may be meant.
 pub(crate) fn missing(path: &Path) -> Error {
     let text = path.to_string_lossy();
-    let error = Error::invalid(path.display(), "no such file or folder");
+    let at = format!("cannot read {}", path.display());
+    let error = Error::invalid(at, "no such file or folder");
     let parent = match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,

@@ -112,10 +112,7 @@ impl BufRead for Source {
 }
 
 /// The same bytes again, unless the first of them show that what was compressed is no text.
-fn checked(
-    mut reader: Box<dyn BufRead + Send>,
-    path: &Path,
-) -> Result<Box<dyn BufRead + Send>> {
+fn checked(mut reader: Box<dyn BufRead + Send>, path: &Path) -> Result<Box<dyn BufRead + Send>> {
     let mut head = Vec::with_capacity(HEAD);
     let read = (&mut reader).take(HEAD as u64).read_to_end(&mut head);
     if let Some(kind) = Kind::of(&head) {

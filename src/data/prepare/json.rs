@@ -149,34 +149,41 @@ impl<'de> Visitor<'de> for Field<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let twice = || A::Error::custom(format!("two keys `{}`", self.0));
-        let (mut text, mut below) = (None, None);
+        let (mut text, mut above) = (None, Vec::new());
         while let Some(key) = map.next_key_seed(self)? {
             match key {
                 Key::Other => drop(map.next_value::<IgnoredAny>()?),
+                Key::Above(rest) => above.push((map.next_value::<&RawValue>()?, rest)),
                 Key::Itself => {
                     if text.replace(map.next_value()?).is_some() {
                         return Err(twice());
                     }
                 }
-                Key::Above(rest) => {
-                    let value: &RawValue = map.next_value()?;
-                    let found = below_of(value.get(), rest).map_err(A::Error::custom)?;
-                    if found.is_some() && std::mem::replace(&mut below, found).is_some() {
-                        return Err(twice());
-                    }
-                }
             }
         }
-        Ok(text.or(below))
+        if text.is_some() {
+            return Ok(text);
+        }
+        for (value, rest) in above {
+            let found = below_of(value.get(), rest).map_err(A::Error::custom)?;
+            if found.is_some() && std::mem::replace(&mut text, found).is_some() {
+                return Err(twice());
+            }
+        }
+        Ok(text)
     }
 }
 
 /// The text of `field` in a value, if that is an object that has it.
-fn below_of(value: &str, field: &str) -> serde_json::Result<Option<String>> {
+fn below_of(value: &str, field: &str) -> Result<Option<String>, String> {
     if !value.starts_with('{') {
         return Ok(None);
     }
-    serde_json::Deserializer::from_str(value).deserialize_map(Field(field))
+    let mut json = serde_json::Deserializer::from_str(value);
+    // Its place in the value would be taken for one in the line.
+    let words = |e: serde_json::Error| e.to_string().split(" at line ").next().map(str::to_owned);
+    json.deserialize_map(Field(field))
+        .map_err(|e| words(e).unwrap_or_default())
 }
 
 /// What the next key is.
