@@ -53,7 +53,8 @@ const FOREIGN: [(&[&str], &str, &str); 4] = [
 
 /// How to get on from a table that `datasets` saved.
 pub(crate) const ARROW_HINT: &str = "write it as parquet with the library that made it, for example \
-     datasets.load_from_disk(FOLDER)[\"train\"].to_parquet(\"FILE.parquet\")";
+     datasets.load_from_disk(FOLDER).to_parquet(\"FILE.parquet\"), \
+     where there are splits load_from_disk(FOLDER)[\"train\"]";
 
 impl Format {
     /// Reads it from the name.
