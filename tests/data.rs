@@ -414,7 +414,7 @@ words.csv.gz | words.csv.gz: a table of separated values
 nowhere.txt | nowhere.txt
 nothing | nothing: a folder without
 *.tx | *.tx: no file matches
-snappy.parquet --field txt | snappy.parquet: no such file or folder
+snappy.parquet --field txt | cannot read snappy.parquet: no such file or folder
 "#;
     for row in sandbox::rows(table) {
         let args = format!("data prepare {} --out out", row[0]);
