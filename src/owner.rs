@@ -208,8 +208,7 @@ fn is_written(name: &str) -> bool {
 /// # Errors
 /// It is a path, or nothing that a file is called.
 pub fn plain_name<'a>(name: &'a str, at: &Path) -> Result<&'a str> {
-    let plain = Path::new(name).file_name().is_some_and(|last| last == name);
-    if plain && !name.contains('\\') && !name.chars().any(char::is_control) {
+    if is_plain(name) {
         return Ok(name);
     }
     let message = format!("`{}` is not a plain file name", printable(name));
@@ -221,10 +220,16 @@ pub fn plain_name<'a>(name: &'a str, at: &Path) -> Result<&'a str> {
 /// # Errors
 /// It leads elsewhere, or is nothing that a file is called.
 pub fn plain_path<'a>(name: &'a str, at: &Path) -> Result<&'a str> {
-    for part in name.split('/') {
-        plain_name(part, at)?;
+    if name.split('/').all(is_plain) {
+        return Ok(name);
     }
-    Ok(name)
+    let message = format!("`{}` is not the name of a file within", printable(name));
+    Err(Error::invalid(at.display(), message))
+}
+
+fn is_plain(name: &str) -> bool {
+    let plain = Path::new(name).file_name().is_some_and(|last| last == name);
+    plain && !name.contains('\\') && !name.chars().any(char::is_control)
 }
 
 #[cfg(test)]

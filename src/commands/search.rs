@@ -288,7 +288,7 @@ fn disk(
     let model = |needs: &&Needs| needs.checkpoint_bytes + needs.grown_bytes;
     let of_rung = |rung: &Rung| -> u64 {
         let candidates = runs.iter().take(rung.candidates);
-        candidates.map(|needs| model(needs)).sum::<u64>() + model(&&baseline.needs)
+        candidates.map(model).sum::<u64>() + model(&&baseline.needs)
     };
     let last = rungs.last().map_or(0, of_rung);
     let (stays, at_last) = match config.keep {

@@ -69,7 +69,7 @@ impl<'a> JsonTexts<'a> {
         let near = did_you_mean(self.field, keys.iter().map(String::as_str));
         let of_rows = object
             .iter()
-            .find(|(_, value)| value.as_array().is_some_and(is_rows));
+            .find(|(_, value)| value.as_array().is_some_and(|list| is_rows(list)));
         let hint = match (near, of_rows) {
             (Some(near), _) => Some(format!("did you mean --field {}?", printable(near))),
             (None, Some((key, _))) => Some(format!(
@@ -95,7 +95,7 @@ impl<'a> JsonTexts<'a> {
 }
 
 /// Whether a list holds objects.
-fn is_rows(list: &Vec<Value>) -> bool {
+fn is_rows(list: &[Value]) -> bool {
     list.first().is_some_and(Value::is_object)
 }
 
