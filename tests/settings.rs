@@ -160,6 +160,7 @@ from = "./m" | scratch = { n_layer = 2 } | `model.scratch.n_embd` is missing
 [data] | [grow]\nto = 5000\n[data] | recipe: grow.to = 5000: at most 4096
 [data] | [grow]\n[data] | recipe: how deep? give grow.to, grow.plan, or `depths`
 [model] | grow = "g-stack"\n[model] | grow: expected a table, found "g-stack" | or [grow]
+context = 32 | context = 0 | train.context must be at least 1
 lr = 1e-3 | lr = 1e-3\ntrainable = ["new"] | trainable: `new` selects nothing: no growth adds blocks | old, all, embeddings
 lr = 1e-3 | lr = 1e-3\ntrainable = ["embeddings", "new"] | trainable: `new` selects nothing
 lr = 1e-3 | lr = 1e-3\nlr_scale = { new = 0.5 } | lr_scale: `new` selects nothing | say how the model grows

@@ -245,7 +245,7 @@ impl TrainConfig {
     }
 
     /// With what the device decides where nothing is given: the precision, and on a GPU larger
-    /// micro-batches.
+    /// micro-batches. Also of a config that was not checked.
     pub fn on(&self, device: DeviceSpec) -> Self {
         let tokens = if device.is_cpu() {
             PASS_TOKENS
@@ -254,7 +254,9 @@ impl TrainConfig {
         };
         Self {
             precision: Some(self.precision.unwrap_or(device.precision())),
-            micro_batch: self.micro_batch.or(Some((tokens / self.context).max(1))),
+            micro_batch: self
+                .micro_batch
+                .or(Some((tokens / self.context.max(1)).max(1))),
             ..self.clone()
         }
     }
