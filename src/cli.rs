@@ -1,5 +1,8 @@
 //! The command line.
 
+mod foreign;
+mod numbers;
+
 use std::path::PathBuf;
 
 use clap::builder::{PathBufValueParser, TypedValueParser, ValueParser};
@@ -50,8 +53,9 @@ enum Command {
     Man(man::Args),
 }
 
-/// The command line as it is parsed, with `~` for the home folder: a negative number is a value of the option before it, which
-/// then says what it takes, and not an option that does not exist.
+/// The command line as it is parsed, with `~` for the home folder and numbers as in recipes: a
+/// negative number is a value of the option before it, which then says what it takes, and not an
+/// option that does not exist.
 fn command() -> clap::Command {
     fn with_numbers(command: clap::Command) -> clap::Command {
         command
@@ -63,14 +67,17 @@ fn command() -> clap::Command {
             )
             .mut_subcommands(with_numbers)
     }
-    with_numbers(expanding(Cli::command()))
+    with_numbers(numbers::reading(expanding(Cli::command())))
 }
 
 impl Cli {
     /// Parses the arguments of the process, and ends it where they cannot be meant.
     pub fn read() -> Self {
-        let matches = command().get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let read = || Self::from_arg_matches(&command().try_get_matches()?);
+        read().unwrap_or_else(|error| {
+            let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+            foreign::advised(error, &words.collect::<Vec<_>>()).exit()
+        })
     }
 
     /// Runs the command.

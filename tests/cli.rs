@@ -9,7 +9,7 @@ mod support;
 use std::fs;
 
 use rustix::fs::{FlockOperation, flock};
-use sandbox::{GROW, Outcome, RECIPE, Sandbox, rows, with_recipe};
+use sandbox::{GROW, Outcome, PROGRAM, RECIPE, Sandbox, rows, with_recipe};
 use serde_json::Value;
 use support::{copy_dir, fixture};
 
@@ -446,6 +446,130 @@ man | .TH scale-ckpt
         assert_eq!(outcome.stdout, "", "{args}");
         assert!(!outcome.stderr.contains('\u{1b}'), "{args}");
     }
+}
+
+/// What bash offers for a line that ends where the cursor is.
+fn completed(sandbox: &Sandbox, line: &str) -> Vec<String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let script = format!(
+        "source <({PROGRAM} completions bash)\nCOMP_WORDS=({line} {})\nCOMP_CWORD={}\n\
+         _scale__ckpt scale-ckpt '{}' '{}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        if line.ends_with(' ') { "''" } else { "" },
+        words.len() - 1,
+        words[words.len() - 1],
+        words[words.len() - 2],
+    );
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["--norc", "-c", &script])
+        .current_dir(sandbox.path(""));
+    let output = bash.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.is_empty(), "{line}: {stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    stdout.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_commands_options_and_values() {
+    let there = std::process::Command::new("bash").arg("--version").output();
+    if there.is_err() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let table = "
+scale-ckpt gr | grow
+scale-ckpt grow --m | --method --max-shard-size
+scale-ckpt grow --method g- | g-stack
+scale-ckpt data pre | prepare
+scale-ckpt data prepare --val | --val-fraction --val-docs
+scale-ckpt bench train --shape prose | prose-4l
+scale-ckpt bench train --precision b | bf16
+scale-ckpt eval m --tasks hella | hellaswag hellaswag_completion
+scale-ckpt eval m --device c | cpu cuda
+scale-ckpt compare r --ledger  | flops layer_passes tokens seconds
+scale-ckpt grow m --placement int | interleave
+";
+    for row in table.trim().lines() {
+        let (line, wanted) = row.split_once(" | ").unwrap();
+        let mut wanted: Vec<&str> = wanted.split(' ').collect();
+        let mut found = completed(&sandbox, line);
+        wanted.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, wanted, "{line}");
+    }
+}
+
+#[test]
+fn numbers_are_read_as_in_recipes_and_refused_in_plain_words() {
+    let sandbox = Sandbox::new();
+    let table = "
+eval m --limit 0 | for '--limit <N>': expected a whole number from 1
+eval m --stride 0 | expected a whole number from 1
+eval m --val-tokens 0 | expected a whole number from 1
+eval m --limit 10k | expected a whole number from 1, as in 10e3
+eval m --limit 1.5 | expected a whole number from 1
+eval m --limit nan | expected a whole number from 1
+eval m --val-tokens 1e30 | expected a whole number from 1 to 9007199254740992
+grow m --to -1 | expected a whole number from 0
+grow m --to x | expected a whole number from 0
+data prepare x --out o --val-docs x | expected a whole number from 0
+data prepare x --out o --val-docs 1__0 | expected a whole number from 0
+data prepare x --out o --shard-tokens 0 | expected a whole number from 1
+data prepare x --out o --shard-tokens 3e9 | --shard-tokens 3000000000 is more than 2000000000
+bench train --peak-flops 989TFLOPS | expected a number, as in 989e12
+bench train --peak-flops much | expected a number
+bench train --context 0 | --context must be at least 1
+bench train --steps 0 | --steps must be at least 1
+grow m --max-shard-size x | write 500MB
+";
+    for row in rows(table) {
+        let outcome = sandbox.run(row[0]).expect(2, &[row[1]]);
+        for word in ["non-zero type", "digit", "literal", "..="] {
+            assert!(!outcome.stderr.contains(word), "{}", outcome.stderr);
+        }
+    }
+    // What is taken is told by what comes next: there is no checkpoint, and no such shape.
+    for args in [
+        "eval ./none --tasks piqa --limit 1e2 --sample-seed 1_000",
+        "eval ./none --tasks piqa --limit 2.0",
+        "grow ./none --to 1.6e1",
+        "generate ./none --prompt x --tokens 1e1 --top-k 1_0",
+    ] {
+        sandbox.run(args).expect(3, &["./none"]);
+    }
+    sandbox
+        .run("bench train --shape none --micro-batch 1.6e1 --peak-flops 1_000e12")
+        .expect(2, &["no such shape"]);
+}
+
+#[test]
+fn options_of_other_programs_are_answered_with_those_of_this_one() {
+    let sandbox = Sandbox::new();
+    let table = "
+train r.toml --dry-run | `scale-ckpt plan RECIPE`
+train r.toml --lr 1e-4 | --set train.lr=1e-4
+eval m --batch_size 8 | leave it out
+eval m --batch_size=8 | leave it out
+eval --model hf | without an option
+eval --model_args pretrained=gpt2 | `scale-ckpt eval gpt2`
+eval m --num_fewshot 5 | --num-fewshot K
+eval m --output_path o | --out DIR
+generate m --max-new-tokens 5 | --tokens N
+generate m --max_new_tokens=5 | --tokens N
+grow m --layers 24 | --to N
+eval m --bf16 | --precision bf16
+data prepare x --output-dir o | --out DIR
+";
+    for row in rows(table) {
+        let outcome = sandbox.run(row[0]).expect(2, &["tip: ", row[1]]);
+        assert!(!outcome.stderr.contains("as a value"), "{}", outcome.stderr);
+    }
+    // Any other unknown option is not called a value either, and a slip is still told.
+    let outcome = sandbox
+        .run("inspect m --unheard-of")
+        .expect(2, &["--unheard-of"]);
+    assert!(!outcome.stderr.contains("tip"), "{}", outcome.stderr);
+    sandbox.run("grow m --methd x").expect(2, &["'--method'"]);
 }
 
 #[test]

@@ -680,6 +680,12 @@ fn shards_merge_into_the_whole() {
         &["whole: a whole evaluation"],
     );
     sandbox.refuses("merge nowhere --out x", 3, &["nowhere"]);
+    std::fs::create_dir(sandbox.path("run")).unwrap();
+    sandbox.refuses(
+        "merge run --out x",
+        3,
+        &["run: not a folder of `eval --out`"],
+    );
     sandbox
         .run("merge part-2 part-1 part-3 --out merged")
         .expect(0, &[]);

@@ -106,10 +106,7 @@ fn sampling_is_checked() {
         ("--top-p nan", "--top-p NaN must be"),
         ("--top-p inf", "--top-p inf must be"),
         ("--top-p much", "invalid value 'much'"),
-        (
-            "--temperature -1",
-            "--temperature -1 must be a number from 0",
-        ),
+        ("--temperature -1", "--temperature -1 must be 0 or more"),
         ("--temperature nan", "--temperature NaN must be"),
         ("--temperature inf", "--temperature inf must be"),
         ("--top-k -1", "invalid value '-1' for '--top-k <K>'"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, command};
+use super::{Cli, command, foreign};
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -233,6 +233,75 @@ fn a_negative_number_is_no_unknown_option() {
                 assert_ne!(kind, clap::error::ErrorKind::UnknownArgument, "{words:?}");
             }
             seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
+
+#[test]
+fn options_of_other_programs_are_none_here_and_what_is_said_of_them_exists() {
+    let program = Cli::command();
+    for (commands, flags, tip) in foreign::FLAGS {
+        let mut known = false;
+        for name in commands.split(' ') {
+            let mut of = program
+                .find_subcommand(name)
+                .or_else(|| {
+                    program
+                        .get_subcommands()
+                        .find_map(|c| c.find_subcommand(name))
+                })
+                .unwrap_or_else(|| panic!("{name}: no such command"));
+            if name == "data" || name == "prepare" {
+                let data = program.find_subcommand("data").expect("it is there");
+                of = data.find_subcommand("prepare").expect("it is there");
+            }
+            let longs: Vec<&str> = of.get_arguments().filter_map(clap::Arg::get_long).collect();
+            for flag in flags.split(' ') {
+                let is_spelling = tip.contains(&format!("--{flag} "));
+                assert!(is_spelling || !longs.contains(&flag), "{name} --{flag}");
+            }
+            let words = tip.split([' ', ',', ':', ';']);
+            let mut named = words.filter_map(|word| word.strip_prefix("--"));
+            let nested = name == "bench";
+            known |= nested || named.all(|flag| longs.contains(&flag));
+        }
+        assert!(known, "{commands}: {tip}");
+    }
+}
+
+#[test]
+fn every_number_is_refused_in_plain_words() {
+    let mut seen = 0;
+    for path in paths(&Cli::command()) {
+        let mut command = command();
+        let mut of = &mut command;
+        for name in &path {
+            of = of.find_subcommand_mut(name).expect("it is there");
+        }
+        let flags = of.get_arguments().filter_map(clap::Arg::get_long);
+        let flags: Vec<String> = flags.map(|flag| format!("--{flag}")).collect();
+        for flag in flags {
+            for value in ["0", "-1", "x", "", "1.5", "9TFLOPS", "1e400"] {
+                let words = [
+                    &["scale-ckpt".to_owned()],
+                    &path[..],
+                    &[flag.clone(), value.into()],
+                ];
+                let error = command.clone().try_get_matches_from(words.concat());
+                let Err(error) = error else { continue };
+                let text = error.to_string();
+                seen += usize::from(text.contains("number from"));
+                for rust in [
+                    "non-zero type",
+                    "invalid digit",
+                    "literal",
+                    "empty string",
+                    "..=",
+                ] {
+                    assert!(!text.contains(rust), "{text}");
+                }
+            }
         }
     }
     assert!(seen > 50, "{seen}");

@@ -162,6 +162,11 @@ impl Args {
     }
 }
 
+/// Names for `--shape`.
+pub fn shapes() -> impl Iterator<Item = &'static str> + Clone {
+    SHAPES.iter().map(|shape| shape.0)
+}
+
 impl Common {
     fn precision(&self) -> Precision {
         self.precision.unwrap_or(self.device.precision())
@@ -176,7 +181,7 @@ impl Common {
     fn config(&self) -> Result<Gpt2Config> {
         let found = SHAPES.iter().find(|shape| shape.0 == self.shape);
         let Some(&(_, v, positions, d, layers, heads)) = found else {
-            let names = SHAPES.iter().map(|shape| shape.0);
+            let names = shapes();
             let error = Error::usage(format!("--shape {}: no such shape", self.shape));
             return Err(
                 error.with_hint(match did_you_mean(&self.shape, names.clone()) {
@@ -199,8 +204,13 @@ impl TrainArgs {
     fn execute(self) -> Result<()> {
         let config = self.common.config()?;
         let context = self.context.unwrap_or(config.n_positions);
-        if self.steps == 0 || self.micro_batch == 0 {
-            return Err(Error::usage("--steps and --micro-batch must be at least 1"));
+        let counts = [
+            ("--steps", self.steps),
+            ("--micro-batch", self.micro_batch),
+            ("--context", context),
+        ];
+        if let Some((flag, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(Error::usage(format!("{flag} must be at least 1")));
         }
         if context > config.n_positions || self.micro_batch > MOST_SEQUENCES {
             return Err(Error::usage(format!(

@@ -1,5 +1,6 @@
 //! `scale-ckpt data`.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -7,11 +8,14 @@ use scale_ckpt::Result;
 use scale_ckpt::checkpoint::hub::HubConfig;
 use scale_ckpt::data::prepare::{Manifest, Options, ValSize, expand, prepare};
 use scale_ckpt::data::{Split, Tokenizer};
-use scale_ckpt::error::counted;
+use scale_ckpt::error::{Error, counted};
 use scale_ckpt::home;
 use scale_ckpt::progress::{DownloadMeter, eprint_line};
 
 use super::shared::{print, print_json, said, thousands};
+
+/// The format of shards counts their tokens in 31 bits.
+const MAX_SHARD_TOKENS: u64 = 2_000_000_000;
 
 /// Text to token shards.
 #[derive(Debug, clap::Args)]
@@ -63,9 +67,8 @@ struct PrepareArgs {
     #[arg(long, value_name = "N", conflicts_with = "val_fraction")]
     val_docs: Option<u64>,
     /// Tokens per shard.
-    #[arg(long, default_value_t = 100_000_000, value_name = "N",
-          value_parser = clap::value_parser!(u64).range(1..=2_000_000_000))]
-    shard_tokens: u64,
+    #[arg(long, default_value = "100000000", value_name = "N")]
+    shard_tokens: NonZeroU64,
     /// Seed of the choice of validation documents.
     #[arg(long, default_value_t = 1337)]
     seed: u64,
@@ -83,6 +86,12 @@ struct PrepareArgs {
 
 impl PrepareArgs {
     fn execute(self) -> Result<()> {
+        let shard_tokens = self.shard_tokens.get();
+        if shard_tokens > MAX_SHARD_TOKENS {
+            return Err(Error::usage(format!(
+                "--shard-tokens {shard_tokens} is more than {MAX_SHARD_TOKENS}"
+            )));
+        }
         let tokenizer = match &self.tokenizer {
             None => Tokenizer::gpt2(),
             Some(dir) => said(Tokenizer::in_folder(dir)?),
@@ -95,7 +104,7 @@ impl PrepareArgs {
                 Some(count) => ValSize::Documents(count),
                 None => ValSize::Fraction(self.val_fraction),
             },
-            shard_tokens: self.shard_tokens,
+            shard_tokens,
             seed: self.seed,
             skip_bad: self.skip_bad,
             force: self.force,

@@ -141,11 +141,19 @@ impl Report {
             format!("GPUs        {gpus}"),
         ];
         lines.extend(self.gpu_list.iter().map(|gpu| format!("            {gpu}")));
-        let version = |of: &Option<String>| of.clone().unwrap_or_else(|| "unknown".into());
+        let found = |file: &str| {
+            self.cuda
+                .iter()
+                .any(|p| p.file == file && p.found.is_some())
+        };
         lines.push(format!(
-            "CUDA        driver {}, headers {}",
-            version(&self.driver),
-            version(&self.cuda_version)
+            "CUDA        {}, {}",
+            versioned("driver", self.driver.as_deref(), found("libcuda.so.1")),
+            versioned(
+                "headers",
+                self.cuda_version.as_deref(),
+                found("cuda_runtime.h")
+            )
         ));
         for part in &self.cuda {
             let found = match &part.found {
@@ -179,6 +187,15 @@ impl Report {
         lines.push(format!("kernels     {kernels}"));
         lines.push(format!("disk here   {}", size(self.disk_here)));
         lines.join("\n")
+    }
+}
+
+/// What was found of CUDA, with its version where that is told.
+fn versioned(what: &str, version: Option<&str>, is_there: bool) -> String {
+    match version {
+        Some(version) => format!("{what} {version}"),
+        None if is_there => format!("{what} of unknown version"),
+        None => format!("no {what}"),
     }
 }
 

@@ -82,7 +82,7 @@ impl Args {
     fn sampling(&self) -> Result<Sampling> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return Err(Error::usage(format!(
-                "--temperature {} must be a number from 0",
+                "--temperature {} must be 0 or more",
                 self.temperature
             )));
         }

@@ -57,8 +57,8 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     /// Split the weights into files of at most this size, as in 5GB.
-    #[arg(long, value_name = "SIZE", value_parser = save::parse_size, default_value = "50GB")]
-    max_shard_size: u64,
+    #[arg(long, value_name = "SIZE", value_parser = file_size, default_value = "50GB")]
+    max_shard_size: FileSize,
     /// Show the plan and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -71,6 +71,14 @@ pub struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// In bytes: not a number as other options take it, but with a unit.
+#[derive(Clone, Copy, Debug)]
+struct FileSize(u64);
+
+fn file_size(text: &str) -> Result<FileSize, String> {
+    save::parse_size(text).map(FileSize)
 }
 
 /// What a growth would do, with the keys of [`GrowthRecord`].
@@ -129,7 +137,7 @@ impl Args {
             plan: &plan,
             seed: self.seed,
             probe: probe.as_deref(),
-            max_shard_bytes: self.max_shard_size,
+            max_shard_bytes: self.max_shard_size.0,
             force: self.force,
         };
         let record = grower.run(&out)?;
@@ -195,7 +203,7 @@ impl Args {
     fn files(&self, source: &Checkpoint, plan: &GrowthPlan) -> Result<Vec<(String, u64)>> {
         Ok(planned_files(
             &tensor_sizes(source, plan)?,
-            self.max_shard_size,
+            self.max_shard_size.0,
         ))
     }
 

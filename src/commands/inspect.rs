@@ -86,7 +86,7 @@ fn summary(checkpoint: &Checkpoint) -> String {
         .map(|commit| format!(" @ {commit}"))
         .unwrap_or_default();
     format!(
-        "{}{commit}\nn_layer {}  n_embd {}  n_head {}  n_inner {}  vocab_size {}  n_positions {}  {:?}  {head}\n{} parameters, {} per block",
+        "{}{commit}\nn_layer {}  n_embd {}  n_head {}  n_inner {}  vocab_size {}  n_positions {}  {}  {head}\n{} parameters, {} per block",
         checkpoint.origin.source,
         c.n_layer,
         c.n_embd,
@@ -94,7 +94,7 @@ fn summary(checkpoint: &Checkpoint) -> String {
         c.n_inner,
         c.vocab_size,
         c.n_positions,
-        c.activation,
+        c.activation.name(),
         thousands(layout::parameter_count(c)),
         thousands(layout::block_parameter_count(c)),
     )

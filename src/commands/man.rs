@@ -45,12 +45,22 @@ fn with_all_below(command: &Command) -> Vec<&Command> {
 }
 
 fn page(command: &Command) -> Result<(String, String)> {
-    let man = Man::new(command.clone()).source(format!("scale-ckpt {VERSION}"));
+    let usage = usage(command);
+    let man =
+        Man::new(command.clone().override_usage(usage)).source(format!("scale-ckpt {VERSION}"));
     let mut text = Vec::new();
     man.render(&mut text)
         .map_err(Error::io("render", "the manual page"))?;
-    let text = String::from_utf8_lossy(&text).into_owned();
+    let text = String::from_utf8_lossy(&text)
+        .replace("\n.SH EXTRA\n", "\n.SH NOTES\n")
+        .replace(&format!("\nv{VERSION}\n"), &format!("\n{VERSION}\n"));
     Ok((man.get_filename(), text))
+}
+
+/// How to call a command, as its `--help` says it.
+fn usage(command: &Command) -> String {
+    let usage = command.clone().render_usage().to_string();
+    usage.trim_start_matches("Usage:").trim().to_owned()
 }
 
 #[cfg(test)]
@@ -58,6 +68,16 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    /// The usage line that a command's `--help` has.
+    fn in_help(called: &str) -> String {
+        let words = called.split(' ').chain(["--help"]);
+        let help = crate::cli::Cli::command().try_get_matches_from(words);
+        let help = help.expect_err("help is no match").to_string();
+        let mut lines = help.lines();
+        let line = lines.find_map(|line| line.strip_prefix("Usage: "));
+        line.expect("help says it").to_owned()
+    }
 
     #[test]
     fn every_command_has_a_page_that_calls_it_by_its_full_name() {
@@ -79,6 +99,10 @@ mod tests {
             let called = called.trim_start_matches("\\fB").replace("\\-", "-");
             assert_eq!(called.replace(' ', "-"), name);
             assert!(called.starts_with("scale-ckpt"), "{called}");
+            let line = synopsis.lines().next().unwrap_or_default();
+            let line = line.replace("\\fB", "").replace("\\fR", "");
+            assert_eq!(line.replace("\\-", "-"), in_help(&called), "{name}");
+            assert!(!text.contains(".SH EXTRA") && !text.contains(&format!("v{VERSION}")));
             // Pages that are referred to are there.
             let referred = text.lines().filter_map(|line| line.strip_suffix("(1)"));
             for other in referred.filter(|other| !other.contains(' ')) {

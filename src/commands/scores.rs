@@ -142,32 +142,36 @@ const TEXT_WIDTH: usize = 100;
 const NAME_TENTHS: usize = 3;
 
 /// Tables of scores: the text's, then one for each task, with what is needed to read them. Where
-/// a table is wider than `width` characters, long names are shortened in all of them, and its
-/// columns come in several tables.
+/// a table is wider than `width` characters, its columns come in several tables, and long names
+/// are shortened in it if that helps.
 pub fn render(rows: &[ModelScore], width: usize) -> String {
     let names: Vec<&str> = rows.iter().map(|row| row.model.as_str()).collect();
-    let unbounded = Widths {
-        tables: usize::MAX,
-        text: width.min(TEXT_WIDTH),
-    };
-    let whole = tables(rows, unbounded);
-    if table::fits(&whole, width) {
-        return whole;
-    }
     let short = table::shortened(&names, width * NAME_TENTHS / 10);
     let renamed = rows.iter().zip(&short).map(|(row, name)| ModelScore {
         model: name.clone(),
         ..row.clone()
     });
-    let bounded = Widths {
+    let widths = Widths {
         tables: width,
         text: width.min(TEXT_WIDTH),
     };
-    let text = tables(&renamed.collect::<Vec<_>>(), bounded);
-    match table::legend(&names, &short) {
-        Some(legend) => format!("{text}\n\n{legend}"),
-        None => text,
+    let renamed: Vec<ModelScore> = renamed.collect();
+    let pairs = tables(rows, widths)
+        .into_iter()
+        .zip(tables(&renamed, widths));
+    let mut is_short = false;
+    let chosen = pairs.map(|(full, short)| {
+        if table::names_stay(&full, &short, width) {
+            return full;
+        }
+        is_short = true;
+        short
+    });
+    let mut parts: Vec<String> = chosen.collect();
+    if is_short {
+        parts.extend(table::legend(&names, &short));
     }
+    parts.join("\n\n")
 }
 
 /// How many characters a line holds.
@@ -177,7 +181,7 @@ struct Widths {
     text: usize,
 }
 
-fn tables(rows: &[ModelScore], widths: Widths) -> String {
+fn tables(rows: &[ModelScore], widths: Widths) -> Vec<String> {
     let mut text = text_table(rows, widths.tables);
     let scores = |row: &ModelScore| report::lines(&row.tasks.iter().collect::<Vec<_>>());
     let lines: Vec<Vec<Line>> = rows.iter().map(scores).collect();
@@ -185,7 +189,7 @@ fn tables(rows: &[ModelScore], widths: Widths) -> String {
         let of_task: Vec<&Line> = lines.iter().map(|lines| &lines[task]).collect();
         text.push(task_table(rows, &of_task, widths));
     }
-    text.join("\n\n")
+    text
 }
 
 fn text_table(rows: &[ModelScore], width: usize) -> Vec<String> {
@@ -359,13 +363,13 @@ pub fn render_comparisons(comparisons: &[Comparison], width: usize) -> String {
             names.push(&c.b);
         }
     }
-    let whole = difference_table(comparisons, &names, &names, usize::MAX);
-    let (table, legend) = if table::fits(&whole, width) {
+    let whole = difference_table(comparisons, &names, &names, width);
+    let short = table::shortened(&names, width * NAME_TENTHS / 10);
+    let shown: Vec<&str> = short.iter().map(String::as_str).collect();
+    let table = difference_table(comparisons, &names, &shown, width);
+    let (table, legend) = if table::names_stay(&whole, &table, width) {
         (whole, None)
     } else {
-        let short = table::shortened(&names, width * NAME_TENTHS / 10);
-        let shown: Vec<&str> = short.iter().map(String::as_str).collect();
-        let table = difference_table(comparisons, &names, &shown, width);
         let legend = table::legend(&names, &short).filter(|_| names.len() > 1);
         (table, legend)
     };

@@ -322,6 +322,12 @@ fn journal_path(
 /// It is no evaluation's folder, or names what this program would not have: names become paths.
 pub fn read_evaluation(folder: &Path) -> Result<Evaluation> {
     let path = folder.join(EVALUATION);
+    if folder.exists() && !path.exists() {
+        let message = format!("not a folder of `eval --out`, which has {EVALUATION}");
+        return Err(
+            Error::invalid(folder.display(), message).with_hint("give what `eval --out` was given")
+        );
+    }
     let text = crate::error::read_text(&path)?;
     let evaluation: Evaluation =
         serde_json::from_str(&text).map_err(|e| Error::invalid(path.display(), e.to_string()))?;

@@ -135,7 +135,7 @@ pub const METHODS: [Method; 11] = [
     },
     Method {
         name: "gopher",
-        summary: "s(j) = floor((j+1/2)n/N), any N; copy (round(jn/N), as shipped, overruns the source from 2n on)",
+        summary: "s(j) = floor((j+1/2)n/N), any N; copy (round(jn/N), as in ModernBERT's code, overruns the source from 2n on)",
         source: "AnswerDotAI/ModernBERT model.py, \"Gopher scaling\"",
         map: |n, to| Ok(Placement::Interleave.layer_map(n, to)),
         init: copy,

@@ -79,6 +79,13 @@ pub fn fits(text: &str, width: usize) -> bool {
     text.lines().all(|line| line.chars().count() <= width)
 }
 
+/// Whether a text with names in full is as good as the one with short names: it fits as well, in no
+/// more tables.
+pub fn names_stay(full: &str, short: &str, width: usize) -> bool {
+    let parts = |text: &str| text.matches("\n\n").count();
+    fits(full, width) && parts(full) <= parts(short)
+}
+
 /// Names of at most `most` characters (8 at least) for those given, all different: longer ones
 /// lose their middle, and where two would be alike, they are numbered.
 pub fn shortened(names: &[&str], most: usize) -> Vec<String> {
@@ -163,6 +170,37 @@ mod tests {
                 .count(),
             2
         );
+    }
+
+    #[test]
+    fn names_stay_in_full_where_short_ones_save_no_table() {
+        let header = ["model", "loss", "accuracy"];
+        let right = [false, true, true];
+        let named = |name: &str| {
+            let row = vec![name.to_owned(), "4.4609".into(), "25.00 ± 3.31".into()];
+            move |width| render_within(width, 1, &header, &right, &[row.clone()])
+        };
+        let (full, short) = (named("source ./fixtures/prose-4l"), named("source…e-4l"));
+        // All fits, but just; short names come in one table; full ones do not fit.
+        for (width, stays) in [
+            (80, true),
+            (48, true),
+            (40, false),
+            (33, false),
+            (30, false),
+        ] {
+            assert_eq!(
+                names_stay(&full(width), &short(width), width),
+                stays,
+                "{width}"
+            );
+        }
+        let wide = |name: &str| named(name)(40);
+        assert!(names_stay(
+            &wide("./a-name-with-20-in-it"),
+            &wide("./a-20-in-it-of-these"),
+            40
+        ));
     }
 
     #[test]

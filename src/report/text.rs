@@ -46,14 +46,11 @@ pub fn table(table: &Table) -> String {
     lay_out(table, &table.rows, usize::MAX, WIDTH)
 }
 
-/// A table with its note; where it does not fit, names in its first column are shortened, and
-/// columns come in parts.
+/// A table with its note; where it does not fit, columns come in parts, and names in its first
+/// column are shortened if that helps.
 fn table_within(table: &Table, width: usize) -> String {
     let note_width = width.min(WIDTH);
-    let whole = lay_out(table, &table.rows, usize::MAX, note_width);
-    if super::table::fits(&whole, width) {
-        return whole;
-    }
+    let whole = lay_out(table, &table.rows, width, note_width);
     let names: Vec<&str> = table.rows.iter().map(|row| row[0].as_str()).collect();
     let short = super::table::shortened(&names, width * NAME_TENTHS / 10);
     let mut rows = table.rows.clone();
@@ -61,6 +58,9 @@ fn table_within(table: &Table, width: usize) -> String {
         row[0].clone_from(name);
     }
     let text = lay_out(table, &rows, width, note_width);
+    if super::table::names_stay(&whole, &text, width) {
+        return whole;
+    }
     match super::table::legend(&names, &short) {
         Some(legend) => format!("{text}\n\n{legend}"),
         None => text,

@@ -144,12 +144,12 @@ fn default_beta2() -> f64 {
     AdamW::default().beta2
 }
 
-/// Refuses a rate or factor that is not a number from 0.
+/// Refuses a rate or factor that is not 0 or more.
 pub(crate) fn check_rate(key: &str, value: f64) -> Result<(), String> {
     if value.is_finite() && value >= 0.0 {
         Ok(())
     } else {
-        Err(format!("{key} = {value} must be a number from 0"))
+        Err(format!("{key} = {value} must be 0 or more"))
     }
 }
 

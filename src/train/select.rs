@@ -59,7 +59,7 @@ impl Scope<'_> {
     /// Factor per parameter: the product of all whose selector matches.
     ///
     /// # Errors
-    /// A selector matches nothing, or a factor is not a number from 0.
+    /// A selector matches nothing, or a factor is not 0 or more.
     pub fn factors(&self, table: &BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>> {
         let mut factors = BTreeMap::new();
         for (selector, &factor) in table {
