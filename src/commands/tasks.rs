@@ -46,11 +46,18 @@ impl TaskChoice {
             },
             ..Self::default()
         };
-        let named = choice.named();
-        let tasks = named.map_err(|error| of_key("eval.tasks", &error))?;
-        let read = choice.check_data(&tasks);
-        read.map_err(|error| of_key("eval.data", &error))?;
+        choice.check_keys("eval.tasks", "eval.data")?;
         Ok(choice)
+    }
+
+    /// Checks what two keys of a file name.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find), as an error of that key's value.
+    pub fn check_keys(&self, tasks: &str, data: &str) -> Result<()> {
+        let named = self.named().map_err(|error| of_key(tasks, &error))?;
+        let checked = self.check_data(&named);
+        checked.map_err(|error| of_key(data, &error))
     }
 
     /// Finds the tasks, each once, in the order in which they are named.
