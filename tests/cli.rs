@@ -327,12 +327,12 @@ val.txt | bad.txt | bad.txt: not UTF-8 at byte 3 | hint: convert the file
 train.txt | empty.txt | empty.txt: no text there
 ["val.txt"] | [] | r.toml | data.val names no files
 out = "run" | out = "" | r.toml | `out` is empty
-[data] | [grow]\nto = 2\n[data] | r.toml, line 6: grow.to = 2 is not deeper than the source's 2 blocks
+[data] | [grow]\nto = 2\n[data] | r.toml, line 5: grow.to = 2 is not deeper than the source's 2 blocks
 [data] | [grow]\nto = 1\n[data] | grow.to = 1 is not deeper | with grow.allow_shrink = true
-[data] | [grow]\nto = 4\nmethod = "g-stack"\ninit = "copy"\n[data] | r.toml, line 7: grow.method and grow.init exclude each other
+[data] | [grow]\nto = 4\nmethod = "g-stack"\ninit = "copy"\n[data] | r.toml, line 6: grow.method and grow.init exclude each other
 [data] | [grow]\nplan = "one.toml"\n[data] | leaves 1 of 2 blocks | hint: give grow.allow_shrink = true
 lr = 1e-3 | lr = 1e-3\noptimizer = "inherit" | ./m has no optimizer state | hint: start with optimizer = "fresh"
-[data] | [grow]\nto = 4\nmethod = "gstack"\n[data] | r.toml, line 7: grow.method: there is no method `gstack` | hint: did you mean `g-stack`?
+[data] | [grow]\nto = 4\nmethod = "gstack"\n[data] | r.toml, line 6: grow.method: there is no method `gstack` | hint: did you mean `g-stack`?
 ./m | ./nowhere | ./nowhere: there is no such folder
 "#;
     let sandbox = with_recipe(RECIPE);

@@ -156,8 +156,8 @@ from = "./m" | scratch = { n_layer = 2 } | `model.scratch.n_embd` is missing
 [data] | [grow]\nto = 4\ninit = { noisy = {}, copy = {} }\n[data] | grow.init: expected one initializer
 [data] | [grow]\nto = 4\ninit = "blend"\n[data] | blend: `weights` is missing | hint: name source blocks and their shares
 [data] | [grow]\nto = 4\ninit = { blend = { weights = { "0" = "1" } } }\n[data] | grow.init.blend.weights.0: expected a number
-[data] | [grow]\nto = 4\ninit = "interpolate"\n[data] | r.toml, line 7: grow.init: interpolate stands between two kept blocks
-[data] | [grow]\nto = 5000\n[data] | r.toml, line 6: grow.to = 5000: at most 4096
+[data] | [grow]\nto = 4\ninit = "interpolate"\n[data] | r.toml, line 6: grow.init: interpolate stands between two kept blocks
+[data] | [grow]\nto = 5000\n[data] | r.toml, line 5: grow.to = 5000: at most 4096
 [data] | [grow]\n[data] | r.toml: how deep? give grow.to, grow.plan, or `depths`
 [model] | grow = "g-stack"\n[model] | grow: expected a table, found "g-stack" | or [grow]
 lr = 1e-3 | lr = 1e-3\ntrainable = ["new"] | trainable: `new` selects nothing: no growth adds blocks | old, all, embeddings
