@@ -222,6 +222,20 @@ pub fn counted(count: impl std::fmt::Display, one: &str, many: &str) -> String {
     format!("{count} {what}")
 }
 
+/// A count with thousands separated.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let first = digits.len() % 3;
+    let mut out = digits[..first].to_owned();
+    for (i, digit) in digits[first..].chars().enumerate() {
+        if i % 3 == 0 && !out.is_empty() {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// `text` with control characters escaped, for names that come from outside.
 pub fn printable(text: &str) -> String {
     text.chars()

@@ -17,7 +17,7 @@ use crate::device::{DeviceSpec, Precision};
 use crate::error::{Error, Result, printable, read_text};
 use crate::growth::GrowConfig;
 use crate::home;
-use crate::settings::{self, Kind, Mistake, Overrides};
+use crate::settings::{self, Kind, Mistake, Overrides, UNLOCATED};
 use crate::stages::StageConfig;
 use crate::train::TrainConfig;
 
@@ -231,8 +231,7 @@ pub fn load_any<T: DeserializeOwned>(
     path: &Path,
     overrides: &[String],
 ) -> Result<(T, String)> {
-    let original = read_text(path)?;
-    kind.expect(&original, path)?;
+    let original = kind.read(path)?;
     if overrides.is_empty() {
         let value = settings::read(&original).map_err(|m| m.into_error(path.display()))?;
         return Ok((value, original));
@@ -253,6 +252,64 @@ pub fn load_any<T: DeserializeOwned>(
     Ok((value, tables.to_string()))
 }
 
+/// An error of a recipe's values with the recipe's file, and the line of the key that it begins
+/// with or the `--set` that it came by. Other errors are returned unchanged.
+#[must_use]
+pub fn located(error: Error, path: &Path, overrides: &[String]) -> Error {
+    match error {
+        Error::Invalid { at, message, hint } if at == UNLOCATED => {
+            let hint = replaced_table(&message, path, overrides).or(hint);
+            let error = value_error(path, overrides, message);
+            match hint {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            }
+        }
+        error => error,
+    }
+}
+
+/// The error of a value in a settings file, whose message begins with its key.
+pub fn value_error(path: &Path, overrides: &[String], message: String) -> Error {
+    // Only the line is lost where the file has gone since.
+    let text = read_text(path).unwrap_or_default();
+    let overrides = Overrides(overrides);
+    let at = settings::place_of(&message, path.display(), &text, &overrides);
+    Error::invalid(at, message)
+}
+
+/// How to set a `grow` table as a whole, where `--set` brought a key of it that others of the file
+/// exclude.
+fn replaced_table(message: &str, path: &Path, overrides: &[String]) -> Option<String> {
+    if !message.contains(crate::growth::EXCLUDE) {
+        return None;
+    }
+    let (table, key, value) = overrides.iter().rev().find_map(|set| {
+        let (key, value) = set.split_once('=')?;
+        let (table, key) = key.trim().rsplit_once('.')?;
+        let is_grow = table == "grow" || table.ends_with(".grow");
+        (is_grow && key != "to").then_some((table, key, value.trim()))
+    })?;
+    let quoted = match value.chars().next() {
+        Some('"' | '\'' | '{') => value.to_owned(),
+        _ => format!("\"{value}\""),
+    };
+    let depth = (table == "grow").then(|| depth_of(path)).flatten();
+    let to = match (key, depth) {
+        ("plan", _) => String::new(),
+        (_, Some(to)) => format!("to={to},"),
+        (_, None) => "to=N,".to_owned(),
+    };
+    let whole = printable(&format!("{table}={{{to}{key}={quoted}}}"));
+    Some(format!("to replace the whole table, give --set '{whole}'"))
+}
+
+/// What `grow.to` of a recipe's file says.
+fn depth_of(path: &Path) -> Option<i64> {
+    let table: toml::Table = read_text(path).ok()?.parse().ok()?;
+    table.get("grow")?.get("to")?.as_integer()
+}
+
 /// The error of what `--set` made of a file.
 fn of_override(mistake: Mistake, path: &Path, overrides: &Overrides<'_>) -> Error {
     match overrides.behind(&mistake) {
@@ -266,8 +323,7 @@ fn of_override(mistake: Mistake, path: &Path, overrides: &Overrides<'_>) -> Erro
 /// # Errors
 /// It cannot be read, is not TOML, or no recipe of a run.
 pub fn read_table(path: &Path) -> Result<toml::Table> {
-    let text = read_text(path)?;
-    Kind::Run.expect(&text, path)?;
+    let text = Kind::Run.read(path)?;
     settings::tables(&text).map_err(|mistake| mistake.into_error(path.display()))
 }
 
@@ -424,7 +480,7 @@ fn changes(
 /// As [`load_any`].
 pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedRecipe> {
     let (recipe, text): (Recipe, String) = load_any(Kind::Run, path, overrides)?;
-    check_values(&recipe).map_err(|message| Error::invalid(path.display(), message))?;
+    check_values(&recipe).map_err(|message| value_error(path, overrides, message))?;
     let sha256 = hex(&Sha256::digest(text.as_bytes()));
     Ok(LoadedRecipe {
         recipe,

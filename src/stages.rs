@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Gpt2Config;
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, counted, thousands};
 use crate::growth::{Asked, GrowConfig, GrowthPlan};
+use crate::settings::UNLOCATED;
 use crate::train::optimizer::{BlockOrigin, OptimizerPolicy};
 use crate::train::schedule::{Schedule, Shape};
 use crate::train::select::{self, Scope};
@@ -127,16 +128,18 @@ pub fn plan(
         .sum();
     let mut planner = Planner {
         train,
+        table: if stages.is_empty() { "train." } else { "" },
         total_tokens: total,
         n_layer: origin.config.n_layer,
         new_layers: origin.new_layers.clone(),
         planned: Vec::new(),
     };
+    let staged = !stages.is_empty();
     for (depth, stage) in &expanded {
         let number = planner.planned.len() + 1;
         let add = planner.add(stage, *depth, origin.config);
         add.map_err(|error| match error {
-            Error::Invalid { at, message, hint } if !stages.is_empty() => Error::Invalid {
+            Error::Invalid { at, message, hint } if staged => Error::Invalid {
                 at,
                 message: format!("stage {number}: {message}"),
                 hint,
@@ -174,20 +177,24 @@ fn check_words(
         .any(|stage| stage.new_layers.len() < stage.n_layer);
     for (key, word) in named {
         if word == "new" && !has_new || word == "old" && !has_old {
-            return Err(at_key(key)(select::selects_nothing(word)));
+            let table = if stages.is_empty() { "train." } else { "" };
+            return Err(at_key(&format!("{table}{key}"))(select::selects_nothing(
+                word,
+            )));
         }
     }
     Ok(())
 }
 
 fn invalid(message: String) -> Error {
-    Error::invalid("recipe", message)
+    Error::invalid(UNLOCATED, message)
 }
 
 /// An error of what a key says.
 fn at_key(key: &str) -> impl Fn(Error) -> Error {
+    let key = key.to_owned();
     move |error| Error::Invalid {
-        at: "recipe".into(),
+        at: UNLOCATED.into(),
         message: format!("{key}: {error}"),
         hint: error.hint().map(str::to_owned),
     }
@@ -231,6 +238,8 @@ fn expand(
 
 struct Planner<'a> {
     train: &'a TrainConfig,
+    /// What stands before keys of a stage in errors: without stages, they are those of `[train]`.
+    table: &'static str,
     total_tokens: u64,
     n_layer: usize,
     new_layers: BTreeSet<usize>,
@@ -238,6 +247,16 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// A key of a stage, as the recipe has it.
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.table)
+    }
+
+    /// The error of a key of a stage, with which the message begins.
+    fn wrong(&self, message: String) -> Error {
+        invalid(self.key(&message))
+    }
+
     fn add(
         &mut self,
         stage: &StageConfig,
@@ -246,7 +265,7 @@ impl Planner<'_> {
     ) -> Result<()> {
         if !(1..=MAX_TOKENS).contains(&stage.tokens) {
             let message = format!("tokens = {}: expected 1 to {MAX_TOKENS}", stage.tokens);
-            return Err(invalid(message));
+            return Err(self.wrong(message));
         }
         let growth = self.growth(stage, depth)?;
         if let Some(plan) = &growth {
@@ -260,20 +279,24 @@ impl Planner<'_> {
             new_layers: &self.new_layers,
         };
         let trainable = stage.trainable.as_ref().unwrap_or(&self.train.trainable);
-        let trainable = scope.select(trainable).map_err(at_key("trainable"))?;
+        let trainable = scope
+            .select(trainable)
+            .map_err(at_key(&self.key("trainable")))?;
         let lr_scale = stage.lr_scale.as_ref().unwrap_or(&self.train.lr_scale);
-        let lr_scale = scope.factors(lr_scale).map_err(at_key("lr_scale"))?;
+        let lr_scale = scope
+            .factors(lr_scale)
+            .map_err(at_key(&self.key("lr_scale")))?;
         let index = self.planned.len();
         let first_step = self.planned.last().map_or(0, |last| last.stage.end());
         let steps = stage.tokens.div_ceil(self.train.batch_tokens);
-        let (schedule, schedule_from) = self.schedule(stage, first_step, steps).map_err(invalid)?;
+        let (schedule, schedule_from) = self.schedule(stage, first_step, steps)?;
         let unfreeze = stage.unfreeze_at_tokens.or(self.train.unfreeze_at_tokens);
         if let Some(tokens) = unfreeze.filter(|&tokens| tokens >= stage.tokens) {
             let message = format!(
                 "unfreeze_at_tokens = {tokens} is beyond its {}",
                 counted(stage.tokens, "token", "tokens")
             );
-            return Err(invalid(message));
+            return Err(self.wrong(message));
         }
         let unfreeze_at =
             unfreeze.map(|tokens| first_step + tokens.div_ceil(self.train.batch_tokens));
@@ -326,7 +349,7 @@ impl Planner<'_> {
             (Some(grow), None) => grow.clone(),
         };
         let plan = grow.resolve(self.n_layer, Asked::ByRecipe);
-        plan.map(Some).map_err(|error| error.within("recipe"))
+        plan.map(Some).map_err(|error| error.within(UNLOCATED))
     }
 
     /// The schedule, and the tokens of the run that it does not count.
@@ -335,7 +358,7 @@ impl Planner<'_> {
         stage: &StageConfig,
         first_step: u64,
         steps: u64,
-    ) -> Result<(Schedule, u64), String> {
+    ) -> Result<(Schedule, u64)> {
         let train = self.train;
         let (total_tokens, from) = match train.schedule_over {
             ScheduleOver::Stage => (steps * train.batch_tokens, first_step * train.batch_tokens),
@@ -343,27 +366,25 @@ impl Planner<'_> {
         };
         let lr = stage.lr.unwrap_or(train.lr);
         let min_lr = stage.min_lr.or(train.min_lr).unwrap_or(lr / 10.0);
-        check_rate("lr", lr)?;
-        check_rate("min_lr", min_lr)?;
+        for (key, rate) in [("lr", lr), ("min_lr", min_lr)] {
+            check_rate(key, rate).map_err(|message| self.wrong(message))?;
+        }
         if min_lr > lr {
-            return Err(format!("min_lr = {min_lr} is above lr = {lr}"));
+            return Err(self.wrong(format!("min_lr = {min_lr} is above lr = {lr}")));
         }
         let shape = stage.schedule.unwrap_or(train.schedule);
         let own = stage.schedule.is_some() || stage.warmup_tokens.is_some();
         if train.schedule_over == ScheduleOver::Run && (own || stage.decay_tokens.is_some()) {
-            return Err("schedule_over = \"run\" leaves a stage no schedule, warmup_tokens or decay_tokens of its own".into());
+            return Err(self.wrong("schedule_over = \"run\" leaves a stage no schedule, warmup_tokens or decay_tokens of its own".into()));
         }
         let decay_tokens = stage.decay_tokens.or(train.decay_tokens);
         if decay_tokens.is_some() && shape != Shape::Wsd {
-            return Err("decay_tokens belongs to schedule = \"wsd\"".into());
+            return Err(self.wrong("decay_tokens belongs to schedule = \"wsd\"".into()));
         }
         let warmup_tokens = stage.warmup_tokens.unwrap_or(train.warmup_tokens);
         let within = warmup_tokens.saturating_add(decay_tokens.unwrap_or(0));
         if within > 0 && within >= total_tokens {
-            return Err(format!(
-                "warmup_tokens and decay_tokens are {within} of the {} of the schedule",
-                counted(total_tokens, "token", "tokens")
-            ));
+            return Err(nothing_left(train, stage, total_tokens));
         }
         let schedule = Schedule {
             shape,
@@ -375,6 +396,43 @@ impl Planner<'_> {
         };
         Ok((schedule, from))
     }
+}
+
+/// The error of a warm-up and a decay that leave none of the tokens of a schedule between them.
+fn nothing_left(train: &TrainConfig, stage: &StageConfig, total_tokens: u64) -> Error {
+    let amounts = [
+        (
+            "warmup_tokens",
+            stage.warmup_tokens,
+            Some(train.warmup_tokens),
+        ),
+        ("decay_tokens", stage.decay_tokens, train.decay_tokens),
+    ];
+    let mut given: Vec<(String, u64)> = Vec::new();
+    for (key, own, shared) in amounts {
+        let found = match (own, shared) {
+            (Some(tokens), _) => Some((key.to_owned(), tokens)),
+            (None, tokens) => tokens.map(|tokens| (format!("train.{key}"), tokens)),
+        };
+        given.extend(found.filter(|&(_, tokens)| tokens > 0));
+    }
+    let named = given
+        .iter()
+        .map(|(key, tokens)| format!("{key} = {}", thousands(*tokens)));
+    let named: Vec<String> = named.collect();
+    let message = format!(
+        "{} {} nothing of the {} of the schedule",
+        named.join(" and "),
+        if named.len() == 1 { "leaves" } else { "leave" },
+        counted(thousands(total_tokens), "token", "tokens")
+    );
+    let keys: Vec<&str> = given.iter().map(|(key, _)| key.as_str()).collect();
+    let mut hint = format!("set {} lower", keys.join(" or "));
+    // A key of a stage stands in its table.
+    if let Some(key) = keys.first().filter(|key| key.starts_with("train.")) {
+        hint += &format!(", for example --set {key}=0");
+    }
+    invalid(message).with_hint(hint)
 }
 
 fn name(stage: &StageConfig, depth: Option<usize>, index: usize) -> String {
@@ -527,7 +585,7 @@ mod tests {
             ("train.tokens = 5\n[grow]\n", "give grow.to"),
             (
                 "[[stage]]\ntokens = 5\ngrow = { to = 4, placement = \"top\", init = \"interpolate\" }\n",
-                "stage 1: interpolate stands between two kept blocks",
+                "stage 1: grow.init: interpolate stands between two kept blocks",
             ),
         ] {
             let error = planned(2, text).unwrap_err().to_string();

@@ -156,9 +156,9 @@ from = "./m" | scratch = { n_layer = 2 } | `model.scratch.n_embd` is missing
 [data] | [grow]\nto = 4\ninit = { noisy = {}, copy = {} }\n[data] | grow.init: expected one initializer
 [data] | [grow]\nto = 4\ninit = "blend"\n[data] | blend: `weights` is missing | hint: name source blocks and their shares
 [data] | [grow]\nto = 4\ninit = { blend = { weights = { "0" = "1" } } }\n[data] | grow.init.blend.weights.0: expected a number
-[data] | [grow]\nto = 4\ninit = "interpolate"\n[data] | recipe: interpolate stands between two kept blocks
-[data] | [grow]\nto = 5000\n[data] | recipe: grow.to = 5000: at most 4096
-[data] | [grow]\n[data] | recipe: how deep? give grow.to, grow.plan, or `depths`
+[data] | [grow]\nto = 4\ninit = "interpolate"\n[data] | r.toml, line 6: grow.init: interpolate stands between two kept blocks
+[data] | [grow]\nto = 5000\n[data] | r.toml, line 5: grow.to = 5000: at most 4096
+[data] | [grow]\n[data] | r.toml: how deep? give grow.to, grow.plan, or `depths`
 [model] | grow = "g-stack"\n[model] | grow: expected a table, found "g-stack" | or [grow]
 context = 32 | context = 0 | train.context must be at least 1
 lr = 1e-3 | lr = 1e-3\ntrainable = ["new"] | trainable: `new` selects nothing: no growth adds blocks | old, all, embeddings
@@ -196,7 +196,20 @@ train train.tokens=-1 | 3 | --set train.tokens=-1: train.tokens: expected a whol
 train train.lrr=3 | 3 | there is no key `train.lrr` | hint: did you mean `lr`?
 train data.train=train.txt | 3 | data.train: expected a list, found "train.txt" | hint: write train = ["train.txt"]
 train stage.3.tokens=7 | 2 | --set stage.3.tokens=7: there are 2 [[stage]], numbered from 1: stage.1.tokens to stage.2.tokens
-train stage.tokens=7 | 2 | there are 2 [[stage]]
+train stage.tokens=7 | 2 | there are 2 [[stage]] | hint: write --set stage.1.tokens=7
+train stage.0.grow.to=7 | 2 | stage.1.grow.to to stage.2.grow.to | hint: write --set stage.1.grow.to=7
+train out.a=1 | 2 | out is not a table | hint: set it as a whole: --set out=VALUE
+train train.lr=-1 | 3 | r.toml, --set train.lr=-1: train.lr = -1 must be 0 or more
+train stage.2.lr=-1 | 3 | r.toml, --set stage.2.lr=-1: stage 2: lr = -1 must be 0 or more
+train eval.tasks=["mmlu"] | 3 | r.toml, --set eval.tasks=["mmlu"]: eval.tasks: there is no task `mmlu`
+plan eval.tasks=["mmlu"] | 3 | r.toml, --set eval.tasks=["mmlu"]: eval.tasks: there is no task `mmlu`
+plan eval={tasks=["hellaswag"],data={helaswag="x"}} | 3 | eval.data: data for `helaswag`, which no task reads | hint: did you mean `hellaswag`?
+plan eval.data={piqa="x"} | 3 | eval.data: data for `piqa`, which no task reads | hint: no tasks are named
+plan train.context=1024 | 3 | r.toml, --set train.context=1024: train.context = 1024 exceeds
+compare base.eval.tasks=["mmlu"] | 3 | compare.toml, arm `continued`: eval.tasks: there is no task `mmlu`
+compare sweep={lr_factors=[],share=0.5} | 3 | compare.toml, --set sweep={lr_factors=[],share=0.5}: sweep.lr_factors must be
+search base.eval.tasks=["mmlu"] | 3 | search.toml, the baseline `continued`: eval.tasks: there is no task `mmlu`
+search eta=1 | 3 | search.toml, --set eta=1: eta = 1 must be at least 2
 train arm.1.name=x | 2 | there is no [[arm]]
 train stage.2.tokens="7k" | 3 | stage.2.tokens: expected a whole number from 0 | hint: write tokens = 7_000
 train stage.2.grow={to=2} | 3 | stage 2: grow.to = 2 is not deeper
@@ -221,10 +234,33 @@ search candidate=3 | 3 | candidate: expected a list, found 3
     sandbox.write("r.toml", stages);
     for row in rows(table) {
         let (command, set) = row[0].split_once(' ').unwrap();
-        let file = if command == "train" { "r" } else { command };
+        let file = match command {
+            "train" | "plan" => "r",
+            other => other,
+        };
         let args = format!("{command} {file}.toml --set {set}");
         sandbox.refuses(&args, row[1].parse().unwrap(), &row[2..]);
     }
+    sandbox.write("r.toml", RECIPE);
+    let without = [
+        ("stage.1.tokens=4096", "write --set train.tokens=4096"),
+        ("stage.tokens=4096", "write --set train.tokens=4096"),
+        ("stage.2.grow.to=4", "write --set grow.to=4"),
+        ("stage.1.depths=[4]", "add [[stage]] to the file"),
+    ];
+    for (set, hint) in without {
+        let told = ["there is no [[stage]]", &format!("hint: {hint}")];
+        sandbox.refuses(&format!("train r.toml --set {set}"), 2, &told);
+    }
+    sandbox.write(
+        "r.toml",
+        RECIPE.replace("[data]", "[grow]\nto = 4\nplacement = \"top\"\n[data]"),
+    );
+    let told = [
+        "grow.method and grow.placement exclude each other",
+        "hint: to replace the whole table, give --set 'grow={to=4,method=\"g-stack\"}'",
+    ];
+    sandbox.refuses("plan r.toml --set grow.method=g-stack", 3, &told);
     sandbox.write("plan.toml", PLAN.replace("[1, 2]", "[1.5, 2]"));
     let told = ["plan.toml, line 4: slice.2.layers.1: expected a whole number from 0, found 1.5"];
     sandbox.refuses("grow ./m --out out --plan plan.toml", 3, &told);
@@ -234,6 +270,91 @@ search candidate=3 | 3 | candidate: expected a list, found 3
         "write context = 16",
     ];
     sandbox.refuses("eval eval.toml", 3, &told);
+    sandbox.write("eval.toml", "models = [\"./m\"]\ntasks = [\"mmlu\"]\n");
+    let told = ["eval.toml, line 2: tasks: there is no task `mmlu`"];
+    sandbox.refuses("eval eval.toml", 3, &told);
+}
+
+/// What a plan does not need yet, `train` does: it is noted.
+#[test]
+fn plans_note_what_a_run_would_lack() {
+    let sandbox = world();
+    sandbox.write("r.toml", RECIPE);
+    let eval = "--set eval={tasks=[\"hellaswag\"],data={hellaswag=\"nope.jsonl\"}}";
+    let missing = ["warning: eval.data.hellaswag: nope.jsonl is not there yet"];
+    sandbox
+        .run(&format!("plan r.toml --no-probe {eval}"))
+        .expect(0, &missing);
+    let refused = ["warning: out: `train` would refuse it: . holds something else"];
+    sandbox
+        .run("plan r.toml --no-probe --set out=.")
+        .expect(0, &refused);
+    let untimed = sandbox
+        .run("compare compare.toml --dry-run --no-probe")
+        .expect(0, &[]);
+    let words = "time unknown: no passes were timed";
+    assert!(untimed.stdout.contains(words), "{}", untimed.stdout);
+    let told = ["--control is for folders of runs", "--set control=grown"];
+    sandbox.refuses("compare compare.toml --control grown", 2, &told);
+}
+
+/// A folder, and files of other programs, are told for what they are.
+#[test]
+fn what_is_no_settings_file_is_told_for_what_it_is() {
+    let sandbox = world();
+    fs::create_dir(sandbox.path("q")).unwrap();
+    sandbox.write("q/recipe.toml", RECIPE);
+    sandbox.write("q/inputs.json", "{}");
+    sandbox.write(
+        "merge.yml",
+        "slices:\n  - sources:\n      - layer_range: [0, 3]\n",
+    );
+    sandbox.write("merge.txt", "# of mergekit\nslices:\n- sources: []\n");
+    sandbox.write("r.json", "{\"out\": \"run\"}");
+    let run = "q: this is the folder of a run, not the recipe of a run";
+    let table = [
+        ("train q", run, "or with its copy q/recipe.toml"),
+        ("plan q", run, "or with its copy q/recipe.toml"),
+        (
+            "train ./m",
+            "m: this is a checkpoint",
+            "names it in model.from",
+        ),
+        (
+            "search q",
+            "q: this is the folder of a run, not a search",
+            ".toml",
+        ),
+        (
+            "grow ./m --out o --plan merge.yml",
+            "this is YAML",
+            "[[slice]]",
+        ),
+        (
+            "grow ./m --out o --plan merge.txt",
+            "this is YAML",
+            "[[slice]]",
+        ),
+        (
+            "grow ./m --out o --plan ./m",
+            "this is a checkpoint",
+            ".toml",
+        ),
+        (
+            "train merge.yml",
+            "merge.yml: this is YAML, but",
+            "key = value",
+        ),
+        (
+            "compare merge.yml --dry-run",
+            "merge.yml: this is YAML",
+            "in TOML",
+        ),
+        ("plan r.json", "r.json: this is JSON, but", "in TOML"),
+    ];
+    for (args, told, hint) in table {
+        sandbox.refuses(args, 3, &[told, hint]);
+    }
 }
 
 /// Whole numbers may be written with an exponent, and the run is the same.
@@ -245,7 +366,7 @@ fn whole_numbers_with_an_exponent_are_whole_numbers() {
     sandbox.write("r.toml", RECIPE.replace("10240", "512"));
     sandbox
         .run("train r.toml")
-        .expect(0, &["resuming at step 2 of 2"]);
+        .expect(0, &["holds this run, finished"]);
     let mut set = sandbox.command("train r.toml --set train.tokens=768.0 --set out=other");
     set.env("RUST_BACKTRACE", "1");
     Outcome::of(set).expect(0, &[]);
@@ -312,10 +433,10 @@ fn the_home_folder_is_meant_wherever_a_path_is_written() {
     let run = |args: &str| Outcome::of(at_home(&sandbox, args)).expect(0, &[]);
     run("train ~/r.toml");
     let left = run("train ~/r.toml").stderr;
-    assert!(left.contains("resuming at step 2 of 2"), "{left}");
+    assert!(left.contains("holds this run, finished"), "{left}");
     // The recipe that the run wrote is the same run's.
     let again = run("train ~/runs/x/recipe.toml").stderr;
-    assert!(again.contains("resuming at step 2 of 2"), "{again}");
+    assert!(again.contains("holds this run, finished"), "{again}");
     run("plan ~/r.toml --no-probe");
     run("eval ~/f.toml");
     run("compare ~/c.toml --dry-run --no-probe");

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::experiment::{
-    Allowance, Budgeted, Ending, Job, fit, named_in, read, settled, write_report,
+    Allowance, Budgeted, Ending, Job, fit, in_file, named_in, read, settled, write_report,
 };
 use super::natural;
 use super::plan::{Disk, duration, missing_data};
@@ -87,7 +87,9 @@ struct Planned {
 
 impl Args {
     pub fn execute(self) -> Result<()> {
-        let is_recipe = |name: &String| name.ends_with(".toml");
+        // In the other languages, it is told what it is.
+        let endings = [".toml", ".yml", ".yaml", ".json"];
+        let is_recipe = |name: &String| endings.iter().any(|ending| name.ends_with(ending));
         match self.what.as_slice() {
             [recipe] if is_recipe(recipe) => self.experiment(&home::expand(recipe)?),
             runs if runs.iter().any(is_recipe) => Err(Error::usage(
@@ -101,13 +103,29 @@ impl Args {
     /// Runs what a recipe says, and reports.
     fn experiment(&self, path: &Path) -> Result<()> {
         let of_runs = [
-            ("--control", self.control.is_some()),
-            ("--ledger", self.ledger.is_some()),
-            ("--out", self.out.is_some()),
+            (
+                "--control",
+                self.control.as_ref().map(|name| format!("control={name}")),
+            ),
+            (
+                "--ledger",
+                self.ledger.map(|ledger| {
+                    format!(
+                        "budget.{}=AMOUNT, or budget.ledger with budget.arm",
+                        ledger.name()
+                    )
+                }),
+            ),
+            (
+                "--out",
+                self.out
+                    .as_ref()
+                    .map(|out| format!("out={}", out.display())),
+            ),
         ];
-        if let Some((flag, _)) = of_runs.iter().find(|(_, given)| *given) {
+        if let Some((flag, Some(set))) = of_runs.into_iter().find(|(_, set)| set.is_some()) {
             return Err(Error::usage(format!("{flag} is for folders of runs"))
-                .with_hint("say it in the recipe, or with --set"));
+                .with_hint(format!("of a recipe, give --set {set}")));
         }
         let mut config = CompareConfig::load(path, &self.set)?;
         config.keep = self.keep.unwrap_or(config.keep);
@@ -119,7 +137,8 @@ impl Args {
             return Err(error.with_hint(format!("there are {}", names.join(", "))));
         }
         let spec = self.device.unwrap_or(config.device);
-        let mut experiment = Experiment::plan(config, spec, !self.no_probe)?;
+        let planned = Experiment::plan(config, spec, !self.no_probe);
+        let mut experiment = planned.map_err(|error| in_file(error, path))?;
         experiment.warn();
         if self.dry_run {
             return if self.json {
@@ -134,7 +153,7 @@ impl Args {
             };
         }
         eprint_line(&experiment.text());
-        experiment.check()?;
+        experiment.check().map_err(|error| in_file(error, path))?;
         if !experiment.run(&self.only)? {
             return print("not all runs are finished: no report yet");
         }
@@ -523,8 +542,11 @@ impl Experiment {
         let cells: Vec<Vec<String>> = cells.collect();
         let (flops, seconds) = self.effort();
         let time = seconds.map_or_else(
-            || "unknown".to_owned(),
-            |seconds| format!("about {} on {}", duration(seconds), self.spec),
+            || "time unknown: no passes were timed".to_owned(),
+            |seconds| {
+                let time = duration(seconds);
+                format!("about {time} on {}, evaluation not counted", self.spec)
+            },
         );
         let sweep = match &self.config.sweep {
             Some(sweep) if self.arms.iter().any(|arm| arm.sweep) => format!(
@@ -543,7 +565,7 @@ impl Experiment {
                 self.config.seeds
             ),
             format!(
-                "in all: {flops:.3e} FLOPs of training, time {time} without evaluation, {}",
+                "in all: {flops:.3e} FLOPs of training; {time}; {}",
                 self.disk().text()
             ),
         ]

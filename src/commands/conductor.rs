@@ -11,7 +11,7 @@ use scale_ckpt::events::{self, EventWriter};
 use scale_ckpt::owner;
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
 use scale_ckpt::recipe::LoadedRecipe;
-use scale_ckpt::run::{GROWN_DIR, RunDir, growth_file};
+use scale_ckpt::run::{GROWN_DIR, REPORT_FILE, RunDir, growth_file};
 use scale_ckpt::stages::PlannedStage;
 use scale_ckpt::train::{NonFinite, Observer, TrainConfig, Trainee, state, train};
 use scale_ckpt::{Result, VERSION};
@@ -99,6 +99,13 @@ impl Conductor<'_> {
     }
 
     fn through_stages(&mut self, mut trainee: Trainee) -> Result<Trainee> {
+        if self.is_over(trainee.step) {
+            let folder = self.run.path().display();
+            eprint_line(&format!(
+                "{folder} holds this run, finished: nothing is left to train"
+            ));
+            return Ok(trainee);
+        }
         self.run.truncate_metrics(trainee.step)?;
         self.announce(trainee.step)?;
         let mut events = EventWriter::create(self.run.path(), events::now)?;
@@ -152,6 +159,12 @@ impl Conductor<'_> {
             watcher.save(&trainee)?;
         }
         Ok(trainee)
+    }
+
+    /// Whether nothing is left to train or to write down of the training: a run has its report
+    /// last of all.
+    fn is_over(&self, step: u64) -> bool {
+        step >= self.account.steps() && self.run.path().join(REPORT_FILE).exists()
     }
 
     /// Says where the run starts from, and logs its beginning.

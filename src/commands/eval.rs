@@ -1,7 +1,7 @@
 //! `scale-ckpt eval`.
 
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
 use scale_ckpt::device::{DeviceSpec, Precision};
@@ -10,7 +10,7 @@ use scale_ckpt::eval::dataset::Shots;
 use scale_ckpt::eval::published::CELLS;
 use scale_ckpt::eval::task::{Selection, Shard};
 use scale_ckpt::home;
-use scale_ckpt::recipe::{FamilyRecipe, load_family};
+use scale_ckpt::recipe::{self, FamilyRecipe, load_family};
 use serde_json::json;
 
 use super::family::{Family, published, show};
@@ -127,10 +127,25 @@ impl Args {
         Ok(())
     }
 
+    /// What a file says. Its tasks may be others' on the command line.
+    fn of_file(&self, path: &Path) -> Result<FamilyRecipe> {
+        let recipe = load_family(path)?;
+        if self.tasks.is_empty() && !self.reproduce_published {
+            let choice = TaskChoice {
+                names: recipe.tasks.clone(),
+                data: recipe.data.clone(),
+                ..TaskChoice::default()
+            };
+            let checked = choice.check_keys("tasks", "data");
+            checked.map_err(|error| recipe::located(error, path, &[]))?;
+        }
+        Ok(recipe)
+    }
+
     /// What is asked: by the recipe, if there is one, and by the command line, which wins.
     fn family(self) -> Result<Family> {
         let mut recipe = match self.checkpoints.as_slice() {
-            [only] if is_recipe(only) => load_family(&home::expand(only)?)?,
+            [only] if is_recipe(only) => self.of_file(&home::expand(only)?)?,
             names => {
                 let mut names = names.to_vec();
                 natural::relist(&mut names);

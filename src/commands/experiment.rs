@@ -17,6 +17,7 @@ use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{Recipe, another_recipe};
 use scale_ckpt::report::{Document, html, markdown};
 use scale_ckpt::run::{REPORT_FILE, RUN_FILE};
+use scale_ckpt::settings::UNLOCATED;
 use scale_ckpt::stages::Origin;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -67,7 +68,7 @@ pub fn fit(
     let (start, new_layers) = Start::unplanned(&recipe)?;
     let config = start.config.clone();
     let fits = recipe.train.check(config.n_positions);
-    fits.map_err(|message| Error::invalid("recipe", message))?;
+    fits.map_err(|message| Error::invalid(UNLOCATED, message))?;
     let origin = Origin {
         config: &config,
         new_layers,
@@ -266,6 +267,11 @@ pub fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 /// An error that says what it is of.
 pub fn named_in(error: Error, what: &str) -> Error {
     match error {
+        Error::Invalid { at, message, hint } if at == UNLOCATED => Error::Invalid {
+            at: what.to_owned(),
+            message,
+            hint: hint.map(|hint| hint.replace("--set train.", "--set base.train.")),
+        },
         Error::Invalid { at, message, hint } => Error::Invalid {
             at: format!("{what}: {at}"),
             message,
@@ -275,6 +281,21 @@ pub fn named_in(error: Error, what: &str) -> Error {
             message: format!("{what}: {message}"),
             hint,
         },
+        error => error,
+    }
+}
+
+/// An error of a part of an experiment, as [`named_in`] makes them, with the experiment's file.
+pub fn in_file(error: Error, path: &Path) -> Error {
+    let parts = ["arm `", "candidate `", "the baseline `", "[budget]"];
+    match error {
+        Error::Invalid { at, message, hint } if parts.iter().any(|part| at.starts_with(part)) => {
+            Error::Invalid {
+                at: format!("{}, {at}", path.display()),
+                message,
+                hint,
+            }
+        }
         error => error,
     }
 }

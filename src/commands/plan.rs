@@ -9,7 +9,7 @@ use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::{Gpt2Config, layout};
 use scale_ckpt::data::{Inputs, Split};
 use scale_ckpt::device::{DeviceSpec, Precision};
-use scale_ckpt::error::{Error, counted};
+use scale_ckpt::error::{Error, counted, printable};
 use scale_ckpt::kernels;
 use scale_ckpt::ledger::{self, Memory, MicroBatch};
 use scale_ckpt::progress::{Meter, Unit, eprint_line};
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use super::cost::{cost, cost_line};
 use super::shared::{RecipeArgs, bytes, print, print_json, thousands};
 use super::start::Start;
+use super::train;
 
 /// Tokens of a timed pass on a CPU: more would only take longer.
 const CPU_PASS_TOKENS: usize = 1024;
@@ -65,7 +66,7 @@ impl Args {
     pub fn execute(self) -> Result<()> {
         let (loaded, spec) = self.recipe.load()?;
         let recipe = loaded.recipe;
-        let start = Start::prepare(&recipe)?;
+        let start = Start::prepare(&recipe).map_err(|error| self.recipe.located(error))?;
         let account = Account::new(&start.stages, &start.config, &recipe.train);
         let planner = Planner {
             recipe: &recipe,
@@ -81,7 +82,9 @@ impl Args {
             planner.time(spec, &mut rows)?
         };
         let cost = cost(&recipe, &start, &account);
-        let warnings = missing_data(&recipe);
+        let mut warnings = missing_data(&recipe);
+        let refusal = train::refusal_of_out(&recipe);
+        warnings.extend(refusal.map(|error| format!("out: `train` would refuse it: {error}")));
         if self.json {
             let mut plan = planner.json(&rows, &cost, spec, timed);
             plan["warnings"] = warnings.into();
@@ -503,7 +506,18 @@ pub fn missing_data(recipe: &Recipe) -> Vec<String> {
             .collect(),
     };
     let lists = [(&data.train, Split::Train), (&data.val, Split::Val)];
-    lists.into_iter().flat_map(missing).collect()
+    let of_tasks = recipe.eval.data.iter();
+    let of_tasks = of_tasks
+        .filter(|(_, path)| !path.exists())
+        .map(|(name, path)| {
+            let name = printable(name);
+            format!("eval.data.{name}: {} is not there yet", path.display())
+        });
+    lists
+        .into_iter()
+        .flat_map(missing)
+        .chain(of_tasks)
+        .collect()
 }
 
 /// Bytes of memory that are free, where the system says so.

@@ -18,11 +18,14 @@ use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::Recipe;
 use scale_ckpt::report::{search, text};
 use scale_ckpt::run::BEFORE_FILE;
+use scale_ckpt::settings::UNLOCATED;
 use scale_ckpt::{Result, VERSION};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::experiment::{Allowance, Budgeted, Ending, Job, fit, named_in, read, write_report};
+use super::experiment::{
+    Allowance, Budgeted, Ending, Job, fit, in_file, named_in, read, write_report,
+};
 use super::plan::{Disk, Needs};
 use super::shared::{columns, print, print_json};
 use super::start::Start;
@@ -98,6 +101,11 @@ struct Climbed {
 
 impl Args {
     pub fn execute(self) -> Result<()> {
+        let path = self.recipe.clone();
+        self.search().map_err(|error| in_file(error, &path))
+    }
+
+    fn search(self) -> Result<()> {
         let mut config = SearchConfig::load(&self.recipe, &self.set)?;
         config.keep = self.keep.unwrap_or(config.keep);
         SEARCH.check(&config.out)?;
@@ -226,7 +234,10 @@ fn plans(all: Vec<Named>, depth: usize) -> Result<Vec<(Named, GrowthPlan)>> {
             Err(error) if named.combined => {
                 eprint_line(&format!("{} is left out: {error}", named.name));
             }
-            Err(error) => return Err(named_in(error, &format!("candidate `{}`", named.name))),
+            Err(error) => {
+                let name = format!("candidate `{}`", named.name);
+                return Err(named_in(error.within(UNLOCATED), &name));
+            }
         }
     }
     Ok(planned)
@@ -270,7 +281,8 @@ fn contender(
     Ok(Contender {
         name: name.to_owned(),
         n_layer: n_layer.unwrap_or(budgeted.n_layer),
-        basis: train::basis(&budgeted.recipe, spec, &title(name))?,
+        basis: train::basis(&budgeted.recipe, spec, &title(name))
+            .map_err(|error| named_in(error, &title(name)))?,
         needs: budgeted.needs,
         recipe: budgeted.recipe,
     })

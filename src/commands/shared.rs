@@ -39,6 +39,11 @@ impl RecipeArgs {
         let device = self.device.unwrap_or(loaded.recipe.device);
         Ok((loaded, device))
     }
+
+    /// An error of the recipe's values, with its file and line.
+    pub fn located(&self, error: Error) -> Error {
+        recipe::located(error, &self.recipe, &self.set)
+    }
 }
 
 /// Opens a checkpoint and says what of it is not used.

@@ -15,6 +15,7 @@ use scale_ckpt::ledger::known_source;
 use scale_ckpt::model::{Gpt2, weights};
 use scale_ckpt::recipe::{ModelSource, Recipe, ScratchConfig};
 use scale_ckpt::run::{GROWN_DIR, RunDir};
+use scale_ckpt::settings::UNLOCATED;
 use scale_ckpt::stages::{self, PlannedStage};
 use scale_ckpt::train::optimizer::{Optimizer, OptimizerPolicy};
 use scale_ckpt::train::state;
@@ -22,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::scores::Measures;
 use super::shared::{grow_into, load_model, open, said, tokenizer};
+use super::tasks::TaskChoice;
 
 /// The starting point of a run.
 pub struct Start {
@@ -41,8 +43,10 @@ pub struct Start {
 impl Start {
     /// Opens what the recipe names and checks the recipe against it; writes nothing.
     pub fn prepare(recipe: &Recipe) -> Result<Self> {
+        // Before a source is fetched.
+        TaskChoice::of(recipe)?;
         let (mut start, new_layers) = Self::unplanned(recipe)?;
-        let invalid = |message: String| Error::invalid("recipe", message);
+        let invalid = |message: String| Error::invalid(UNLOCATED, message);
         let fits = recipe.train.check(start.config.n_positions);
         fits.map_err(invalid)?;
         let origin = stages::Origin {
@@ -81,7 +85,7 @@ impl Start {
     }
 
     fn scratch(scratch: &ScratchConfig) -> Result<(Self, BTreeSet<usize>)> {
-        let invalid = |message: String| Error::invalid("recipe", message);
+        let invalid = |message: String| Error::invalid(UNLOCATED, message);
         if scratch.residual_depth == Some(0) {
             return Err(invalid(
                 "model.scratch.residual_depth must be at least 1".into(),

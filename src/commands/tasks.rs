@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use scale_ckpt::Result;
 use scale_ckpt::checkpoint::hub::HubConfig;
-use scale_ckpt::error::{Error, did_you_mean};
+use scale_ckpt::error::{Error, did_you_mean, printable};
 use scale_ckpt::eval::dataset::{self, Hub, Shots, Source};
 use scale_ckpt::eval::prepared::LoadedTask;
 use scale_ckpt::eval::task::{Selection, Task, tasks_named};
 use scale_ckpt::progress::DownloadMeter;
+use scale_ckpt::recipe::Recipe;
+use scale_ckpt::settings::UNLOCATED;
 
 /// What to ask.
 #[derive(Clone, Debug, Default)]
@@ -29,11 +31,46 @@ pub struct TaskChoice {
 }
 
 impl TaskChoice {
+    /// What a recipe asks.
+    ///
+    /// # Errors
+    /// There is no such task, or data is given for none of them.
+    pub fn of(recipe: &Recipe) -> Result<Self> {
+        let eval = &recipe.eval;
+        let choice = Self {
+            names: eval.tasks.clone(),
+            data: eval.data.clone(),
+            selection: Selection {
+                limit: eval.limit.map(usize::from),
+                sample_seed: None,
+            },
+            ..Self::default()
+        };
+        choice.check_keys("eval.tasks", "eval.data")?;
+        Ok(choice)
+    }
+
+    /// Checks what two keys of a file name.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find), as an error of that key's value.
+    pub fn check_keys(&self, tasks: &str, data: &str) -> Result<()> {
+        let named = self.named().map_err(|error| of_key(tasks, &error))?;
+        let checked = self.check_data(&named);
+        checked.map_err(|error| of_key(data, &error))
+    }
+
     /// Finds the tasks, each once, in the order in which they are named.
     ///
     /// # Errors
     /// There is no such task, or data is given for none of them.
     pub fn find(&self) -> Result<Vec<Box<dyn Task>>> {
+        let tasks = self.named()?;
+        self.check_data(&tasks)?;
+        Ok(tasks)
+    }
+
+    fn named(&self) -> Result<Vec<Box<dyn Task>>> {
         let mut tasks: Vec<Box<dyn Task>> = Vec::new();
         let names = self.names.iter().map(|name| name.trim());
         for name in names.filter(|name| !name.is_empty()) {
@@ -43,17 +80,24 @@ impl TaskChoice {
                 }
             }
         }
+        Ok(tasks)
+    }
+
+    /// Refuses data that none of the tasks reads.
+    fn check_data(&self, tasks: &[Box<dyn Task>]) -> Result<()> {
         for name in self.data.keys().chain(self.examples.keys()) {
             if tasks.iter().all(|task| task.dataset() != name) {
                 let wanted: Vec<&str> = tasks.iter().map(|task| task.dataset()).collect();
-                let error = Error::usage(format!("data for `{name}`, which no task reads"));
-                return Err(match did_you_mean(name, wanted.iter().copied()) {
-                    Some(near) => error.with_hint(format!("did you mean `{near}`?")),
-                    None => error.with_hint(format!("the tasks read {}", unique(&wanted))),
-                });
+                let message = format!("data for `{}`, which no task reads", printable(name));
+                let hint = match did_you_mean(name, wanted.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None if wanted.is_empty() => "no tasks are named".to_owned(),
+                    None => format!("the tasks read {}", unique(&wanted)),
+                };
+                return Err(Error::usage(message).with_hint(hint));
             }
         }
-        Ok(tasks)
+        Ok(())
     }
 
     /// Reads the data of the tasks.
@@ -81,6 +125,15 @@ impl TaskChoice {
             LoadedTask::new(task, data, self.shots, self.selection)
         };
         self.find()?.iter().map(|task| load(&**task)).collect()
+    }
+}
+
+/// The error of what a key of a recipe says.
+fn of_key(key: &str, error: &Error) -> Error {
+    let told = Error::invalid(UNLOCATED, format!("{key}: {error}"));
+    match error.hint() {
+        Some(hint) => told.with_hint(hint),
+        None => told,
     }
 }
 

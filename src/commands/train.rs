@@ -12,15 +12,16 @@ use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::error::{Error, counted};
 use scale_ckpt::eval::loss::Windows;
 use scale_ckpt::eval::score::ModelScore;
-use scale_ckpt::eval::task::Selection;
 use scale_ckpt::generate::{Sampling, generate};
 use scale_ckpt::model::Gpt2;
+use scale_ckpt::owner;
 use scale_ckpt::progress::eprint_line;
 use scale_ckpt::recipe::{self, LoadedRecipe, Recipe, another_recipe};
 use scale_ckpt::run::{
     self, BEFORE_FILE, GROWN_DIR, INPUTS_FILE, ITEMS_FILE, RECIPE_FILE, REPORT_FILE, RUN_FILE,
     RunDir,
 };
+use scale_ckpt::settings::UNLOCATED;
 use scale_ckpt::{Result, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -50,7 +51,7 @@ pub struct Args {
 impl Args {
     pub fn execute(self) -> Result<()> {
         let (loaded, spec) = self.recipe.load()?;
-        let report = run(&loaded, spec)?;
+        let report = run(&loaded, spec).map_err(|error| self.recipe.located(error))?;
         if self.json {
             return print_json(&report);
         }
@@ -303,14 +304,7 @@ fn open_run(
     };
     let error = match changed.iter().find(|&&input| !same(input)) {
         None => return Ok(run),
-        Some(&"recipe") => {
-            let old = recipe::load(&run.path().join(RECIPE_FILE), &[]).ok();
-            another_recipe(
-                run.path(),
-                &loaded.recipe,
-                old.as_ref().map(|old| &old.recipe),
-            )
-        }
+        Some(&"recipe") => of_another_recipe(&loaded.recipe),
         Some(input) => Error::usage(format!(
             "{} holds a run of another {input}",
             run.path().display()
@@ -319,17 +313,24 @@ fn open_run(
     Err(error.with_hint("choose another `out`, or remove that folder"))
 }
 
+/// The error of a recipe whose folder holds a run of another.
+fn of_another_recipe(recipe: &Recipe) -> Error {
+    let old = recipe::load(&recipe.out.join(RECIPE_FILE), &[]).ok();
+    another_recipe(&recipe.out, recipe, old.as_ref().map(|old| &old.recipe))
+}
+
+/// Why a recipe's folder would be refused, as far as that can be told before anything is read.
+pub fn refusal_of_out(recipe: &Recipe) -> Option<Error> {
+    if let Err(error) = run::KIND.check(&recipe.out) {
+        return Some(error);
+    }
+    let inputs = owner::json(&recipe.out.join(INPUTS_FILE))?;
+    let is_another = inputs["recipe"] != recipe.identity();
+    is_another.then(|| of_another_recipe(recipe))
+}
+
 fn measures(recipe: &Recipe, start: &Start, device: &Device) -> Result<Measures> {
-    let choice = TaskChoice {
-        names: recipe.eval.tasks.clone(),
-        data: recipe.eval.data.clone(),
-        selection: Selection {
-            limit: recipe.eval.limit.map(usize::from),
-            sample_seed: None,
-        },
-        ..TaskChoice::default()
-    };
-    let tasks = choice.load()?;
+    let tasks = TaskChoice::of(recipe)?.load()?;
     let tasks = tasks
         .iter()
         .map(|task| task.prepare(&start.tokenizer, start.config.n_positions));
@@ -390,7 +391,7 @@ fn prompt(recipe: &Recipe, start: &Start) -> Result<Option<Vec<u32>>> {
         return Ok(None);
     };
     if start.tokenizer.encode(prompt)?.is_empty() {
-        return Err(Error::invalid("recipe", "eval.prompt has no tokens"));
+        return Err(Error::invalid(UNLOCATED, "eval.prompt has no tokens"));
     }
     start.tokenizer.encode_prompt(prompt).map(Some)
 }

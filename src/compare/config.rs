@@ -184,7 +184,7 @@ impl CompareConfig {
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let (config, _): (Self, String) = recipe::load_any(Kind::Comparison, path, overrides)?;
         let checked = config.check();
-        checked.map_err(|message| Error::invalid(path.display(), message))?;
+        checked.map_err(|message| recipe::value_error(path, overrides, message))?;
         Ok(config)
     }
 

@@ -121,7 +121,7 @@ impl SearchConfig {
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let (config, _): (Self, String) = recipe::load_any(Kind::Search, path, overrides)?;
         let checked = config.check();
-        checked.map_err(|message| Error::invalid(path.display(), message))?;
+        checked.map_err(|message| recipe::value_error(path, overrides, message))?;
         Ok(config)
     }
 

@@ -174,7 +174,7 @@ pub fn tasks_named(name: &str) -> Result<Vec<Box<dyn Task>>, Error> {
             .chain([tasks::blimp::GROUP])
             .collect();
         let error = Error::usage(format!(
-            "no task `{}`; there are {}, and blimp's paradigms by name",
+            "there is no task `{}`; there are {}, and blimp's paradigms by name",
             crate::error::printable(name),
             listed.join(", ")
         ));

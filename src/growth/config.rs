@@ -29,6 +29,9 @@ pub struct GrowConfig {
     pub allow_shrink: bool,
 }
 
+/// What is said of keys of which one leaves no room for the other.
+pub const EXCLUDE: &str = "exclude each other";
+
 /// Where a [`GrowConfig`] was written, so that errors name what can be changed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -44,6 +47,27 @@ impl Asked {
         match self {
             Self::ByFlags => format!("--{}", key.replace('_', "-")),
             Self::ByRecipe => format!("grow.{key}"),
+        }
+    }
+
+    /// How a plan file is allowed to leave fewer blocks.
+    fn allow_shrink(self) -> String {
+        match self {
+            Self::ByFlags => self.name("allow_shrink"),
+            Self::ByRecipe => self.set("allow_shrink", true),
+        }
+    }
+
+    /// The error of what a key says; flags say it themselves.
+    fn of_key(self, key: &str, error: Error) -> Error {
+        if self == Self::ByFlags {
+            return error;
+        }
+        let hint = error.hint().map(str::to_owned);
+        let told = Error::usage(format!("{}: {error}", self.name(key)));
+        match hint {
+            Some(hint) => told.with_hint(hint),
+            None => told,
         }
     }
 
@@ -63,19 +87,9 @@ impl GrowConfig {
     /// The keys contradict each other, or `to` is not above `n`, or a plan file leaves fewer
     /// blocks than `n` and is not allowed to.
     pub fn resolve(&self, n: usize, asked: Asked) -> Result<GrowthPlan> {
-        let given = [
-            self.method.is_some(),
-            self.plan.is_some(),
-            self.placement.is_some() || self.init.is_some(),
-        ];
-        if given.into_iter().filter(|&g| g).count() > 1 {
-            return Err(
-                Error::usage("method, plan, and placement with init exclude each other")
-                    .with_hint("a method and a plan file each say both where and what"),
-            );
-        }
+        self.check_exclusive(asked)?;
         if let Some(path) = &self.plan {
-            let plan = plan_file::load(path, n)?;
+            let plan = plan_file::load(path, n).map_err(|error| asked.of_key("plan", error))?;
             self.check_plan(&plan, asked)?;
             return Ok(plan);
         }
@@ -92,7 +106,10 @@ impl GrowConfig {
                 counted(n, "block", "blocks")
             ));
             return Err(if to < n {
-                error.with_hint("a plan file can name fewer blocks than there are")
+                error.with_hint(format!(
+                    "a plan file can name fewer blocks than there are, with {}",
+                    asked.allow_shrink()
+                ))
             } else {
                 error
             });
@@ -104,7 +121,8 @@ impl GrowConfig {
             )));
         }
         if let Some(name) = &self.method {
-            return Method::by_name(name)?.plan(n, to);
+            let named = Method::by_name(name).and_then(|method| method.plan(n, to));
+            return named.map_err(|error| asked.of_key("method", error));
         }
         let map = self
             .placement
@@ -115,6 +133,28 @@ impl GrowConfig {
             &map,
             self.init.as_ref().unwrap_or(&Initializer::ZERO_RESIDUAL),
         )
+        .map_err(|error| asked.of_key("init", error))
+    }
+
+    /// Refuses a method, a plan file, and a placement or an initializer beside each other.
+    fn check_exclusive(&self, asked: Asked) -> Result<()> {
+        let own = match (self.placement.is_some(), self.init.is_some()) {
+            (true, _) => Some("placement"),
+            (false, true) => Some("init"),
+            (false, false) => None,
+        };
+        let given = [
+            self.method.as_ref().map(|_| "method"),
+            self.plan.as_ref().map(|_| "plan"),
+            own,
+        ];
+        let given: Vec<&str> = given.into_iter().flatten().collect();
+        let [one, other, ..] = given[..] else {
+            return Ok(());
+        };
+        let [one, other] = [one, other].map(|key| asked.name(key));
+        Err(Error::usage(format!("{one} and {other} {EXCLUDE}"))
+            .with_hint("a method and a plan file each say both where and what"))
     }
 
     /// Holds what a plan file makes against what is asked besides.
@@ -123,7 +163,9 @@ impl GrowConfig {
         if let Some(to) = self.to.filter(|&to| to != makes) {
             return Err(Error::usage(match asked {
                 Asked::ByFlags => format!("the plan file makes {makes} blocks, --to says {to}"),
-                Asked::ByRecipe => format!("the plan file makes {makes} blocks, grow.to says {to}"),
+                Asked::ByRecipe => {
+                    format!("grow.to = {to}, but the plan file makes {makes} blocks")
+                }
             }));
         }
         if makes < n && !self.allow_shrink {
@@ -135,10 +177,7 @@ impl GrowConfig {
                 }
             };
             let message = format!("the plan file leaves {makes} of {n} blocks: {lost}");
-            let allow = match asked {
-                Asked::ByFlags => asked.name("allow_shrink"),
-                Asked::ByRecipe => asked.set("allow_shrink", true),
-            };
+            let allow = asked.allow_shrink();
             return Err(Error::usage(message).with_hint(format!("give {allow} if that is meant")));
         }
         Ok(())

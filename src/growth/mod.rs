@@ -15,7 +15,7 @@ use std::io::Write;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-pub use config::{Asked, GrowConfig};
+pub use config::{Asked, EXCLUDE, GrowConfig};
 pub use init::{Claim, Initializer, LayerInit, Term};
 pub use method::{METHODS, Method};
 pub use plan::{GrowthPlan, Placement, Provenance, Slot};

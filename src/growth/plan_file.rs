@@ -24,7 +24,7 @@ use serde::Deserialize;
 use super::init::Initializer;
 use super::plan::{GrowthPlan, Slot};
 use crate::checkpoint::config::MAX_LAYERS;
-use crate::error::{Error, Result, read_text};
+use crate::error::{Error, Result};
 use crate::settings::{self, Kind};
 
 #[derive(Debug, Deserialize)]
@@ -62,8 +62,7 @@ fn yes() -> bool {
 /// # Errors
 /// It cannot be read, is a file of another kind, or does not fit the source.
 pub fn load(path: &Path, n_layer: usize) -> Result<GrowthPlan> {
-    let text = read_text(path)?;
-    Kind::Plan.expect(&text, path)?;
+    let text = Kind::Plan.read(path)?;
     parse(&text, n_layer, &path.display().to_string())
 }
 

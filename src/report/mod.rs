@@ -15,6 +15,8 @@ pub mod text;
 
 use chart::Chart;
 
+pub use crate::error::thousands;
+
 /// A report.
 #[derive(Clone, Debug, Default)]
 pub struct Document {
@@ -86,20 +88,6 @@ impl Section {
         self.blocks.push(block);
         self
     }
-}
-
-/// A count with thousands separated.
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let first = digits.len() % 3;
-    let mut out = digits[..first].to_owned();
-    for (i, digit) in digits[first..].chars().enumerate() {
-        if i % 3 == 0 && !out.is_empty() {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ use serde::de::DeserializeOwned;
 pub use kind::Kind;
 pub use overrides::{Overrides, inline_table};
 
-use crate::error::Error;
+use crate::error::{Error, printable};
+
+/// What errors of a recipe's values are of, until the file is known that they stand in.
+pub const UNLOCATED: &str = "recipe";
 
 /// What is wrong with a setting.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,6 +131,36 @@ pub fn of_tables<T: DeserializeOwned>(tables: &toml::Table) -> Result<T, Mistake
         line: None,
         ..mistake
     })
+}
+
+/// Where what a message speaks of was set: the file `at` of a text, and the line of the key that
+/// the message begins with, or the assignment that it came by. A stage may stand before the key,
+/// as in `stage 2: lr = -1`.
+pub fn place_of(message: &str, at: impl fmt::Display, text: &str, overrides: &Overrides) -> String {
+    let staged = message
+        .strip_prefix("stage ")
+        .and_then(|rest| rest.split_once(": "));
+    let key = leading_key(staged.map_or(message, |(_, rest)| rest));
+    let of_stage = staged.map(|(number, _)| format!("stage.{number}.{key}"));
+    // With `depths`, stages are more than their tables, and their numbers others.
+    let numbered = of_stage.filter(|_| !text.contains("depths"));
+    for key in numbered.iter().map(String::as_str).chain([key]) {
+        if let Some(set) = overrides.that_sets(key) {
+            return format!("{at}, --set {}", printable(set));
+        }
+        if let Some(line) = place::line_of(text, key) {
+            return format!("{at}, line {line}");
+        }
+    }
+    at.to_string()
+}
+
+/// The key that a message begins with, bare or in backticks.
+fn leading_key(message: &str) -> &str {
+    let message = message.trim_start_matches(['`', '[']);
+    let is_of_key = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let end = message.find(|c| !is_of_key(c)).unwrap_or(message.len());
+    message[..end].trim_end_matches('.')
 }
 
 #[cfg(test)]

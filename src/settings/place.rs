@@ -60,6 +60,29 @@ fn in_value(
     })
 }
 
+/// The line, from 1, of a full key in a text.
+pub(super) fn line_of(text: &str, key: &str) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let mut parts = key.split('.').peekable();
+    let mut table = root.get_ref();
+    loop {
+        let (name, mut value) = table.get_key_value(parts.next()?)?;
+        let mut start = name.span().start;
+        if let DeValue::Array(values) = value.get_ref()
+            && let Some(part) = parts.peek()
+        {
+            value = values.get(part.parse::<usize>().ok()?.checked_sub(1)?)?;
+            start = value.span().start;
+            parts.next();
+        }
+        match (parts.peek(), value.get_ref()) {
+            (None, _) => return Some(1 + text.get(..start)?.matches('\n').count()),
+            (Some(_), DeValue::Table(below)) => table = below,
+            _ => return None,
+        }
+    }
+}
+
 /// A key within the table `path`.
 pub(super) fn join(path: &str, key: &str) -> String {
     match path {

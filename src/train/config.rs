@@ -180,9 +180,7 @@ impl TrainConfig {
             ("save_every_tokens", self.save_every_tokens.unwrap_or(1)),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!(
-                "train.{key} must be at least 1, or left out if it can be"
-            ));
+            return Err(format!("train.{key} must be at least 1"));
         }
         let pass_tokens = (self.micro_batch.unwrap_or(1)).saturating_mul(self.context) as u64;
         if pass_tokens > MAX_PASS_TOKENS {
