@@ -69,6 +69,9 @@ impl Certificate {
         let c = self;
         let verdict = match (c.claim, c.holds) {
             (_, None) => "not measurable: the weights are not finite".to_owned(),
+            (_, Some(false)) if !c.grown_loss.is_finite() => {
+                "the grown model computes values that are not finite".to_owned()
+            }
             (Claim::None, _) => "nothing claimed".to_owned(),
             (claim, Some(true)) => format!("{claim}, as claimed"),
             (claim, Some(false)) => format!("NOT {claim}, as was claimed"),
@@ -93,8 +96,22 @@ impl Certificate {
         ]
     }
 
-    /// Fails where an exact claim was measured and does not hold.
+    /// Fails where an exact claim was measured and does not hold, and where the grown model
+    /// computes what is not finite although the source does not.
+    ///
+    /// # Errors
+    /// As said.
     pub fn enforce(&self) -> Result<()> {
+        let finite = self.grown_loss.is_finite() && self.max_abs_logit_diff.is_finite();
+        if self.claim != Claim::Exact && self.holds == Some(false) && !finite {
+            return Err(Error::Certificate {
+                message: format!(
+                    "the grown model computes values that are not finite: its loss on the probe is {}, the source's {:.4}; \
+                     smaller numbers for the initializer may help",
+                    self.grown_loss, self.source_loss
+                ),
+            });
+        }
         if self.claim == Claim::Exact && self.holds == Some(false) {
             return Err(Error::Certificate {
                 message: format!(
@@ -207,11 +224,14 @@ fn compare(claim: Claim, ids: &[u32], before: &HostTensor, after: &HostTensor) -
     }
     let (t, predicted) = (ids.len() as f64, (ids.len() - 1) as f64);
     let [source_loss, grown_loss] = losses.map(|loss| loss / predicted);
-    // A source that is not finite proves nothing; a grown model that is not breaks any claim.
-    let holds = max_abs_logit.is_finite().then_some(match claim {
-        Claim::None => true,
-        Claim::Approximate => (grown_loss - source_loss).abs() <= APPROXIMATE_LOSS,
-        Claim::Exact => max_abs_logit_diff <= EXACT_LOGITS * max_abs_logit,
+    // A source that is not finite proves nothing; a grown model that is not breaks any claim, and
+    // is nothing that anybody wants where nothing is claimed.
+    let finite = grown_loss.is_finite() && max_abs_logit_diff.is_finite();
+    let measurable = max_abs_logit.is_finite() && source_loss.is_finite();
+    let holds = measurable.then_some(match claim {
+        Claim::None => finite,
+        Claim::Approximate => finite && (grown_loss - source_loss).abs() <= APPROXIMATE_LOSS,
+        Claim::Exact => finite && max_abs_logit_diff <= EXACT_LOGITS * max_abs_logit,
     });
     let probe: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     Certificate {
@@ -280,5 +300,26 @@ mod tests {
         let broken = compare(Claim::Exact, &[0, 0], &a, &b);
         assert!(broken.holds == Some(false) && broken.mean_kl.is_nan());
         assert!(broken.enforce().is_err());
+    }
+
+    #[test]
+    fn a_grown_model_that_is_not_finite_holds_nothing() {
+        let a = HostTensor::new(&[2, 2], vec![1.0, 0.0, 0.5, 0.0]);
+        // In the loss, and behind the last token that is predicted.
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 3] {
+                let mut values = a.as_slice().to_vec();
+                values[at] = bad;
+                let b = HostTensor::new(&[2, 2], values);
+                for claim in [Claim::None, Claim::Approximate, Claim::Exact] {
+                    let broken = compare(claim, &[0, 0], &a, &b);
+                    assert_eq!(broken.holds, Some(false), "{claim} {bad} {at}");
+                    assert!(broken.enforce().is_err(), "{claim} {bad} {at}");
+                    // Such a source is not held against what is grown from it.
+                    assert!(compare(claim, &[0, 0], &b, &b).enforce().is_ok());
+                }
+            }
+        }
+        assert_eq!(compare(Claim::None, &[0, 0], &a, &a).holds, Some(true));
     }
 }

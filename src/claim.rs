@@ -39,6 +39,7 @@ impl Kind {
         let refuse =
             |message: String| Err(Error::usage(message).with_hint("name a new or an empty folder"));
         let Ok(metadata) = fs::metadata(dir) else {
+            durable::refuse_dangling(dir)?;
             return Ok(());
         };
         if !metadata.is_dir() {
@@ -132,6 +133,27 @@ mod tests {
         fs::write(dir.join("inputs.json"), "{}").unwrap();
         drop(KIND.claim(&dir).unwrap());
         assert!(Marker::of(&dir).is_some());
+    }
+
+    #[test]
+    fn a_link_to_nothing_is_told_as_that() {
+        let root = tempfile::tempdir().unwrap();
+        let link = root.path().join("dang");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for dir in [link.clone(), link.join("deeper/run")] {
+            let error = KIND.claim(&dir).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let told = error.to_string();
+            assert!(
+                told.ends_with("dang is a link to nowhere, which is not there"),
+                "{told}"
+            );
+            assert!(error.hint().is_some());
+        }
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        // What a link leads to is taken.
+        fs::create_dir(root.path().join("nowhere")).unwrap();
+        drop(KIND.claim(&link).unwrap());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use burn::tensor::{Device, ExecutionError, FloatDType, Tensor, TensorData};
 
 use crate::error::{Error, Result};
+use crate::home;
 
 /// What the user asked for: `cpu`, `cuda`, `wgpu`, `cuda:N` or `wgpu:N`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,11 +129,17 @@ impl FromStr for Precision {
 /// Where compiled kernels and their tuning are kept between runs: `SCALE_CKPT_CACHE`, else
 /// `scale-ckpt` in the user's cache folder; none where there is no such folder.
 pub fn kernel_cache() -> Option<PathBuf> {
-    let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    if let Some(dir) = get("SCALE_CKPT_CACHE") {
-        return Some(dir.into());
+    kernel_cache_of(&|name| std::env::var(name).ok())
+}
+
+/// The same for the variables that `var` gives. What `~` cannot stand for is a name like others.
+fn kernel_cache_of(var: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let get = |name: &str| var(name).filter(|value| !value.is_empty());
+    let path = |name: &str| get(name).map(|text| home::expand(&text).unwrap_or(text.into()));
+    if let Some(dir) = path("SCALE_CKPT_CACHE") {
+        return Some(dir);
     }
-    let cache = get("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = path("XDG_CACHE_HOME");
     let cache = cache.or_else(|| get("HOME").map(|home| PathBuf::from(home).join(".cache")));
     cache.map(|dir| dir.join("scale-ckpt"))
 }
@@ -364,6 +371,21 @@ mod tests {
         for wrong in ["cuda:x", "tpu", "cpu:1", "cuda:", ""] {
             assert!(wrong.parse::<DeviceSpec>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_kernels_folder_may_begin_with_the_home_folder() {
+        let home = std::env::home_dir().unwrap();
+        let of = |name: &'static str, value: &'static str| {
+            kernel_cache_of(&|asked| (asked == name).then(|| value.to_owned()))
+        };
+        assert_eq!(of("SCALE_CKPT_CACHE", "~/x"), Some(home.join("x")));
+        assert_eq!(of("SCALE_CKPT_CACHE", "/a/~/x"), Some("/a/~/x".into()));
+        assert_eq!(of("SCALE_CKPT_CACHE", "~bob/x"), Some("~bob/x".into()));
+        assert_eq!(of("SCALE_CKPT_CACHE", ""), None);
+        let below = home.join("c/scale-ckpt");
+        assert_eq!(of("XDG_CACHE_HOME", "~/c"), Some(below));
+        assert_eq!(of("HOME", "/h"), Some("/h/.cache/scale-ckpt".into()));
     }
 
     /// The words of cubecl, of which burn keeps nothing else.

@@ -76,8 +76,12 @@ pub fn temporary_file(dir: &Path) -> Result<NamedTempFile> {
         .map_err(Error::io("create a file in", dir))
 }
 
-/// Syncs a file under construction and gives it its name, in the folder where it is.
+/// Syncs a file under construction and gives it its name, in the folder where it is. A file that
+/// it replaces leaves it its mode, so that what is private stays so.
 pub fn publish_file(file: NamedTempFile, path: &Path) -> Result<()> {
+    if let Some(replaced) = fs::symlink_metadata(path).ok().filter(|old| old.is_file()) {
+        take_after(file.path(), &replaced, 0).map_err(Error::io("set the mode of", path))?;
+    }
     point("sync", path)?;
     file.as_file().sync_all().map_err(Error::io("sync", path))?;
     point("rename to", path)?;
@@ -133,8 +137,15 @@ impl StagedDir {
             staged => staged,
         };
         let at = if inside { &place } else { &parent };
+        let staging = staging.map_err(Error::io("create a folder in", at))?;
+        if exists && !inside {
+            // From the beginning, so that nobody reads meanwhile what they could not read then.
+            let replaced = fs::metadata(&place).map_err(Error::io("read", &place))?;
+            take_after(staging.path(), &replaced, 0o700)
+                .map_err(Error::io("set the mode of", staging.path()))?;
+        }
         Ok(Self {
-            staging: staging.map_err(Error::io("create a folder in", at))?,
+            staging,
             destination: destination.to_owned(),
             place,
             inside,
@@ -176,6 +187,9 @@ impl StagedDir {
         } = self;
         let parent = parent_of(&place);
         let replaced = place.exists() && !owner::contents(&place)?.is_empty();
+        if let Ok(old) = fs::metadata(&place) {
+            take_after(staging.path(), &old, 0).map_err(Error::io("set the mode of", &place))?;
+        }
         point("rename to", &place)?;
         if replaced {
             // Swap in one step, so that a crash leaves either the old or the new folder.
@@ -224,6 +238,7 @@ fn stays(dir: &Path, parent: &Path) -> Result<bool> {
 /// Refuses a destination that is there and not empty, unless forced. What `--force` replaces must
 /// hold nothing but what this program made, so that a slip does not delete anything else.
 pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
+    refuse_dangling(destination)?;
     if fs::symlink_metadata(destination).is_err() {
         return Ok(());
     }
@@ -254,6 +269,27 @@ pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
         ))
         .with_hint("choose another --out, or move that elsewhere")),
     }
+}
+
+/// Refuses a folder that is, or would lie in, a link to what is not there: nothing can be made of
+/// that name, and what was meant to stand behind it is not known.
+///
+/// # Errors
+/// It is such a link.
+pub fn refuse_dangling(dir: &Path) -> Result<()> {
+    for part in dir.ancestors().filter(|part| !part.as_os_str().is_empty()) {
+        let Ok(target) = fs::read_link(part) else {
+            continue;
+        };
+        if matches!(fs::metadata(part), Err(e) if e.kind() == std::io::ErrorKind::NotFound) {
+            let (at, target) = (part.display(), target.display());
+            return Err(
+                Error::usage(format!("{at} is a link to {target}, which is not there"))
+                    .with_hint("create what it names, remove the link, or name another folder"),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What stands in names of temporary files and folders in `dir` before what tells them apart. In
@@ -342,6 +378,24 @@ fn umask_mode(mode: u32) -> fs::Permissions {
     fs::Permissions::from_mode(mode & !umask.bits())
 }
 
+/// Gives what will replace `old` its owner and group where that is allowed, and its mode with the
+/// bits of `besides`. Where the group stays another, it may do no more than everybody may: the
+/// mode was meant for the old one.
+fn take_after(path: &Path, old: &fs::Metadata, besides: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let mut mode = (old.mode() & 0o7777) | besides;
+    let new = fs::metadata(path)?;
+    if new.uid() != old.uid() {
+        // Only the superuser may.
+        let _ = chown(path, Some(old.uid()), None);
+    }
+    if new.gid() != old.gid() && chown(path, None, Some(old.gid())).is_err() {
+        mode = (mode & !0o6070) | ((mode & 0o007) << 3);
+    }
+    // After the owner, whose change clears bits of the mode.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
 /// Swaps two folders in one system call where the file system can, in two renames where not.
 fn exchange(staging: &Path, destination: &Path) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -407,6 +461,35 @@ mod tests {
         fs::write(&plain, "x").unwrap();
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode();
         assert_eq!(mode(&ours), mode(&plain));
+    }
+
+    #[test]
+    fn what_replaces_something_has_its_mode() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o7777;
+        let set =
+            |p: &Path, mode| fs::set_permissions(p, fs::Permissions::from_mode(mode)).unwrap();
+        for wanted in [0o700, 0o2770, 0o750, 0o777] {
+            let out = root.path().join(format!("{wanted:o}"));
+            fs::create_dir(&out).unwrap();
+            set(&out, wanted);
+            // Into an empty folder, then over what was made there.
+            for force in [false, true] {
+                let staged = StagedDir::new(&out, force).unwrap();
+                assert_eq!(mode(staged.path()), wanted, "private from the beginning");
+                staged
+                    .write("growth.json", br#"{"tool": "scale-ckpt"}"#)
+                    .unwrap();
+                staged.write("config.json", b"{}").unwrap();
+                staged.publish().unwrap();
+                assert_eq!(mode(&out), wanted, "{force}");
+            }
+            let file = out.join("config.json");
+            set(&file, wanted & 0o666);
+            write_file(&file, b"x").unwrap();
+            assert_eq!(mode(&file), wanted & 0o666);
+        }
     }
 
     #[test]

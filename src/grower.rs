@@ -1,5 +1,6 @@
 //! Growth from an open source to a published folder: write, certify, record.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -156,6 +157,51 @@ impl Grower<'_> {
         Ok((Some(certificate), note))
     }
 
+    /// What became of the source's blocks, for a title.
+    fn changed(&self) -> String {
+        let (before, after) = (self.source.config.n_layer, self.plan.n_layer());
+        let layers = counted(after, "layer", "layers");
+        match after.cmp(&before) {
+            Ordering::Greater => format!("grown from {before} to {layers}"),
+            Ordering::Less => format!("cut from {before} to {layers}"),
+            Ordering::Equal if self.plan.n_new() > 0 => {
+                format!("{} of {layers} made anew", self.plan.n_new())
+            }
+            Ordering::Equal if self.plan.layer_map().is_sorted() => {
+                format!("unchanged with {layers}")
+            }
+            Ordering::Equal => format!("its {layers} in another order"),
+        }
+    }
+
+    /// How the plan is read.
+    fn legend(&self) -> &'static str {
+        match self.plan.n_new() {
+            0 => "The block of the source that each block is",
+            _ => {
+                "The blocks of the source that each block is made of, new ones\n\
+                 starred (`0+1*` of 0 and 1, a star alone of none)"
+            }
+        }
+    }
+
+    /// Which blocks are new and how they were made, and what is the source's.
+    fn new_blocks(&self) -> String {
+        let inits = self.plan.slots.iter().filter_map(|slot| slot.init.as_ref());
+        let inits: BTreeSet<String> = inits.map(ToString::to_string).collect();
+        let inits = inits.into_iter().collect::<Vec<_>>().join(", ");
+        let seed = self.seed;
+        let rest = "the embeddings and the final LayerNorm are those of the\nsource, bit for bit.";
+        match self.plan.n_new() {
+            0 => format!("No block is new: the blocks, {rest}"),
+            new if new == self.plan.n_layer() => {
+                let rest = rest.replacen('t', "T", 1);
+                format!("All blocks are new: {inits}. Seed {seed}. {rest}")
+            }
+            _ => format!("New blocks: {inits}. Seed {seed}. The other blocks, {rest}"),
+        }
+    }
+
     fn model_card(&self, record: &GrowthRecord) -> String {
         let Origin {
             source,
@@ -166,14 +212,6 @@ impl Grower<'_> {
             .as_ref()
             .map(|commit| format!(" at commit `{commit}`"))
             .unwrap_or_default();
-        let inits: BTreeSet<String> = self
-            .plan
-            .slots
-            .iter()
-            .filter_map(|slot| slot.init.as_ref())
-            .map(ToString::to_string)
-            .collect();
-        let inits = inits.into_iter().collect::<Vec<_>>().join(", ");
         let measured = record
             .certificate
             .as_ref()
@@ -182,25 +220,14 @@ impl Grower<'_> {
             .as_ref()
             .map(|repo| format!("base_model: {repo}\n"))
             .unwrap_or_default();
-        let changed = if self.plan.n_layer() < self.source.config.n_layer {
-            "cut"
-        } else {
-            "grown"
-        };
-        let (before, after, seed, plan) = (
-            self.source.config.n_layer,
-            counted(self.plan.n_layer(), "layer", "layers"),
-            self.seed,
-            self.plan,
-        );
+        let (changed, legend, new) = (self.changed(), self.legend(), self.new_blocks());
+        let plan = self.plan;
         format!(
             "---\nlibrary_name: transformers\npipeline_tag: text-generation\n{base}tags:\n- gpt2\n- scale-ckpt\n---\n\n\
-             # {source}, {changed} from {before} to {after}\n\n\
-             Made from `{source}`{at} by scale-ckpt {VERSION}. The blocks of the source that each block is made of, new ones\n\
-             starred (`0+1*` of 0 and 1, a star alone of none):\n\n\
+             # {source}, {changed}\n\n\
+             Made from `{source}`{at} by scale-ckpt {VERSION}. {legend}:\n\n\
              ```text\n{plan}\n```\n\n\
-             New blocks: {inits}. Seed {seed}. The other blocks, the embeddings and the final LayerNorm are those of the\n\
-             source, bit for bit. The full plan and certificate are in `growth.json`.\n\n\
+             {new} The full plan and certificate are in `growth.json`.\n\n\
              Right after growth:\n\n```text\n{measured}\n```\n"
         )
     }

@@ -246,6 +246,11 @@ fn growth_requests_are_checked() {
 --plan run.toml | 3 | run.toml: this is the recipe of a run, not a plan file | hint: run `scale-ckpt train run.toml`
 --plan init.toml | 3 | init.toml | line 3 | did you mean `copy`
 --to 4 --init identity:std=1e30 | 1 | certificate does not hold
+--to 4 --init noisy:noise=1e30 | 1 | certificate does not hold | computes values that are not finite
+--to 4 --init noisy:noise=1e300 | 2 | block 1: `noisy | h.1. | not finite as F32 | hint: choose smaller
+--to 4 --init noisy:noise=1e300 --no-certificate | 2 | block 1: `noisy | h.1. | not finite as F32
+--to 4 --init random:std=1e39 | 2 | block 1: `random | h.1.attn.c_attn.weight | not finite as F32
+--to 4 --init blend:weights={"0"=3e38,"1"=3e38} | 2 | block 1: `blend | h.1. | not finite as F32
 --plan range.toml | 3 | range.toml | slice 1 | [0, 9] | [0, 2]
 --plan huge.toml | 3 | huge.toml | more than 4096 blocks
 --plan empty.toml | 3 | empty.toml | `slice` is missing | hint: a plan file has [[slice]]
@@ -267,6 +272,15 @@ fn growth_requests_are_checked() {
     for row in rows(table) {
         let args = format!("grow ./m --out out {}", row[0]);
         sandbox.refuses(&args, row[1].parse().unwrap(), &row[2..]);
+    }
+    // What f32 holds and a narrower type does not.
+    copy_dir(&fixture("gpt2-variants/f16"), &sandbox.path("half"));
+    for init in [
+        "blend:weights={\"0\"=1e9}",
+        "scaled:scale=1e8,only=[\"mlp\"]",
+    ] {
+        let args = format!("grow ./half --to 3 --out out --init {init}");
+        sandbox.refuses(&args, 2, &["block ", ": `", "h.", "not finite as F16"]);
     }
     if !cfg!(feature = "cuda") {
         let words = ["no CUDA", "hint: rebuild", "--features cuda"];

@@ -571,6 +571,11 @@ fn a_comparison_keeps_what_is_needed_and_clean_frees_the_rest() {
     let records_of_all = records(&all, "c");
     let before = all.tree();
     let shown = all.run("clean c --json").expect(0, &[]).stdout;
+    // A run beside the comparison that holds it.
+    let runs = fs::read_dir(all.path("c/runs")).unwrap();
+    let run = runs.map(|run| run.unwrap().path()).min().unwrap();
+    let beside = format!("clean c {} --json", run.display());
+    assert_eq!(all.run(&beside).expect(0, &[]).stdout, shown);
     assert!(all.tree() == before);
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["items"].as_array().unwrap().len(), 4 + 2 + 2);
@@ -642,6 +647,15 @@ fn clean_takes_nothing_that_a_run_may_go_on_from() {
     drop(lock);
     sandbox.write("run/step-00000005/notes.txt", "mine");
     let report = sandbox.read("run/report.json");
+    // However often and under whatever names a run is named, it is counted once.
+    std::os::unix::fs::symlink("run", sandbox.path("alias")).unwrap();
+    let json = |args: &str| {
+        let shown = sandbox.run(args).expect(0, &[]).stdout;
+        serde_json::from_str::<Value>(&shown).unwrap()
+    };
+    let thrice = "clean ./run run alias --json";
+    assert_eq!(json("clean ./run --json"), json(thrice));
+    fs::remove_file(sandbox.path("alias")).unwrap();
     let words = ["step-00000005 stays: it holds `notes.txt`"];
     let cleaned = sandbox.run("clean run --yes").expect(0, &words);
     assert!(cleaned.stdout.contains("freed"), "{}", cleaned.stdout);

@@ -14,7 +14,7 @@ use scale_ckpt::checkpoint::tensor::OpenFile;
 use scale_ckpt::checkpoint::{Checkpoint, Dtype, Gpt2Config, save};
 use scale_ckpt::durable::StagedDir;
 use scale_ckpt::grower::{GROWTH_FILE, Grower, new_layers};
-use scale_ckpt::growth::{Growth, GrowthPlan, Initializer, METHODS, Placement, plan_file};
+use scale_ckpt::growth::{Growth, GrowthPlan, Initializer, METHODS, Placement, Slot, plan_file};
 use scale_ckpt::model::weights;
 use serde_json::{Value, json};
 
@@ -261,6 +261,80 @@ fn records_and_cards_say_what_was_read() {
     let (record, _) = grow("zero-residual");
     assert_eq!(record["layers"][4]["source"], 2);
     assert_eq!(record["layers"][0]["init"], Value::Null);
+}
+
+/// The card of a growth with nothing new in it, or nothing old, says that and no more.
+#[test]
+fn cards_of_plans_without_new_or_kept_blocks_are_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = source(dir.path());
+    let new = |source| Slot {
+        source,
+        init: Some(Initializer::parse("random").unwrap()),
+    };
+    let kept = |source| Slot { source, init: None };
+    let all: Vec<usize> = (0..BLOCKS).collect();
+    let reversed: Vec<Slot> = all.iter().rev().map(|&layer| kept(layer)).collect();
+    let same: Vec<Slot> = all.iter().map(|&layer| kept(layer)).collect();
+    let drawn: Vec<Slot> = all.iter().map(|&layer| new(layer)).collect();
+    let deeper: Vec<Slot> = (0..BLOCKS + 1).map(|_| new(0)).collect();
+    let mixed: Vec<Slot> = [&same[..BLOCKS - 1], &[new(0)]].concat();
+    let (none, every, some) = (
+        "No block is new",
+        "All blocks are new",
+        "New blocks: random.",
+    );
+    for (slots, title, told) in [
+        (
+            reversed,
+            format!("its {BLOCKS} layers in another order"),
+            none,
+        ),
+        (
+            same.clone(),
+            format!("unchanged with {BLOCKS} layers"),
+            none,
+        ),
+        (
+            same[1..].to_vec(),
+            format!("cut from {BLOCKS} to {} layers", BLOCKS - 1),
+            none,
+        ),
+        (
+            drawn,
+            format!("{BLOCKS} of {BLOCKS} layers made anew"),
+            every,
+        ),
+        (
+            deeper,
+            format!("grown from {BLOCKS} to {} layers", BLOCKS + 1),
+            every,
+        ),
+        (mixed, format!("1 of {BLOCKS} layers made anew"), some),
+    ] {
+        let plan = GrowthPlan::new(BLOCKS, slots).unwrap();
+        let out = dir.path().join("out");
+        let grower = Grower {
+            source: &source,
+            plan: &plan,
+            seed: 1,
+            probe: None,
+            max_shard_bytes: u64::MAX,
+            force: true,
+        };
+        grower.run(&out).unwrap();
+        let card = fs::read_to_string(out.join("README.md")).unwrap();
+        let heading = card.lines().find(|line| line.starts_with("# ")).unwrap();
+        assert!(heading.ends_with(&title), "{heading}");
+        assert!(card.contains(told), "{card}");
+        for (word, there) in [
+            ("new ones", told != none),
+            ("Seed", told != none),
+            ("other blocks", told == some),
+        ] {
+            assert_eq!(card.contains(word), there, "{word}: {card}");
+        }
+    }
 }
 
 /// Records of the first format are still read.

@@ -58,7 +58,7 @@ impl Dtype {
     }
 
     /// Whether no value in little-endian `bytes` has the exponent of infinities and NaNs.
-    fn all_finite(self, bytes: &[u8]) -> bool {
+    pub fn all_finite(self, bytes: &[u8]) -> bool {
         // The exponent's upper bits are in the last two bytes of each value.
         let (size, mask) = match self {
             Self::F32 | Self::Bf16 => (self.size(), 0x7f80),

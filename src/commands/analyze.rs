@@ -1,16 +1,17 @@
 //! `scale-ckpt analyze`.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use scale_ckpt::Result;
 use scale_ckpt::analyze::{Analysis, analyze};
-use scale_ckpt::data::{Split, Tokens};
+use scale_ckpt::checkpoint::Checkpoint;
+use scale_ckpt::data::{Inputs, Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
-use scale_ckpt::durable;
 use scale_ckpt::error::{Error, counted};
 use scale_ckpt::report::{analysis as report, html, text};
 
+use super::output::{Output, files_of};
 use super::shared::{load_model, open, print, print_json, thousands, tokenizer};
 
 /// Measure what each block of a checkpoint does: how far it turns the residual stream, and how
@@ -34,6 +35,10 @@ pub struct Args {
     /// Write pictures to this file: a page that stands alone.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Replace a file that is there, unless it is read here; a page of analyze is replaced in any
+    /// case.
+    #[arg(long, requires = "html")]
+    force: bool,
     /// Print JSON, with the angles between all pairs of depths.
     #[arg(long)]
     json: bool,
@@ -55,17 +60,45 @@ impl Args {
         let tokenizer = tokenizer(&checkpoint)?;
         let vocab_size = checkpoint.config.vocab_size;
         let text = Tokens::open(&self.text, Split::Val, &tokenizer, vocab_size)?;
+        let output = self.output(&checkpoint)?;
+        if let Some(output) = &output {
+            output.check()?;
+        }
         let model = load_model(&checkpoint, &device)?;
         let analysis = analyze(&model, &text, context, self.windows.into(), &device)?;
-        if let Some(path) = &self.html {
+        if let Some(output) = &output {
             let page = html::render(&report::document(&analysis, &self.checkpoint));
-            durable::write_file(path, page.as_bytes())?;
+            output.write(page.as_bytes())?;
         }
         if self.json {
             return print_json(&analysis);
         }
         print(&render(&analysis))
     }
+
+    /// The page, if one is wanted.
+    fn output(&self, checkpoint: &Checkpoint) -> Result<Option<Output<'_>>> {
+        let Some(path) = &self.html else {
+            return Ok(None);
+        };
+        let (Inputs::Text(text) | Inputs::Shards(text)) = Inputs::resolve(&self.text, Split::Val)?;
+        let mut inputs = files_of(checkpoint, is_ours)?;
+        inputs.extend(text);
+        Ok(Some(Output {
+            path,
+            kind: "a page of analyze",
+            is_ours,
+            force: self.force,
+            inputs,
+        }))
+    }
+}
+
+/// Whether a file is of those that are written here.
+fn is_ours(_: &Path, beginning: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(beginning);
+    let title = format!("<title>{}", report::TITLE);
+    text.contains(html::GENERATOR) && text.contains(&title)
 }
 
 fn render(analysis: &Analysis) -> String {

@@ -42,6 +42,7 @@ impl Args {
         for folder in &self.folders {
             runs.extend(runs_of(folder)?);
         }
+        let runs = each_once(runs)?;
         let rest = |rest| if self.last { Rest::Records } else { rest };
         let mut found = Vec::new();
         // All are looked at before anything goes.
@@ -50,9 +51,12 @@ impl Args {
         }
         let (stay, found): (Vec<Leftover>, Vec<Leftover>) =
             found.into_iter().partition(|l| !l.strangers.is_empty());
+        let mut found = found;
         if self.yes {
+            // What was really freed is what is told.
+            found.clear();
             for (run, needed) in &runs {
-                free(run, rest(*needed))?;
+                found.extend(free(run, rest(*needed))?);
             }
         }
         for Leftover {
@@ -103,6 +107,21 @@ impl Args {
         }
         print(&format!("\n{total} can be freed; --yes does it"))
     }
+}
+
+/// Every run once, by the name that it was first called. Of one that is named by itself and in its
+/// comparison goes what either leaves unneeded.
+fn each_once(runs: Vec<(PathBuf, Rest)>) -> Result<Vec<(PathBuf, Rest)>> {
+    let mut once: Vec<(PathBuf, PathBuf, Rest)> = Vec::new();
+    for (run, rest) in runs {
+        let place = run.canonicalize().map_err(Error::io("find", &run))?;
+        match once.iter_mut().find(|(known, ..)| *known == place) {
+            Some((_, _, known)) if rest == Rest::Records => *known = rest,
+            Some(_) => {}
+            None => once.push((place, run, rest)),
+        }
+    }
+    Ok(once.into_iter().map(|(_, run, rest)| (run, rest)).collect())
 }
 
 /// The runs of a folder, and what of each is needed.

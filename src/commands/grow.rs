@@ -241,7 +241,8 @@ impl Args {
         }
         let target = source.config.with_n_layer(plan.n_layer());
         report_growth(record);
-        eprint_line(&format!("plan: {plan}   (* new)"));
+        let legend = if plan.n_new() > 0 { "   (* new)" } else { "" };
+        eprint_line(&format!("plan: {plan}{legend}"));
         if self.config()?
             == (GrowConfig {
                 to: self.to,

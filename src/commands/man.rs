@@ -1,12 +1,13 @@
 //! `scale-ckpt man`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
-use scale_ckpt::durable::write_file;
 use scale_ckpt::error::Error;
 use scale_ckpt::{Result, VERSION};
+
+use super::output::Output;
 
 /// Print the manual page, or write one page per command into a folder.
 #[derive(Debug, clap::Args)]
@@ -14,6 +15,9 @@ pub struct Args {
     /// Folder for scale-ckpt.1, scale-ckpt-grow.1, scale-ckpt-data-prepare.1 and so on.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace files that are there; pages of scale-ckpt are replaced in any case.
+    #[arg(long, requires = "out")]
+    force: bool,
 }
 
 impl Args {
@@ -23,11 +27,33 @@ impl Args {
             return super::shared::print(pages[0].1.trim_end());
         };
         std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-        for (name, text) in pages {
-            write_file(&dir.join(name), text.as_bytes())?;
+        let pages = pages.into_iter().map(|(name, text)| (dir.join(name), text));
+        let pages: Vec<(PathBuf, String)> = pages.collect();
+        let output = |path| Output {
+            path,
+            kind: "a manual page",
+            is_ours,
+            force: self.force,
+            inputs: Vec::new(),
+        };
+        // All are looked at before any is written.
+        for (path, _) in &pages {
+            output(path).check()?;
+        }
+        for (path, text) in &pages {
+            output(path).write(text.as_bytes())?;
         }
         Ok(())
     }
+}
+
+/// Whether a file is a page of that name that is written here.
+fn is_ours(path: &Path, beginning: &[u8]) -> bool {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let text = String::from_utf8_lossy(beginning);
+    let title = format!(".TH {name} 1 ");
+    text.lines()
+        .any(|line| line.starts_with(&title) && line.contains("\"scale-ckpt "))
 }
 
 /// Name and text of the page of every command, the program's own first.
@@ -87,6 +113,8 @@ mod tests {
             assert!(pages.contains_key(&format!("{}.1", words.replace(' ', "-"))));
         }
         for (name, text) in &pages {
+            assert!(is_ours(Path::new(name), text.as_bytes()), "{text}");
+            assert!(!is_ours(Path::new("other.1"), text.as_bytes()));
             let name = name.strip_suffix(".1").unwrap_or_default();
             let escaped = name.replace('-', "\\-");
             assert!(text.contains(&format!("\n.TH {name} 1 ")), "{text}");

@@ -21,6 +21,7 @@ pub mod man;
 pub mod merge;
 pub mod methods;
 mod natural;
+mod output;
 pub mod plan;
 pub mod scores;
 pub mod search;

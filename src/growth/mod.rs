@@ -24,7 +24,7 @@ use self::init::{Site, Values};
 use crate::checkpoint::layout::{self, BLOCK, BlockParam};
 use crate::checkpoint::safetensors::TensorOut;
 use crate::checkpoint::tensor::OpenFile;
-use crate::checkpoint::{Checkpoint, Gpt2Config, TensorRef};
+use crate::checkpoint::{Checkpoint, Dtype, Gpt2Config, TensorRef};
 use crate::error::{Error, Result, counted};
 use crate::interrupt;
 
@@ -89,6 +89,9 @@ impl<'a> Growth<'a> {
                 Values::Stored(tensor) => tensor.append_to(out),
                 Values::Computed(values) => {
                     let bytes = parent.dtype.encode(values.as_slice());
+                    if !parent.dtype.all_finite(&bytes) {
+                        self.refuse_overflow(layer, param, init, parent.dtype)?;
+                    }
                     (&out.file)
                         .write_all(&bytes)
                         .map_err(Error::io("write", &out.path))
@@ -101,6 +104,28 @@ impl<'a> Growth<'a> {
             shape: parent.shape.clone(),
             append: Box::new(append),
         })
+    }
+
+    /// Refuses computed values that are not finite, unless what they are made of is not either:
+    /// such a source can be grown, and is warned of.
+    fn refuse_overflow(
+        self,
+        layer: usize,
+        param: &BlockParam,
+        init: &Initializer,
+        dtype: Dtype,
+    ) -> Result<()> {
+        for term in self.plan.sources(layer) {
+            if !self.source.block(term.layer, param)?.is_finite()? {
+                return Ok(());
+            }
+        }
+        Err(Error::usage(format!(
+            "block {layer}: `{init}` makes values of {} that are not finite as {}",
+            param.full_name(layer),
+            dtype.name()
+        ))
+        .with_hint("choose smaller numbers for the initializer; nothing was published"))
     }
 
     fn stored(self, name: &str, tensor: &'a TensorRef) -> Result<TensorOut<'a>> {

@@ -216,6 +216,11 @@ impl GrowthPlan {
         self.slots.len()
     }
 
+    /// How many of its blocks are new.
+    pub fn n_new(&self) -> usize {
+        self.slots.iter().filter(|slot| !slot.is_kept()).count()
+    }
+
     /// The source block of every block.
     pub fn layer_map(&self) -> Vec<usize> {
         self.slots.iter().map(|slot| slot.source).collect()

@@ -5,6 +5,9 @@ use super::{Block, Document, Section, Table};
 use crate::analyze::{Analysis, BlockReport, Estimate};
 use crate::error::counted;
 
+/// What its title begins with.
+pub const TITLE: &str = "What the blocks of ";
+
 /// The report; `checkpoint` is what was analysed.
 pub fn document(analysis: &Analysis, checkpoint: &str) -> Document {
     let Analysis {
@@ -14,7 +17,7 @@ pub fn document(analysis: &Analysis, checkpoint: &str) -> Document {
         ..
     } = analysis;
     Document {
-        title: format!("What the blocks of {checkpoint} do"),
+        title: format!("{TITLE}{checkpoint} do"),
         subtitle: format!(
             "loss as it is: {:.4}{} nats per token, {} in windows of {context}; scale-ckpt {}",
             loss.mean,

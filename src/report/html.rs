@@ -11,6 +11,9 @@ const SCRIPT: &str = include_str!("page.js");
 /// Nothing is loaded from anywhere, and nothing sent.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 
+/// Says in a page what made it.
+pub const GENERATOR: &str = "<meta name=\"generator\" content=\"scale-ckpt\">";
+
 /// The report as a page.
 pub fn render(document: &Document) -> String {
     let mut charts: Vec<&Chart> = Vec::new();
@@ -34,6 +37,7 @@ pub fn render(document: &Document) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         {GENERATOR}\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
          <header><div><h1>{title}</h1><p>{subtitle}</p></div>\
