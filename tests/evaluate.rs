@@ -113,7 +113,7 @@ fn a_model_in_training_is_scored_at_set_tokens() {
     let run = "train r.toml --set train.tokens=3072";
     sandbox.run(run).expect(
         0,
-        &["step 4: hellaswag_completion (protocol completion, 5 of 10042 items) acc "],
+        &["step 4: hellaswag_completion (protocol completion, 5 of 10,042 items) acc "],
     );
     let events = sandbox.events();
     let scored: Vec<_> = events
@@ -275,8 +275,8 @@ fn a_family_is_scored_from_a_recipe_and_compared() {
     assert!(comparisons[1]["p"].as_f64().unwrap() <= 1.0);
     let shown = sandbox.run("eval family.toml").expect(0, &[]);
     for words in [
-        "protocol harness, 30 of 10042 items",
-        "protocol completion, 30 of 10042 items",
+        "protocol harness, 30 of 10,042 items",
+        "protocol completion, 30 of 10,042 items",
         "McNemar",
         "ppl/byte",
     ] {
@@ -513,7 +513,7 @@ fn results_have_the_keys_of_the_harness() {
     let eval = |tasks: &str| sandbox.run(&format!("eval ./m --tasks {tasks} {data} --out e"));
     let outcome =
         eval("hellaswag,blimp").expect(0, &["blimp: 335 items of 67 paradigms, 0 of them full"]);
-    let words = "blimp (protocol harness, 335 of 67000 items, mean of 67 paradigms)";
+    let words = "blimp (protocol harness, 335 of 67,000 items, mean of 67 paradigms)";
     assert!(outcome.stdout.contains(words), "{}", outcome.stdout);
     let read = || -> Value {
         serde_json::from_slice(&sandbox.read("e/m/results_scale-ckpt.json")).unwrap()
@@ -554,7 +554,7 @@ fn results_have_the_keys_of_the_harness() {
     assert!(
         outcome
             .stdout
-            .contains("blimp_causative (protocol harness, 5 of 1000 items)")
+            .contains("blimp_causative (protocol harness, 5 of 1,000 items)")
     );
     assert!(read().get("groups").is_none() && read()["results"].get("blimp").is_none());
 }
@@ -867,7 +867,7 @@ fn few_shot_scores_are_called_that() {
         .expect(0, &[])
         .stdout;
     assert!(
-        shown.contains("arc_easy (protocol harness, 2-shot, 6 of 2376 items)"),
+        shown.contains("arc_easy (protocol harness, 2-shot, 6 of 2,376 items)"),
         "{shown}"
     );
     sandbox.refuses(eval, 2, &["not how many to use", "--num-fewshot"]);

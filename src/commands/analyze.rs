@@ -9,6 +9,7 @@ use scale_ckpt::data::{Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::durable;
 use scale_ckpt::error::{Error, counted};
+use scale_ckpt::eval::figures::figure;
 use scale_ckpt::report::{analysis as report, html, text};
 
 use super::shared::{load_model, open, print, print_json, thousands, tokenizer};
@@ -70,10 +71,10 @@ impl Args {
 
 fn render(analysis: &Analysis) -> String {
     format!(
-        "{}\n\nloss as it is: {:.4}{} nats per token, {} in windows of {}\n\
+        "{}\n\nloss as it is: {}{} nats per token, {} in windows of {}\n\
          influence: 1 - mean cosine of the residual stream before and after",
         text::table(&report::table(analysis)),
-        analysis.loss.mean,
+        figure(analysis.loss.mean, 4),
         analysis.loss.plus_minus(),
         counted(thousands(analysis.tokens), "token", "tokens"),
         analysis.context

@@ -13,6 +13,7 @@ pub mod search;
 pub mod table;
 pub mod text;
 
+pub use crate::eval::figures::thousands;
 use chart::Chart;
 
 /// A report.
@@ -85,32 +86,5 @@ impl Section {
     pub fn with(mut self, block: Block) -> Self {
         self.blocks.push(block);
         self
-    }
-}
-
-/// A count with thousands separated.
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let first = digits.len() % 3;
-    let mut out = digits[..first].to_owned();
-    for (i, digit) in digits[first..].chars().enumerate() {
-        if i % 3 == 0 && !out.is_empty() {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_are_separated() {
-        assert_eq!(
-            [0, 12, 999, 1000, 124_439_808].map(thousands),
-            ["0", "12", "999", "1,000", "124,439,808"]
-        );
     }
 }
