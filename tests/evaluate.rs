@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use hub_server::{Hub, Repo};
 use sandbox::{Outcome, RECIPE, Sandbox, rows, with_recipe};
 use scale_ckpt::eval::tasks::blimp::PARADIGMS;
+use scale_ckpt::report::thousands;
 use serde_json::{Value, json};
 use support::{copy_dir, fixture};
 
@@ -291,6 +292,47 @@ fn a_family_is_scored_from_a_recipe_and_compared() {
     assert!(
         markdown.contains("## hellaswag, protocol `harness`"),
         "{markdown}"
+    );
+    // Counts are separated for people, and bare for programs.
+    let parameters = first["parameters"].as_u64().unwrap();
+    let separated = thousands(parameters);
+    assert_ne!(separated, parameters.to_string());
+    let page = String::from_utf8(sandbox.read("e/report.html")).unwrap();
+    assert!(page.contains(&format!(">{separated}<")), "{page}");
+    for text in [&shown.stdout, &markdown] {
+        assert!(text.contains(&separated), "{text}");
+    }
+    assert!(csv.contains(&format!(",{parameters},")), "{csv}");
+}
+
+/// The perplexity per word of a text that is one word is more than a double holds.
+#[test]
+fn a_text_without_blanks_has_a_perplexity_per_word() {
+    let sandbox = family(12);
+    let word: String = (0..6000_u32)
+        .map(|i| char::from(b'a' + (i * i / 7 % 26) as u8))
+        .collect();
+    sandbox.write("word.txt", word);
+    let evaluate = "eval ./step-1 --tasks hellaswag --data hellaswag=h.jsonl --limit 4 --val word.txt --context 16 --out w";
+    let outcome = sandbox.run(evaluate).expect(0, &[]);
+    let loss = json_of(&sandbox.run(&format!("{evaluate} --json")).expect(0, &[]));
+    let val = &loss["models"][0]["val"];
+    let nats = val["loss"].as_f64().unwrap() * val["tokens"].as_f64().unwrap();
+    assert_eq!(val["words"], 1, "{val}");
+    assert!(nats > 710.0, "{val}");
+    let power = format!("e{:.0}", (nats / std::f64::consts::LN_10).trunc());
+    for text in [
+        outcome.stdout,
+        String::from_utf8(sandbox.read("w/scores.md")).unwrap(),
+    ] {
+        let mut cells = text.split_whitespace();
+        assert!(cells.any(|cell| cell.ends_with(&power)), "{power}: {text}");
+        assert!(!text.contains("inf"), "{text}");
+    }
+    let csv = String::from_utf8(sandbox.read("w/scores.csv")).unwrap();
+    assert!(
+        csv.contains("byte_perplexity") && !csv.contains("inf"),
+        "{csv}"
     );
 }
 

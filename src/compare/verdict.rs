@@ -224,7 +224,11 @@ fn rates_at_edge(found: &Findings) -> Option<String> {
 }
 
 /// A learning rate with at most three digits.
-fn rate_in_words(lr: f64) -> String {
+pub fn rate_in_words(lr: f64) -> String {
+    if (0.1..1000.0).contains(&lr) {
+        let text = format!("{lr:.2}");
+        return text.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
     let text = format!("{lr:.2e}");
     match text.split_once('e') {
         Some((digits, power)) => {
@@ -537,6 +541,18 @@ mod tests {
         let text = caution(&findings(all.collect()));
         assert!(text.contains("9 comparisons at 5 % each"), "{text}");
         assert!(text.contains("about 0.45 of them"), "{text}");
+    }
+
+    #[test]
+    fn rates_have_no_power_where_they_need_none() {
+        for (lr, shown) in [
+            (3e-4, "3e-4"),
+            (3.25e-4, "3.25e-4"),
+            (1.0, "1"),
+            (0.15, "0.15"),
+        ] {
+            assert_eq!(rate_in_words(lr), shown);
+        }
     }
 
     #[test]

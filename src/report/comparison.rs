@@ -154,7 +154,7 @@ fn arms(found: &Findings) -> Section {
                 arm.name.clone(),
                 depth(arm),
                 thousands(arm.parameters),
-                format!("{:.1e}", arm.lr),
+                verdict::rate_in_words(arm.lr),
                 thousands(arm.spent.tokens),
                 format!("{:.3e}", arm.spent.flops),
                 total.map_or_else(|| "unknown".into(), |total| format!("{total:.3e}")),
