@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::data::Tokens;
 use crate::device::{read, read_scalar};
 use crate::error::Result;
+use crate::eval::figures::figure;
 use crate::eval::score::mean_and_stderr;
 use crate::interrupt;
 use crate::kernels;
@@ -34,7 +35,7 @@ impl Estimate {
     /// The standard error behind the mean, with four digits; nothing where there is none.
     pub fn plus_minus(&self) -> String {
         let stderr = self.stderr;
-        stderr.map_or_else(String::new, |stderr| format!(" ± {stderr:.4}"))
+        stderr.map_or_else(String::new, |stderr| format!(" ± {}", figure(stderr, 4)))
     }
 }
 

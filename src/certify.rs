@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::layout::{LM_HEAD, WPE, WTE};
 use crate::checkpoint::{Checkpoint, HostTensor, hex};
 use crate::error::{Error, Result, counted};
+use crate::eval::figures::{figure, signed};
 use crate::growth::Claim;
 use crate::interrupt;
 use crate::model::weights::{from_host, load_block, load_ln_f, to_host};
@@ -82,15 +83,16 @@ impl Certificate {
                 counted(c.probe_tokens, "probe token", "probe tokens")
             ),
             format!(
-                "  max |dlogit|  {:.3e} (logits reach {:.1})",
-                c.max_abs_logit_diff, c.max_abs_logit
+                "  max |dlogit|  {:.3e} (logits reach {})",
+                c.max_abs_logit_diff,
+                figure(c.max_abs_logit, 1)
             ),
             format!("  mean KL       {:.3e} nats", c.mean_kl),
             format!(
-                "  loss          {:.4} -> {:.4} ({:+.4})",
-                c.source_loss,
-                c.grown_loss,
-                c.grown_loss - c.source_loss
+                "  loss          {} -> {} ({})",
+                figure(c.source_loss, 4),
+                figure(c.grown_loss, 4),
+                signed(c.grown_loss - c.source_loss, 4)
             ),
             format!("  top-1 agrees  {:.1} %", 100.0 * c.top1_agreement),
         ]

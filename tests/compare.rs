@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use sandbox::{Outcome, Sandbox};
 use scale_ckpt::compare::CompareConfig;
+use scale_ckpt::report::thousands;
 use serde_json::Value;
 use support::{copy_dir, fixture};
 
@@ -178,6 +179,9 @@ fn a_recipe_becomes_a_report() {
     ] {
         assert!(verdict.contains(words), "{verdict}");
     }
+    let count = report["differences"].as_array().unwrap().len();
+    let wanted = format!("; {count} comparisons at 5 % each");
+    assert!(verdict.contains(&wanted), "{wanted}: {verdict}");
     let of_source = |e: &&Value| e["total"] == true;
     let equal = report["at_equal_cost"]
         .as_array()
@@ -293,6 +297,10 @@ fn arms_that_end_worse_than_the_source_are_named_first() {
         let verdict = &text[text.find("Verdict").unwrap()..];
         assert!(verdict.contains("Worse than not training"), "{text}");
         assert!(text.contains("too few seeds"), "{text}");
+        assert!(text.contains("Without ±: one seed"), "{text}");
+        let mut words = text.split_whitespace();
+        let is_bare = |word: &str| word.ends_with("e0") && word.parse::<f64>().is_ok();
+        assert!(!words.any(is_bare) && !text.contains("-0.0000"), "{text}");
     }
 
     fs::remove_dir_all(sandbox.path("c")).unwrap();
@@ -787,6 +795,14 @@ fn a_search_ends_with_a_plan_that_grow_takes() {
     assert_eq!(trained, [4, 4, 3, 2, 2]);
     let last = |i: usize| candidates[i]["losses"][3].as_f64().unwrap();
     assert!(last(0) <= last(1));
+    let parameters = thousands(candidates[0]["parameters"].as_u64().unwrap());
+    let written = String::from_utf8(sandbox.read("s/report.md")).unwrap();
+    for text in [&outcome.stdout, &written] {
+        assert!(
+            parameters.contains(',') && text.contains(&parameters),
+            "{text}"
+        );
+    }
     assert_eq!(report["winner"], candidates[0]["name"]);
     // Zero-residual growth starts at the source's loss, copies do not.
     let first = |name: &str| {

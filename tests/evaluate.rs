@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use hub_server::{Hub, Repo};
 use sandbox::{Outcome, RECIPE, Sandbox, rows, with_recipe};
 use scale_ckpt::eval::tasks::blimp::PARADIGMS;
+use scale_ckpt::report::thousands;
 use serde_json::{Value, json};
 use support::{copy_dir, fixture};
 
@@ -113,7 +114,7 @@ fn a_model_in_training_is_scored_at_set_tokens() {
     let run = "train r.toml --set train.tokens=3072";
     sandbox.run(run).expect(
         0,
-        &["step 4: hellaswag_completion (protocol completion, 5 of 10042 items) acc "],
+        &["step 4: hellaswag_completion (protocol completion, 5 of 10,042 items) acc "],
     );
     let events = sandbox.events();
     let scored: Vec<_> = events
@@ -275,8 +276,8 @@ fn a_family_is_scored_from_a_recipe_and_compared() {
     assert!(comparisons[1]["p"].as_f64().unwrap() <= 1.0);
     let shown = sandbox.run("eval family.toml").expect(0, &[]);
     for words in [
-        "protocol harness, 30 of 10042 items",
-        "protocol completion, 30 of 10042 items",
+        "protocol harness, 30 of 10,042 items",
+        "protocol completion, 30 of 10,042 items",
         "McNemar",
         "ppl/byte",
     ] {
@@ -291,6 +292,47 @@ fn a_family_is_scored_from_a_recipe_and_compared() {
     assert!(
         markdown.contains("## hellaswag, protocol `harness`"),
         "{markdown}"
+    );
+    // Counts are separated for people, and bare for programs.
+    let parameters = first["parameters"].as_u64().unwrap();
+    let separated = thousands(parameters);
+    assert_ne!(separated, parameters.to_string());
+    let page = String::from_utf8(sandbox.read("e/report.html")).unwrap();
+    assert!(page.contains(&format!(">{separated}<")), "{page}");
+    for text in [&shown.stdout, &markdown] {
+        assert!(text.contains(&separated), "{text}");
+    }
+    assert!(csv.contains(&format!(",{parameters},")), "{csv}");
+}
+
+/// The perplexity per word of a text that is one word is more than a double holds.
+#[test]
+fn a_text_without_blanks_has_a_perplexity_per_word() {
+    let sandbox = family(12);
+    let word: String = (0..6000_u32)
+        .map(|i| char::from(b'a' + (i * i / 7 % 26) as u8))
+        .collect();
+    sandbox.write("word.txt", word);
+    let evaluate = "eval ./step-1 --tasks hellaswag --data hellaswag=h.jsonl --limit 4 --val word.txt --context 16 --out w";
+    let outcome = sandbox.run(evaluate).expect(0, &[]);
+    let loss = json_of(&sandbox.run(&format!("{evaluate} --json")).expect(0, &[]));
+    let val = &loss["models"][0]["val"];
+    let nats = val["loss"].as_f64().unwrap() * val["tokens"].as_f64().unwrap();
+    assert_eq!(val["words"], 1, "{val}");
+    assert!(nats > 710.0, "{val}");
+    let power = format!("e{:.0}", (nats / std::f64::consts::LN_10).trunc());
+    for text in [
+        outcome.stdout,
+        String::from_utf8(sandbox.read("w/scores.md")).unwrap(),
+    ] {
+        let mut cells = text.split_whitespace();
+        assert!(cells.any(|cell| cell.ends_with(&power)), "{power}: {text}");
+        assert!(!text.contains("inf"), "{text}");
+    }
+    let csv = String::from_utf8(sandbox.read("w/scores.csv")).unwrap();
+    assert!(
+        csv.contains("byte_perplexity") && !csv.contains("inf"),
+        "{csv}"
     );
 }
 
@@ -513,7 +555,7 @@ fn results_have_the_keys_of_the_harness() {
     let eval = |tasks: &str| sandbox.run(&format!("eval ./m --tasks {tasks} {data} --out e"));
     let outcome =
         eval("hellaswag,blimp").expect(0, &["blimp: 335 items of 67 paradigms, 0 of them full"]);
-    let words = "blimp (protocol harness, 335 of 67000 items, mean of 67 paradigms)";
+    let words = "blimp (protocol harness, 335 of 67,000 items, mean of 67 paradigms)";
     assert!(outcome.stdout.contains(words), "{}", outcome.stdout);
     let read = || -> Value {
         serde_json::from_slice(&sandbox.read("e/m/results_scale-ckpt.json")).unwrap()
@@ -554,7 +596,7 @@ fn results_have_the_keys_of_the_harness() {
     assert!(
         outcome
             .stdout
-            .contains("blimp_causative (protocol harness, 5 of 1000 items)")
+            .contains("blimp_causative (protocol harness, 5 of 1,000 items)")
     );
     assert!(read().get("groups").is_none() && read()["results"].get("blimp").is_none());
 }
@@ -873,7 +915,7 @@ fn few_shot_scores_are_called_that() {
         .expect(0, &[])
         .stdout;
     assert!(
-        shown.contains("arc_easy (protocol harness, 2-shot, 6 of 2376 items)"),
+        shown.contains("arc_easy (protocol harness, 2-shot, 6 of 2,376 items)"),
         "{shown}"
     );
     sandbox.refuses(eval, 2, &["not how many to use", "--num-fewshot"]);

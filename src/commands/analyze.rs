@@ -9,6 +9,7 @@ use scale_ckpt::checkpoint::Checkpoint;
 use scale_ckpt::data::{Inputs, Split, Tokens};
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::{Error, counted};
+use scale_ckpt::eval::figures::figure;
 use scale_ckpt::report::{analysis as report, html, text};
 
 use super::output::{Output, files_of};
@@ -103,10 +104,10 @@ fn is_ours(_: &Path, beginning: &[u8]) -> bool {
 
 fn render(analysis: &Analysis) -> String {
     format!(
-        "{}\n\nloss as it is: {:.4}{} nats per token, {} in windows of {}\n\
+        "{}\n\nloss as it is: {}{} nats per token, {} in windows of {}\n\
          influence: 1 - mean cosine of the residual stream before and after",
         text::table(&report::table(analysis)),
-        analysis.loss.mean,
+        figure(analysis.loss.mean, 4),
         analysis.loss.plus_minus(),
         counted(thousands(analysis.tokens), "token", "tokens"),
         analysis.context

@@ -559,8 +559,8 @@ impl Experiment {
             table::render(&header, &right, &cells),
             String::new(),
             format!(
-                "budget: {:.4e} {} for every run, whole steps; seeds {:?}{sweep}",
-                self.amount,
+                "budget: {} {} for every run, whole steps; seeds {:?}{sweep}",
+                self.ledger.shown(self.amount),
                 self.ledger.unit(),
                 self.config.seeds
             ),

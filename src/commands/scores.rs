@@ -6,8 +6,9 @@ use scale_ckpt::checkpoint::{Gpt2Config, hex, layout};
 use scale_ckpt::data::Tokens;
 use scale_ckpt::device::Precision;
 use scale_ckpt::error::counted;
-use scale_ckpt::eval::certainty::{self, shown};
+use scale_ckpt::eval::certainty::shown;
 use scale_ckpt::eval::engine::Engine;
+use scale_ckpt::eval::figures::{exponential, figure};
 use scale_ckpt::eval::loss::{TextLoss, Windows, text_loss};
 use scale_ckpt::eval::paired::Comparison;
 use scale_ckpt::eval::prepared::{PreparedTask, TaskRecord};
@@ -201,18 +202,19 @@ fn text_table(rows: &[ModelScore], width: usize) -> Vec<String> {
     if sized {
         header.extend(["ppl/word", "ppl/byte"]);
     }
-    let figure = |x: Option<f64>, digits: usize| match x {
-        Some(x) => certainty::figure(x, digits),
+    let perplexity = |log: Option<f64>, digits: usize| match log {
+        Some(log) => exponential(log, digits),
         None => "-".into(),
     };
     let cells = rows.iter().map(|row| {
         let mut cells = model_cells(row);
         let val = row.val.as_ref();
-        cells.push(figure(val.map(|v| v.loss), 4));
-        cells.push(figure(val.map(TextLoss::perplexity), 2));
+        let loss = val.map(|v| v.loss);
+        cells.push(loss.map_or_else(|| "-".into(), |loss| figure(loss, 4)));
+        cells.push(perplexity(loss, 2));
         if sized {
-            cells.push(figure(val.and_then(TextLoss::word_perplexity), 2));
-            cells.push(figure(val.and_then(TextLoss::byte_perplexity), 4));
+            cells.push(perplexity(val.and_then(TextLoss::nats_per_word), 2));
+            cells.push(perplexity(val.and_then(TextLoss::nats_per_byte), 4));
         }
         cells
     });

@@ -11,6 +11,7 @@ use scale_ckpt::checkpoint::{Checkpoint, save};
 use scale_ckpt::data::Tokenizer;
 use scale_ckpt::device::DeviceSpec;
 use scale_ckpt::error::Error;
+use scale_ckpt::eval::figures::figure;
 use scale_ckpt::grower::{Grower, GrowthRecord};
 use scale_ckpt::growth::GrowthPlan;
 use scale_ckpt::model::{Gpt2, weights};
@@ -145,8 +146,9 @@ pub fn report_growth(record: &GrowthRecord) {
 pub fn warn_of_loss(name: &str, loss: f64, vocab_size: usize) {
     let guessing = (vocab_size as f64).ln();
     if loss > guessing + 1.0 {
+        let loss = figure(loss, 2);
         eprint_line(&format!(
-            "warning: {name}: a loss of {loss:.2} is worse than guessing, ln(vocab_size) = {guessing:.2}: \
+            "warning: {name}: a loss of {loss} is worse than guessing, ln(vocab_size) = {guessing:.2}: \
              are the text's token ids those of this model?"
         ));
     }

@@ -10,6 +10,7 @@ use scale_ckpt::compare::matching::Basis;
 use scale_ckpt::data::{Batches, Split, Tokens};
 use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::error::{Error, counted};
+use scale_ckpt::eval::figures::figure;
 use scale_ckpt::eval::loss::Windows;
 use scale_ckpt::eval::score::ModelScore;
 use scale_ckpt::generate::{Sampling, generate};
@@ -368,7 +369,7 @@ fn scores_before(
         None => {
             let models = start.scores(recipe.seed, measures)?;
             for (row, val) in models.iter().filter_map(|row| Some((row, row.val?))) {
-                eprint_line(&format!("{}: val loss {:.4}", row.model, val.loss));
+                eprint_line(&format!("{}: val loss {}", row.model, figure(val.loss, 4)));
             }
             let before = Before {
                 measures: of,

@@ -4,6 +4,7 @@ use burn::module::Module;
 use scale_ckpt::account::Account;
 use scale_ckpt::error::{Error, counted};
 use scale_ckpt::eval::certainty::shown;
+use scale_ckpt::eval::figures::figure;
 use scale_ckpt::eval::report;
 use scale_ckpt::eval::score::TaskScore;
 use scale_ckpt::events::EventWriter;
@@ -197,9 +198,11 @@ impl Watcher<'_> {
             lr,
             ..
         } = report;
+        let [loss, average] = [f64::from(*loss), average].map(|loss| figure(loss, 4));
+        let norm = figure(f64::from(*grad_norm), 2);
         let mfu = mfu.map_or_else(String::new, |mfu| format!(" mfu {:.1}%", 100.0 * mfu));
         self.meter.message(format!(
-            "loss {loss:.4} (avg {average:.4}) norm {grad_norm:.2} lr {lr:.2e} {rate} tok/s{mfu}"
+            "loss {loss} (avg {average}) norm {norm} lr {lr:.2e} {rate} tok/s{mfu}"
         ));
         if report.skipped {
             let step = report.step;
@@ -247,13 +250,13 @@ impl Watcher<'_> {
         self.run
             .log(&json!({ "step": step, "tokens": tokens, "val_loss": val.loss }))?;
         self.events.scalar(step, "val/loss", val.loss as f32)?;
-        let trained = self
-            .average
-            .map_or_else(String::new, |average| format!("train loss {average:.4}, "));
+        let trained = self.average.map_or_else(String::new, |average| {
+            format!("train loss {}, ", figure(average, 4))
+        });
         self.meter.note(&format!(
-            "step {step}: {}, {trained}val loss {:.4}",
+            "step {step}: {}, {trained}val loss {}",
             counted(thousands(tokens), "token", "tokens"),
-            val.loss
+            figure(val.loss, 4)
         ));
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, printable, thousands};
+use crate::eval::figures::{amount as in_words};
 use crate::recipe::Recipe;
 use crate::stages::{self, Origin, StageConfig};
 use crate::train::{MAX_TOKENS, TrainConfig};
@@ -46,6 +47,14 @@ impl Ledger {
             Self::LayerPasses => "layer passes",
             Self::Tokens => "tokens",
             Self::Seconds => "seconds of training",
+        }
+    }
+
+    /// So much of it for people, without the unit: a count of tokens is shown whole.
+    pub fn shown(self, cost: f64) -> String {
+        match self {
+            Self::Tokens => thousands(cost.round() as u64),
+            Self::Flops | Self::LayerPasses | Self::Seconds => in_words(cost),
         }
     }
 }
@@ -158,9 +167,10 @@ pub fn fit(
             ),
         };
         let message = format!(
-            "a budget of {amount:.4e} {} does not pay for {what}, {:.4e}",
+            "a budget of {} {} does not pay for {what}, {}",
+            ledger.shown(amount),
             ledger.unit(),
-            cost(&least)?
+            ledger.shown(cost(&least)?)
         );
         return Err(Error::invalid("budget", message).with_hint(hint));
     }
@@ -172,8 +182,10 @@ pub fn fit(
     }
     if paid == most || (paid * 2 > most && within(most)?) {
         let message = format!(
-            "a budget of {amount:.4e} {} is more than {MAX_TOKENS} tokens cost",
-            ledger.unit()
+            "a budget of {} {} is more than {} tokens cost",
+            ledger.shown(amount),
+            ledger.unit(),
+            thousands(MAX_TOKENS)
         );
         return Err(Error::invalid("budget", message));
     }

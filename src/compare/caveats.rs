@@ -54,7 +54,7 @@ impl RateAtEdge {
     }
 }
 
-/// An accuracy two standard errors or more below that of guessing.
+/// An accuracy below that of guessing, by two standard errors or more and with p < 0.05.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BelowChance {
     /// The arm.

@@ -20,6 +20,7 @@ use super::stats::{LEAST_SHOWN, rank_correlation};
 use crate::checkpoint::Gpt2Config;
 use crate::device::DeviceSpec;
 use crate::error::{Error, Result};
+use crate::eval::figures::{figure, is_zero};
 use crate::growth::{GrowConfig, Initializer, Method, Placement};
 use crate::home;
 use crate::recipe::{self, Recipe};
@@ -378,6 +379,8 @@ impl Standing {
 pub fn conclusion(winner: &Ranked, baseline: &Ranked, rungs: usize) -> Vec<String> {
     let [own, continued] = [winner, baseline].map(|one| one.loss(rungs));
     let (source, name) = (baseline.loss(0), &winner.name);
+    let [own_shown, continued_shown, source_shown] =
+        [own, continued, source].map(|loss| figure(loss, 4));
     let mut sentences = Vec::new();
     let is_worse = Standing::of(winner, baseline, rungs) == Standing::WorseThanNotTraining;
     if is_worse {
@@ -387,25 +390,30 @@ pub fn conclusion(winner: &Ranked, baseline: &Ranked, rungs: usize) -> Vec<Strin
             ""
         };
         sentences.push(format!(
-            "Worse than not training: {name}, the best candidate, ends at a validation loss of {own:.4}, above the untouched source's {source:.4}{too}."
+            "Worse than not training: {name}, the best candidate, ends at a validation loss of {own_shown}, above the untouched source's {source_shown}{too}."
         ));
     }
     sentences.push(if !continued.is_finite() {
         format!("Training the source on diverged: there is nothing to hold {name} against.")
     } else if continued - own > LEAST_SHOWN {
         format!(
-            "{name} ends {:.4} below training the source on for as many FLOPs ({own:.4} against {continued:.4}).",
-            continued - own
+            "{name} ends {} below training the source on for as many FLOPs ({own_shown} against {continued_shown}).",
+            figure(continued - own, 4)
         )
     } else {
         format!(
-            "No candidate is better than training the source on: for as many FLOPs it ends at {continued:.4}, {name}, the best of them, at {own:.4}."
+            "No candidate is better than training the source on: for as many FLOPs it ends at {continued_shown}, {name}, the best of them, at {own_shown}."
         )
     });
     if !is_worse {
+        let below = (source - own).max(0.0);
+        let place = if is_zero(below) {
+            "level with".to_owned()
+        } else {
+            format!("{} below", figure(below, 4))
+        };
         sentences.push(format!(
-            "The untouched source is at {source:.4}, {name} {:.4} below it.",
-            (source - own).max(0.0)
+            "The untouched source is at {source_shown}, {name} {place} it."
         ));
     }
     sentences.push("One seed, and so no interval: candidates whose losses are near each other may change places with another.".to_owned());
@@ -617,7 +625,14 @@ mod tests {
                 4.40002,
                 Standing::NoBetterThanContinued,
                 "No candidate",
-                "One seed",
+                "level with it",
+            ),
+            (
+                4.39998,
+                4.39999,
+                Standing::NoBetterThanContinued,
+                "No candidate",
+                "a 2.0e-5 below it",
             ),
             (
                 4.1,

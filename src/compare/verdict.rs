@@ -14,6 +14,7 @@ use super::findings::{ArmFindings, Compute, Difference, Findings, Kind, Outcome}
 use super::record::VAL_LOSS;
 use super::stats::{LEAST_SHOWN, in_words};
 use crate::eval::certainty::NoInterval;
+use crate::eval::figures::{figure, is_zero, signed};
 
 /// The verdict.
 pub fn of(found: &Findings) -> Vec<String> {
@@ -132,7 +133,8 @@ fn best_of_kinds(found: &Findings) -> Option<String> {
             .filter(|arm| arm.kind == kind);
         let losses = arms.filter_map(|arm| Some((arm, arm.last(VAL_LOSS)?.mean)));
         let (arm, loss) = losses.min_by(|a, b| a.1.total_cmp(&b.1))?;
-        Some(format!("{} {loss:.4} ({})", kind.words(), arm.name))
+        let loss = figure(loss, 4);
+        Some(format!("{} {loss} ({})", kind.words(), arm.name))
     };
     let best: Vec<String> = Kind::ALL.into_iter().filter_map(best).collect();
     (best.len() > 1).then(|| {
@@ -161,10 +163,8 @@ fn worse_than_the_source(found: &Findings) -> Vec<String> {
             _ => "",
         };
         let source = arm.source_loss?;
-        Some(format!(
-            "{} ({last:.4} against {source:.4}{unclear})",
-            arm.name
-        ))
+        let [last, source] = [last, source].map(|loss| figure(loss, 4));
+        Some(format!("{} ({last} against {source}{unclear})", arm.name))
     };
     let named = |arms: &[&ArmFindings]| {
         let each = arms.iter().filter_map(|arm| figures(arm));
@@ -224,7 +224,11 @@ fn rates_at_edge(found: &Findings) -> Option<String> {
 }
 
 /// A learning rate with at most three digits.
-fn rate_in_words(lr: f64) -> String {
+pub fn rate_in_words(lr: f64) -> String {
+    if (0.1..1000.0).contains(&lr) {
+        let text = format!("{lr:.2}");
+        return text.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
     let text = format!("{lr:.2e}");
     match text.split_once('e') {
         Some((digits, power)) => {
@@ -254,7 +258,7 @@ fn below_chance(found: &Findings) -> Option<String> {
     let each: Vec<String> = found.below_chance.iter().map(of).collect();
     (!each.is_empty()).then(|| {
         format!(
-            "Below chance by two standard errors or more: {}. Worse than guessing is a sign of wrong data, a wrong tokenizer or a wrong protocol.",
+            "Below chance by two standard errors or more and with p < 0.05: {}. Worse than guessing is a sign of wrong data, a wrong tokenizer or a wrong protocol.",
             each.join("; ")
         )
     })
@@ -268,11 +272,15 @@ fn against_control(found: &Findings, d: &Difference) -> String {
         Compute::EqualTotal => "for as many FLOPs with those of the source".to_owned(),
         Compute::Unequal => "for another amount of compute".to_owned(),
     };
-    let side = if mean < 0.0 { "below" } else { "above" };
+    let place = if is_zero(mean) {
+        "level with".to_owned()
+    } else {
+        let side = if mean < 0.0 { "below" } else { "above" };
+        format!("{} nats {side}", figure(mean.abs(), 4))
+    };
     let crossover = crossover(found, arm).map_or_else(String::new, |text| format!(" {text}"));
     format!(
-        "{arm} ends {:.4} nats {side} {control} {compute} ({}): {}.{crossover}",
-        mean.abs(),
+        "{arm} ends {place} {control} {compute} ({}): {}.{crossover}",
         intervals(d),
         conclusion(d)
     )
@@ -297,10 +305,12 @@ fn undecided(d: &Difference) -> String {
     let over_seeds = d.over_seeds.interval.filter(|&i| holds_zero(i));
     match (over_seeds, d.over_seeds.detectable(), d.items_detectable) {
         (Some(_), Some(least), _) => {
-            format!("{nothing}; over these seeds it would take about {least:.4}")
+            let least = figure(least, 4);
+            format!("{nothing}; over these seeds it would take about {least}")
         }
         (None, _, Some(least)) if d.over_items.is_some_and(holds_zero) => {
-            format!("{nothing}; over so many windows it would take about {least:.4}")
+            let least = figure(least, 4);
+            format!("{nothing}; over so many windows it would take about {least}")
         }
         _ => nothing.to_owned(),
     }
@@ -308,7 +318,7 @@ fn undecided(d: &Difference) -> String {
 
 /// Both intervals of a difference in the validation loss.
 fn intervals(d: &Difference) -> String {
-    let figure = |x: f64| format!("{x:+.4}");
+    let figure = |x: f64| signed(x, 4);
     let over_seeds = match d.over_seeds.values.len() {
         1 => "one seed".to_owned(),
         n => format!("{} over {n} seeds", d.over_seeds.interval_in_words(figure)),
@@ -331,6 +341,7 @@ fn crossover(found: &Findings, arm: &str) -> Option<String> {
     // What sources cost moves the curves against each other where it differs.
     let sunk = |name: &str| found.arm(name)?.source_flops;
     let moved = found.ledger == Ledger::Flops && sunk(arm) != sunk(&found.control);
+    let shown = |cost: f64| found.ledger.shown(cost);
     let told = |total: bool| {
         let unit = if total {
             "FLOPs with the source's"
@@ -341,8 +352,11 @@ fn crossover(found: &Findings, arm: &str) -> Option<String> {
             Crossing::None => None,
             Crossing::FromTheStart => Some(format!("ahead from the start in {unit}")),
             Crossing::At { cost, interval } => Some(match interval {
-                None => format!("ahead from {cost:.2e} {unit} on"),
-                Some(ends) => format!("ahead from {cost:.2e} {unit} on (95 %: {})", range(ends)),
+                None => format!("ahead from {} {unit} on", shown(cost)),
+                Some(ends) => {
+                    let range = range(found.ledger, ends);
+                    format!("ahead from {} {unit} on (95 %: {range})", shown(cost))
+                }
             }),
         }
     };
@@ -351,25 +365,25 @@ fn crossover(found: &Findings, arm: &str) -> Option<String> {
     (!parts.is_empty()).then(|| format!("In the mean it is {}.", parts.join(", and ")))
 }
 
-fn range([low, high]: [Option<f64>; 2]) -> String {
-    let low = low.map_or_else(|| "the start".into(), |x| format!("{x:.2e}"));
-    let high = high.map_or_else(|| "beyond the budget".into(), |x| format!("{x:.2e}"));
+fn range(ledger: Ledger, [low, high]: [Option<f64>; 2]) -> String {
+    let low = low.map_or_else(|| "the start".into(), |x| ledger.shown(x));
+    let high = high.map_or_else(|| "beyond the budget".into(), |x| ledger.shown(x));
     format!("{low} to {high}")
 }
 
-/// A crossing in a table.
-pub fn crossing(crossing: &Crossing) -> String {
+/// A crossing in a table, its costs counted in `ledger`.
+pub fn crossing(crossing: &Crossing, ledger: Ledger) -> String {
     match *crossing {
         Crossing::None => "none".to_owned(),
         Crossing::FromTheStart => "from the start".to_owned(),
         Crossing::At {
             cost,
             interval: None,
-        } => format!("{cost:.2e}"),
+        } => ledger.shown(cost),
         Crossing::At {
             cost,
             interval: Some(ends),
-        } => format!("{cost:.2e} ({})", range(ends)),
+        } => format!("{} ({})", ledger.shown(cost), range(ledger, ends)),
     }
 }
 
@@ -391,8 +405,8 @@ fn tasks(found: &Findings) -> Vec<String> {
                     Compute::EqualTotal => ", FLOPs equal with the source's",
                     Compute::Unequal => ", at another amount of compute",
                 };
-                let points = 100.0 * d.over_seeds.mean;
-                format!("{} ({points:+.2} points{compute})", with_seeds(d))
+                let points = signed(100.0 * d.over_seeds.mean, 2);
+                format!("{} ({points} points{compute})", with_seeds(d))
             };
             arms.map(points).collect()
         };
@@ -435,8 +449,8 @@ fn caution(found: &Findings) -> String {
         .map(|arm| arm.seeds.len())
         .max()
         .unwrap_or(0);
-    let is_told = |d: &&Difference| d.metric == VAL_LOSS || d.higher_is_better;
-    let count = found.differences.iter().filter(is_told).count();
+    // Each has an outcome, also where no sentence tells of it.
+    let count = found.differences.len();
     let seeds = match most {
         1 => "One seed: intervals are over windows and items alone, and what another seed would give is not known".to_owned(),
         n => format!("{n} seeds"),
@@ -450,4 +464,111 @@ fn caution(found: &Findings) -> String {
         "{seeds}; {count} {comparisons} at 5 % each, not corrected for their number: at most about {:.2} of them would show a difference by chance.",
         0.05 * count as f64
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stats::Sample;
+    use super::*;
+
+    fn difference(arm: &str, metric: &str, values: &[f64], over_items: [f64; 2]) -> Difference {
+        Difference {
+            arm: arm.to_owned(),
+            metric: metric.to_owned(),
+            higher_is_better: metric.ends_with("acc"),
+            over_seeds: Sample::of(values.to_vec()),
+            over_items: Some(over_items),
+            no_items_interval: None,
+            items_detectable: Some(3.2e-5),
+            n_items: 40,
+            compute: Compute::EqualAdditional,
+            outcome: Outcome::Undecided,
+        }
+    }
+
+    fn findings(differences: Vec<Difference>) -> Findings {
+        Findings {
+            schema: 1,
+            tool_version: String::new(),
+            title: String::new(),
+            devices: Vec::new(),
+            ledger: Ledger::Tokens,
+            control: "continued".to_owned(),
+            measured: Vec::new(),
+            arms: Vec::new(),
+            at_equal_cost: Vec::new(),
+            differences,
+            crossovers: Vec::new(),
+            cost_claims: Vec::new(),
+            diverged: Vec::new(),
+            rates_at_edge: Vec::new(),
+            below_chance: Vec::new(),
+            verdict: Vec::new(),
+            notes: Vec::new(),
+            curves: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn differences_below_four_decimals_are_shown() {
+        let near = difference("a", VAL_LOSS, &[-1e-5, -3e-5], [-2.4e-5, 1.3e-5]);
+        let found = findings(vec![near.clone()]);
+        let text = against_control(&found, &near);
+        for words in [
+            "a ends 2.0e-5 nats below continued",
+            "-0.0001 to +0.0001 over 2 seeds",
+            "-2.4e-5 to +1.3e-5 over 40 windows",
+            "it would take about 0.0001",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        let equal = difference("a", VAL_LOSS, &[0.0, -0.0], [-0.0, 0.0]);
+        let text = against_control(&findings(vec![equal.clone()]), &equal);
+        for words in [
+            "a ends level with continued for as many tokens",
+            "no spread over 2 seeds, 0.0000 to 0.0000",
+            "it would take about 3.2e-5",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+
+    #[test]
+    fn every_outcome_is_counted() {
+        let metrics = [VAL_LOSS, "hellaswag/acc", "hellaswag/gold_nll"];
+        let arms = ["a", "b", "c"].into_iter();
+        let all = arms.flat_map(|arm| metrics.map(|m| difference(arm, m, &[0.1], [-0.1, 0.3])));
+        let text = caution(&findings(all.collect()));
+        assert!(text.contains("9 comparisons at 5 % each"), "{text}");
+        assert!(text.contains("about 0.45 of them"), "{text}");
+    }
+
+    #[test]
+    fn rates_have_no_power_where_they_need_none() {
+        for (lr, shown) in [
+            (3e-4, "3e-4"),
+            (3.25e-4, "3.25e-4"),
+            (1.0, "1"),
+            (0.15, "0.15"),
+        ] {
+            assert_eq!(rate_in_words(lr), shown);
+        }
+    }
+
+    #[test]
+    fn costs_are_shown_as_what_they_are() {
+        let at = Crossing::At {
+            cost: 1_234_567.0,
+            interval: Some([Some(3584.0), None]),
+        };
+        let shown = |ledger| crossing(&at, ledger);
+        assert_eq!(
+            shown(Ledger::Tokens),
+            "1,234,567 (3,584 to beyond the budget)"
+        );
+        assert_eq!(
+            shown(Ledger::Seconds),
+            "1.235e6 (3,584 to beyond the budget)"
+        );
+    }
 }

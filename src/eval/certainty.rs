@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::figures::figure;
 use super::score::Metric;
 
 /// The fewest values that a bootstrap's 95 % interval is made of. It ends at the extremes at the
@@ -14,6 +15,10 @@ use super::score::Metric;
 pub const FEWEST: usize = 6;
 /// The smallest p that four digits show.
 const SMALLEST_P: f64 = 1e-4;
+/// The largest p of guessing at which a score stands out from it.
+const LEVEL: f64 = 0.05;
+/// A count that was made of an accuracy is off by less than this.
+const COUNT_ROUNDING: f64 = 1e-6;
 /// z of a two-sided test at 5 %.
 const Z_975: f64 = 1.959_964;
 
@@ -50,15 +55,6 @@ pub fn p_value(p: f64) -> String {
         format!("< {SMALLEST_P}")
     } else {
         format!("{p:.4}")
-    }
-}
-
-/// A number with so many decimals, in e-notation where it is so large that they say nothing.
-pub fn figure(value: f64, decimals: usize) -> String {
-    if value.is_finite() && value.abs() >= 1e6 {
-        format!("{value:.3e}")
-    } else {
-        format!("{value:.decimals$}")
     }
 }
 
@@ -105,24 +101,55 @@ pub fn wilson(p: f64, n: usize) -> [f64; 2] {
     [(middle - half).max(0.0), (middle + half).min(1.0)]
 }
 
+/// P(X ≤ k) of n independent trials that succeed with probability `p`, which is neither 0 nor 1,
+/// by logarithms of the binomial's terms.
+pub fn binomial_tail(k: usize, n: usize, p: f64) -> f64 {
+    let odds = p / (1.0 - p);
+    let mut log_term = n as f64 * (1.0 - p).ln();
+    let mut tail = log_term.exp();
+    for i in 1..=k.min(n) {
+        log_term += ((n - i + 1) as f64 / i as f64 * odds).ln();
+        tail += log_term.exp();
+    }
+    tail
+}
+
+/// One-sided p that guessing gives an accuracy of `n` items that is as far from `chance`, or
+/// farther.
+fn p_of_guessing(value: f64, n: usize, chance: f64) -> f64 {
+    if chance <= 0.0 || chance >= 1.0 {
+        return 1.0;
+    }
+    // A mean over seeds may lie between two counts: the nearer to chance is taken.
+    let right = value * n as f64;
+    if value < chance {
+        let most = (right - COUNT_ROUNDING).ceil().max(0.0);
+        binomial_tail(most as usize, n, chance)
+    } else {
+        let least = (right + COUNT_ROUNDING).floor();
+        binomial_tail(n.saturating_sub(least as usize), n, 1.0 - chance)
+    }
+}
+
 /// On which side of guessing an accuracy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Two standard errors below, or more.
+    /// Two standard errors below, or more, and with p < 0.05.
     Below,
-    /// Nearer than that.
+    /// Not to be told from it.
     Near,
-    /// Two standard errors above, or more.
+    /// Two standard errors above, or more, and with p < 0.05.
     Above,
 }
 
 /// Where an accuracy of `n` items stands beside that of guessing, by the standard error that is
-/// shown with it, or by that of guessing where it has none.
+/// shown with it, or by that of guessing where it has none, and by the exact binomial test: of few
+/// items, the standard error of an accuracy near 0 or 1 is too small.
 pub fn beside_chance(metric: &Metric, n: usize, chance: f64) -> Side {
     let of_guessing = (chance * (1.0 - chance) / n as f64).sqrt();
     let error = metric.spread().unwrap_or(of_guessing);
     let distance = metric.value - chance;
-    if distance.abs() < 2.0 * error {
+    if distance.abs() < 2.0 * error || p_of_guessing(metric.value, n, chance) >= LEVEL {
         Side::Near
     } else if distance < 0.0 {
         Side::Below
@@ -148,12 +175,12 @@ pub fn chance_note(scores: &[(String, &Metric, usize, f64)]) -> Option<String> {
     match (below.is_empty(), none_above) {
         (true, false) => None,
         (true, true) => Some(format!(
-            "no score is two standard errors from chance, {chance}: compare by losses"
+            "no score can be told from chance, {chance}: compare by losses"
         )),
         (false, none_above) => {
             let others = if none_above { "; none is above" } else { "" };
             Some(format!(
-                "below chance, {chance}, by two standard errors or more: {}{others}. Worse than guessing is a sign of wrong data, a wrong tokenizer or a wrong protocol",
+                "below chance, {chance}, by two standard errors or more and with p < 0.05: {}{others}. Worse than guessing is a sign of wrong data, a wrong tokenizer or a wrong protocol",
                 below.join(", ")
             ))
         }
@@ -212,6 +239,45 @@ mod tests {
     }
 
     #[test]
+    fn tails_are_scipys() {
+        // scipy.stats.binom.cdf(k, n, p)
+        for (k, n, p, tail) in [
+            (0, 5, 0.25, 0.237_304_687_5),
+            (1, 12, 0.25, 0.158_381_760_120_391_85),
+            (2, 24, 0.25, 0.039_801_187_342_948_91),
+            (2400, 10_042, 0.25, 0.005_452_857_831_862_106),
+            (30, 50, 0.5, 0.940_539_773_720_281_9),
+        ] {
+            let found = binomial_tail(k, n, p);
+            assert!((found / tail - 1.0).abs() < 1e-8, "{k} of {n}: {found}");
+        }
+    }
+
+    #[test]
+    fn few_items_are_no_proof_of_worse_or_better_than_guessing() {
+        let side = |right, n, chance| beside_chance(&acc(right, n), n, chance);
+        // scipy.stats.binomtest(right, n, chance, alternative=...).pvalue
+        for (right, n, chance, expected, p) in [
+            (1, 12, 0.25, Side::Near, 0.158_4),
+            (2, 24, 0.25, Side::Below, 0.039_8),
+            (7, 50, 0.25, Side::Below, 0.045_3),
+            (0, 12, 0.25, Side::Below, 0.031_7),
+            (4, 4, 0.5, Side::Near, 0.062_5),
+            (5, 5, 0.5, Side::Above, 0.031_3),
+            (23, 24, 0.75, Side::Above, 0.009_0),
+            (30, 50, 0.25, Side::Above, 1.6e-7),
+        ] {
+            assert_eq!(side(right, n, chance), expected, "{right} of {n}: p = {p}");
+        }
+        // Between 1 and 2 of 24, as a mean over seeds.
+        let mut mean = acc(1, 24);
+        mean.value = 1.5 / 24.0;
+        assert_eq!(beside_chance(&mean, 24, 0.25), Side::Below);
+        mean.value = 2.5 / 24.0;
+        assert_eq!(beside_chance(&mean, 24, 0.25), Side::Near, "as 3 of 24");
+    }
+
+    #[test]
     fn below_chance_is_called_that() {
         let (low, none, near, high) = (acc(7, 50), acc(0, 50), acc(12, 50), acc(30, 50));
         let side = |metric: &Metric| beside_chance(metric, 50, 0.25);
@@ -223,6 +289,7 @@ mod tests {
         );
         assert_eq!((side(&near), side(&high)), (Side::Near, Side::Above));
         assert_eq!(beside_chance(&acc(0, 1), 1, 0.25), Side::Near, "one item");
+        assert_eq!(beside_chance(&acc(3, 3), 3, 1.0), Side::Near, "no choice");
         let of = |metrics: &[&Metric]| {
             let named = |m: &&Metric| ("m acc".to_owned(), (*m).clone());
             let named: Vec<_> = metrics.iter().map(named).collect();
@@ -245,7 +312,7 @@ mod tests {
         assert!(
             of(&[&near])
                 .unwrap()
-                .starts_with("no score is two standard errors")
+                .starts_with("no score can be told from chance")
         );
         assert_eq!(of(&[&near, &high]), None);
     }

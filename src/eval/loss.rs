@@ -62,20 +62,32 @@ impl TextLoss {
 
     /// Perplexity per word: e to the text's negative log-likelihood over its words.
     pub fn word_perplexity(&self) -> Option<f64> {
-        self.per(self.words)
+        self.nats_per_word().map(f64::exp)
     }
 
     /// Perplexity per byte. Models of different tokenizers can be compared by it.
     pub fn byte_perplexity(&self) -> Option<f64> {
+        self.nats_per_byte().map(f64::exp)
+    }
+
+    /// The logarithm of [`Self::word_perplexity`], finite also where that is more than a double
+    /// holds, as of a text without blanks: it is one word.
+    pub fn nats_per_word(&self) -> Option<f64> {
+        self.per(self.words)
+    }
+
+    /// The logarithm of [`Self::byte_perplexity`].
+    pub fn nats_per_byte(&self) -> Option<f64> {
         self.per(self.bytes)
     }
 
     fn per(&self, units: Option<u64>) -> Option<f64> {
         let units = units.filter(|&units| units > 0)?;
-        Some((self.loss * self.tokens as f64 / units as f64).exp())
+        Some(self.loss * self.tokens as f64 / units as f64)
     }
 
-    /// Name, value and standard error of every figure.
+    /// Name, value and standard error of every figure; a perplexity that is more than a double
+    /// holds is left out.
     pub fn figures(&self) -> Vec<(&'static str, f64, Option<f64>)> {
         let mut figures = vec![
             ("loss", self.loss, self.stderr),
@@ -94,6 +106,10 @@ impl TextLoss {
                 let scale = value * tokens / units as f64;
                 figures.push((name, value, self.stderr.map(|stderr| scale * stderr)));
             }
+        }
+        figures.retain(|(name, value, _)| *name == "loss" || *value != f64::INFINITY);
+        for (_, _, stderr) in &mut figures {
+            *stderr = stderr.filter(|stderr| *stderr != f64::INFINITY);
         }
         figures
     }
@@ -225,5 +241,46 @@ impl<'a> Size<'a> {
             self.bytes = self.bytes.zip(bytes).map(|(all, new)| all + new);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_one_word_has_no_infinite_figure() {
+        let loss = TextLoss {
+            loss: 5.0,
+            stderr: Some(0.1),
+            tokens: 1000,
+            context: 100,
+            stride: 100,
+            words: Some(1),
+            bytes: Some(4000),
+        };
+        assert_eq!(loss.nats_per_word(), Some(5000.0));
+        let names = |loss: TextLoss| -> Vec<&str> {
+            let figures = loss.figures();
+            assert!(
+                figures
+                    .iter()
+                    .all(|(_, x, e)| x.is_finite() && e.is_none_or(f64::is_finite))
+            );
+            figures.into_iter().map(|(name, ..)| name).collect()
+        };
+        assert_eq!(names(loss), ["loss", "perplexity", "byte_perplexity"]);
+        let words = TextLoss {
+            words: Some(200),
+            ..loss
+        };
+        assert_eq!(names(words).len(), 4);
+        // The perplexity is a double, its standard error is not.
+        let near = TextLoss {
+            loss: 709.5,
+            stderr: Some(100.0),
+            ..loss
+        };
+        assert_eq!(names(near), ["loss", "perplexity", "byte_perplexity"]);
     }
 }

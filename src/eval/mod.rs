@@ -9,6 +9,7 @@ pub mod certainty;
 pub mod dataset;
 pub mod encode;
 pub mod engine;
+pub mod figures;
 pub mod folder;
 pub mod loss;
 pub mod paired;

@@ -5,7 +5,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use rand_distr::{Binomial, Distribution};
 use serde::{Deserialize, Serialize};
 
-use super::certainty::{FEWEST, NoInterval, has_spread, p_value};
+use super::certainty::{FEWEST, NoInterval, binomial_tail, has_spread, p_value};
+use super::figures::{figure, signed};
 
 /// Resamples of a bootstrap.
 const RESAMPLES: usize = 10_000;
@@ -148,7 +149,7 @@ impl Comparison {
         let interval = match (paired.interval, paired.no_interval) {
             (Some(ends), _) => {
                 let [low, high] = ends.map(|x| scale * x);
-                format!("{low:+.3} to {high:+.3}")
+                format!("{} to {}", signed(low, 3), signed(high, 3))
             }
             (None, why) => {
                 let what = if self.task == TEXT {
@@ -160,12 +161,12 @@ impl Comparison {
             }
         };
         [
-            format!("{:+.3}", scale * paired.difference),
+            signed(scale * paired.difference, 3),
             interval,
             paired.p.map_or_else(|| "-".into(), p_value),
             paired
                 .detectable
-                .map_or_else(|| "-".into(), |least| format!("{:.3}", scale * least)),
+                .map_or_else(|| "-".into(), |least| figure(scale * least, 3)),
         ]
     }
 }
@@ -179,14 +180,7 @@ fn middle(mut values: Vec<f64>) -> [f64; 2] {
 
 /// Two-sided p that so uneven a split of b + c coin tosses is chance (McNemar 1947, exact).
 pub fn mcnemar(b: usize, c: usize) -> f64 {
-    let n = b + c;
-    // P(X ≤ min) by logarithms of the binomial's terms.
-    let mut log_term = -(n as f64) * std::f64::consts::LN_2;
-    let mut tail = log_term.exp();
-    for k in 1..=b.min(c) {
-        log_term += ((n - k + 1) as f64 / k as f64).ln();
-        tail += log_term.exp();
-    }
+    let tail = binomial_tail(b.min(c), b + c, 0.5);
     // Never 0, however many items differ.
     (2.0 * tail).clamp(f64::MIN_POSITIVE, 1.0)
 }
@@ -247,6 +241,15 @@ mod tests {
         let equal = cells(TEXT, continuous(&[4.0; 9], &[4.25; 9], 1));
         assert_eq!(equal, ["+0.250", "no spread", "-", "-"]);
         assert!(mcnemar(0, 5000) > 0.0, "no p is 0");
+        let same = cells("t", binary(&[1.0; 9], &[1.0; 9], 1));
+        assert_eq!(same[0], "0.000", "a zero has no sign");
+        let of = |i: usize| 4.0 - 1e-5 * (1.0 + i as f64 % 3.0);
+        let near: Vec<f64> = (0..9).map(of).collect();
+        let [difference, interval, _, least] = cells(TEXT, continuous(&[4.0; 9], &near, 1));
+        assert_eq!(difference, "-2.0e-5");
+        for shown in [interval, least] {
+            assert!(!shown.contains("0.000"), "{shown}");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::certainty::{chance_note, figure, reading, shown};
+use super::certainty::{chance_note, reading, shown};
+use super::figures::{exponential, figure};
 use super::folder::{ModelOutcome, ModelRecord, Outcome};
 use super::paired::{self, Comparison, TEXT};
 use super::prepared::TaskRecord;
@@ -13,7 +14,7 @@ use super::score::{ItemScore, Metric, TaskScore, values};
 use super::task::{Kind, Protocol, group_of, whole_group_of};
 use crate::checkpoint::hex;
 use crate::durable;
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, counted, thousands};
 
 /// The name of a model's results: scripts look for `results_*.json`.
 pub const RESULTS: &str = "results_scale-ckpt.json";
@@ -93,14 +94,16 @@ impl Line {
             0 => String::new(),
             n => format!("{n}-shot, "),
         };
+        let number = |n: usize| thousands(n as u64);
         let items = if self.n == self.full {
-            format!("all {}", counted(self.n, "item", "items"))
+            format!("all {}", counted(number(self.n), "item", "items"))
         } else {
-            format!("{} of {}", self.n, counted(self.full, "item", "items"))
+            let full = counted(number(self.full), "item", "items");
+            format!("{} of {full}", number(self.n))
         };
         match self.left_out {
             0 => shots + &items,
-            n => format!("{shots}{items}, {n} left out"),
+            n => format!("{shots}{items}, {} left out", thousands(n)),
         }
     }
 }
@@ -516,7 +519,8 @@ pub fn markdown(outcome: &Outcome) -> String {
             let name = model.record.name.replace('|', "\\|");
             text += &format!(
                 "| {name} | {} | {} |",
-                model.record.n_layer, model.record.parameters
+                model.record.n_layer,
+                thousands(model.record.parameters)
             );
             for metric in &lines[i].metrics {
                 text += &format!(" {} |", shown(metric, lines[i].n));
@@ -534,14 +538,14 @@ pub fn markdown(outcome: &Outcome) -> String {
         if i == 0 {
             text += "\n## Text\n\n| model | loss | perplexity per token | per word | per byte |\n|---|---:|---:|---:|---:|\n";
         }
-        let shown = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| figure(x, 3));
+        let shown = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| exponential(x, 3));
         text += &format!(
-            "| {} | {:.4} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} |\n",
             model.record.name.replace('|', "\\|"),
-            loss.loss,
-            figure(loss.perplexity(), 3),
-            shown(loss.word_perplexity()),
-            shown(loss.byte_perplexity())
+            figure(loss.loss, 4),
+            exponential(loss.loss, 3),
+            shown(loss.nats_per_word()),
+            shown(loss.nats_per_byte())
         );
     }
     if outcome.models.len() > 2 && outcome.comparisons.is_empty() {

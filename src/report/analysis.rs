@@ -4,6 +4,7 @@ use super::chart::{BarSeries, Bars, Chart, Heat};
 use super::{Block, Document, Section, Table};
 use crate::analyze::{Analysis, BlockReport, Estimate};
 use crate::error::counted;
+use crate::eval::figures::{figure, signed};
 
 /// What its title begins with.
 pub const TITLE: &str = "What the blocks of ";
@@ -19,8 +20,8 @@ pub fn document(analysis: &Analysis, checkpoint: &str) -> Document {
     Document {
         title: format!("{TITLE}{checkpoint} do"),
         subtitle: format!(
-            "loss as it is: {:.4}{} nats per token, {} in windows of {context}; scale-ckpt {}",
-            loss.mean,
+            "loss as it is: {}{} nats per token, {} in windows of {context}; scale-ckpt {}",
+            figure(loss.mean, 4),
             loss.plus_minus(),
             counted(tokens, "token", "tokens"),
             crate::VERSION
@@ -98,12 +99,12 @@ pub fn table(analysis: &Analysis) -> Table {
         "loss if skipped",
         "loss if twice",
     ];
-    let change = |e: Estimate| format!("{:+.4}{}", e.mean, e.plus_minus());
+    let change = |e: Estimate| format!("{}{}", signed(e.mean, 4), e.plus_minus());
     let cells = analysis.blocks.iter().map(|block| {
         vec![
             block.layer.to_string(),
-            format!("{:.3}", block.rms_in),
-            format!("{:.3}", block.rms_update),
+            figure(block.rms_in, 3),
+            figure(block.rms_update, 3),
             format!("{:.4}", block.influence),
             format!("{:.4}", analysis.angular[block.layer][0]),
             change(block.skipped),

@@ -10,6 +10,8 @@ use crate::compare::record::VAL_LOSS;
 use crate::compare::stats::{Sample, in_words};
 use crate::compare::verdict;
 use crate::error::counted;
+use crate::eval::certainty::NoInterval;
+use crate::eval::figures::{self, amount, signed};
 use crate::eval::score::higher_is_better;
 
 /// The report.
@@ -99,18 +101,28 @@ fn headline_metrics(found: &Findings) -> Vec<String> {
 /// A value of a metric for people, without a unit.
 fn shown(metric: &str, value: f64) -> String {
     if higher_is_better(metric) {
-        format!("{:.2}", 100.0 * value)
+        figures::figure(100.0 * value, 2)
     } else {
-        crate::eval::certainty::figure(value, 4)
+        figures::figure(value, 4)
     }
 }
 
-/// A mean and the spread over seeds.
+/// A mean and the spread over seeds, in words where equal values have none.
 fn spread(metric: &str, sample: &Sample) -> String {
     let mean = shown(metric, sample.mean);
-    match sample.deviation {
-        Some(deviation) => format!("{mean} ± {}", shown(metric, deviation)),
-        None => mean,
+    match (sample.no_interval, sample.deviation) {
+        (Some(why @ NoInterval::NoSpread), _) => format!("{mean} ({})", why.words("seeds")),
+        (_, Some(deviation)) => format!("{mean} ± {}", shown(metric, deviation)),
+        (_, None) => mean,
+    }
+}
+
+/// How to read means without a spread; nothing where all arms have several seeds.
+fn of_one_seed(found: &Findings) -> &'static str {
+    if found.arms.iter().any(|arm| arm.seeds.len() == 1) {
+        " Without ±: one seed, whose spread is not known."
+    } else {
+        ""
     }
 }
 
@@ -142,13 +154,11 @@ fn arms(found: &Findings) -> Section {
                 arm.name.clone(),
                 depth(arm),
                 thousands(arm.parameters),
-                format!("{:.1e}", arm.lr),
+                verdict::rate_in_words(arm.lr),
                 thousands(arm.spent.tokens),
                 format!("{:.3e}", arm.spent.flops),
                 total.map_or_else(|| "unknown".into(), |total| format!("{total:.3e}")),
-                arm.spent
-                    .seconds
-                    .map_or_else(|| "-".into(), |s| format!("{s:.0}")),
+                arm.spent.seconds.map_or_else(|| "-".into(), amount),
             ];
             cells.extend(metrics.iter().map(|name| {
                 let mut below = found.below_chance.iter();
@@ -161,6 +171,7 @@ fn arms(found: &Findings) -> Section {
         })
         .collect();
     table.note = "Means ± standard deviations over seeds at the end of every run. FLOPs are of training alone; seconds are of training steps, without evaluation, on whatever else the machine did.".into();
+    table.note += of_one_seed(found);
     let untouched: Vec<String> = sources(found);
     if !untouched.is_empty() {
         table.note += &format!(
@@ -185,7 +196,7 @@ fn sources(found: &Findings) -> Vec<String> {
         let Some(loss) = arm.source_loss else {
             continue;
         };
-        let shown = format!("{loss:.4}");
+        let shown = figures::figure(loss, 4);
         match losses.iter_mut().find(|(other, _)| *other == shown) {
             Some((_, arms)) => arms.push(&arm.name),
             None => losses.push((shown, vec![&arm.name])),
@@ -255,9 +266,9 @@ fn differences(found: &Findings) -> Section {
 /// A difference for people, without a unit.
 fn figure(d: &Difference, x: f64) -> String {
     if d.higher_is_better {
-        format!("{:+.2}", 100.0 * x)
+        signed(100.0 * x, 2)
     } else {
-        format!("{x:+.4}")
+        signed(x, 4)
     }
 }
 
@@ -300,7 +311,7 @@ fn at_equal_cost(found: &Findings) -> Section {
     let mut header = vec!["arm"];
     header.extend(names.iter().map(String::as_str));
     let mut table = Table::new(1, &header);
-    let costs = all.iter().map(|equal| format!("{:.3e}", equal.cost));
+    let costs = all.iter().map(|equal| equal.ledger.shown(equal.cost));
     table.rows.push(
         [String::from("the cost")]
             .into_iter()
@@ -329,6 +340,7 @@ fn at_equal_cost(found: &Findings) -> Section {
         return Section::default();
     }
     table.note = "Validation losses at the largest cost that every arm reaches, in every ledger, on straight lines between measured points. An arm that had only a part of its own run behind it, as the percentage says, was still on its schedule's way down. With the source, arms that have one set the cost; - marks those that do not come to it.".into();
+    table.note += of_one_seed(found);
     let section = Section::new("At equal cost").with(Block::Table(table));
     match scores_at_equal_cost(found) {
         Some(table) => section.with(Block::Table(table)),
@@ -371,8 +383,8 @@ fn scores_at_equal_cost(found: &Findings) -> Option<Table> {
             .push([arm.name.clone()].into_iter().chain(cells).collect());
     }
     table.note = format!(
-        "The same for accuracies, at {:.3e} {}.",
-        own.cost,
+        "The same for accuracies, at {} {}.",
+        own.ledger.shown(own.cost),
         own.ledger.unit()
     );
     Some(table)
@@ -406,7 +418,7 @@ fn crossovers(found: &Findings) -> Section {
         let cell = |&(ledger, total): &(Ledger, bool)| {
             let own = of_arm(&arm.name);
             let own = own.iter().find(|c| (c.ledger, c.total) == (ledger, total));
-            own.map_or_else(|| "-".into(), |c| verdict::crossing(&c.crossing))
+            own.map_or_else(|| "-".into(), |c| verdict::crossing(&c.crossing, ledger))
         };
         let cells = ledgers.iter().map(cell);
         table
@@ -439,7 +451,7 @@ fn growth(found: &Findings) -> Section {
         let (Some(certificate), Some(_)) = (&arm.certificate, arm.source_loss) else {
             continue;
         };
-        let loss = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| format!("{x:.4}"));
+        let loss = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| figures::figure(x, 4));
         table.rows.push(vec![
             arm.name.clone(),
             certificate.claim.to_string(),
@@ -447,7 +459,7 @@ fn growth(found: &Findings) -> Section {
             format!("{:.3e}", certificate.mean_kl),
             loss(arm.source_loss),
             loss(arm.first_loss),
-            format!("{:.4}", arm.worst_loss),
+            figures::figure(arm.worst_loss, 4),
             recovery(&arm.recovered_at_flops),
         ]);
     }
@@ -531,4 +543,19 @@ fn about(found: &Findings) -> Section {
     items.push("Curves between points are straight lines; nothing is extrapolated. A run's schedule ends at its own budget, so that points on the way are not what a shorter run would have reached.".into());
     items.extend(found.notes.iter().cloned());
     Section::new("How it was measured").with(Block::List(items))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_seeds_are_said_to_have_no_spread() {
+        let of = |metric: &str, values: &[f64]| spread(metric, &Sample::of(values.to_vec()));
+        assert_eq!(of("hellaswag/acc", &[0.125, 0.125]), "12.50 (no spread)");
+        assert_eq!(of(VAL_LOSS, &[4.5, 4.5, 4.5]), "4.5000 (no spread)");
+        assert_eq!(of("hellaswag/acc", &[0.125, 0.25]), "18.75 ± 8.84");
+        assert_eq!(of(VAL_LOSS, &[4.5, 4.500_02]), "4.5000 ± 1.4e-5");
+        assert_eq!(of(VAL_LOSS, &[4.5]), "4.5000");
+    }
 }

@@ -2,8 +2,9 @@
 
 use super::chart::{Axis, Chart, Dot, Panel, Points};
 use super::{Block, Document, Section, Table};
-use crate::error::counted;
-use crate::eval::certainty::{figure, shown};
+use crate::error::{counted, thousands};
+use crate::eval::certainty::shown;
+use crate::eval::figures::{exponential, figure};
 use crate::eval::folder::{ModelOutcome, ModelRecord, Outcome};
 use crate::eval::report::{Line, NO_BASELINE, notes};
 
@@ -171,18 +172,18 @@ fn texts(outcome: &Outcome) -> Option<Section> {
         "per byte",
     ];
     let mut table = Table::new(1, &header);
-    let known = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| figure(x, 3));
+    let known = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| exponential(x, 3));
     for model in &outcome.models {
         let Some(loss) = model.text else { continue };
         let mut cells = model_cells(model);
         cells.extend([
             match loss.stderr {
-                Some(stderr) => format!("{:.4} ± {stderr:.4}", loss.loss),
-                None => format!("{:.4}", loss.loss),
+                Some(stderr) => format!("{} ± {}", figure(loss.loss, 4), figure(stderr, 4)),
+                None => figure(loss.loss, 4),
             },
-            figure(loss.perplexity(), 3),
-            known(loss.word_perplexity()),
-            known(loss.byte_perplexity()),
+            exponential(loss.loss, 3),
+            known(loss.nats_per_word()),
+            known(loss.nats_per_byte()),
         ]);
         table.rows.push(cells);
     }
@@ -193,7 +194,7 @@ fn model_cells(model: &ModelOutcome) -> Vec<String> {
     vec![
         model.record.name.clone(),
         model.record.n_layer.to_string(),
-        model.record.parameters.to_string(),
+        thousands(model.record.parameters),
     ]
 }
 

@@ -21,6 +21,8 @@
   // Numbers.
   const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
   const unitOf = (size) => (size < 1e4 || size >= 1e15 ? [1, ""] : UNITS.find(([unit]) => size >= unit));
+  // With other digits where so many decimals would show 0; 0 itself has no sign.
+  const fixed = (x, digits) => (Math.abs(x) < 1e-12 ? (0).toFixed(digits) : Number(x.toFixed(digits)) === 0 ? x.toExponential(1) : x.toFixed(digits));
   const power = (x, digits) => x.toExponential(digits).replace(/\.?0+e/, "e").replace("e+", "e");
   // A number with a few digits; rounding leaves no 0.30000000000000004.
   const rounded = (x, digits) => {
@@ -281,7 +283,7 @@
         dots.replaceChildren(
           ...rows.map(([line, value]) => svg("circle", { cx: px, cy: frame.toY(scale * value), r: 4, fill: color(line.index), "clip-path": `url(#${clip})` })),
         );
-        showTip(event, `${exact(state.at)} ${AXES[state.axis]}`, rows.map(([line, value]) => [color(line.index), line.arm, (scale * value).toFixed(scale === 100 ? 2 : 4)]));
+        showTip(event, `${exact(state.at)} ${AXES[state.axis]}`, rows.map(([line, value]) => [color(line.index), line.arm, fixed(scale * value, scale === 100 ? 2 : 4)]));
       };
       frame.root.setAttribute("tabindex", "0");
       frame.root.setAttribute("role", "application");
@@ -333,7 +335,7 @@
         if (Math.abs(row.mean) > most) {
           const edge = frame.toX(Math.sign(row.mean) * most);
           const away = row.mean > 0 ? "end" : "start";
-          const text = row.mean > 0 ? `${row.mean.toFixed(3)} →` : `← ${row.mean.toFixed(3)}`;
+          const text = row.mean > 0 ? `${fixed(row.mean, 3)} →` : `← ${fixed(row.mean, 3)}`;
           group.append(svg("text", { class: "label", x: edge, y: at + 5, "text-anchor": away, fill: shade }, text));
         } else {
           const bar = (interval, width) =>
@@ -343,10 +345,10 @@
           group.append(svg("circle", { cx: frame.toX(row.mean), cy: at, r: 5, fill: shade }));
         }
         hover(group, row.label, [
-          [null, "mean", row.mean.toFixed(4)],
+          [null, "mean", fixed(row.mean, 4)],
           [null, "95 % over seeds", row.words[0]],
           [null, "95 % over windows", row.words[1]],
-          ...row.values.map((v, k) => [null, `run ${k + 1}`, v.toFixed(4)]),
+          ...row.values.map((v, k) => [null, `run ${k + 1}`, fixed(v, 4)]),
         ]);
         frame.root.append(group);
       });

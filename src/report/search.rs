@@ -1,8 +1,9 @@
 //! The report of a search.
 
-use super::{Block, Document, Section, Table};
+use super::{Block, Document, Section, Table, thousands};
 use crate::compare::search::{BASELINE, Foretelling, Ranked, Rung, SearchConfig};
 use crate::error::counted;
+use crate::eval::figures::{figure, signed};
 
 /// Rungs and candidates, before anything is run.
 pub fn plan_table(rungs: &[Rung], candidates: &[(&str, String)]) -> Table {
@@ -51,11 +52,11 @@ pub fn document(
             place,
             one.name.clone(),
             one.n_layer.to_string(),
-            one.parameters.to_string(),
+            thousands(one.parameters),
         ];
         cells.extend((0..=rungs.len()).map(|rung| match one.losses.get(rung) {
             None => String::new(),
-            Some(loss) if loss.is_finite() => format!("{loss:.4}"),
+            Some(loss) if loss.is_finite() => figure(*loss, 4),
             Some(_) => "diverged".into(),
         }));
         table.rows.push(cells);
@@ -89,7 +90,7 @@ pub fn document(
                 rung(t.from),
                 rung(t.to),
                 t.candidates.to_string(),
-                shown.map_or_else(|| "-".into(), |rho| format!("{rho:+.2}")),
+                shown.map_or_else(|| "-".into(), |rho| signed(rho, 2)),
             ]
         })
         .collect();
