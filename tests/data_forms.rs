@@ -294,6 +294,9 @@ fn a_recipes_folder_is_looked_at_as_well() {
     fs::remove_file(sandbox.path("texts/a.txt")).unwrap();
     let words = ["texts: a folder without .txt, .bin or .npy files; there are 5 files"];
     sandbox.refuses("train r.toml", 3, &words);
+    for name in ["a.csv", "a.json", "a.jsonl.bz2"] {
+        sandbox.write(name, "text");
+    }
     for (data, words) in [
         (
             "https://hub.example/datasets/a/b",
@@ -306,6 +309,8 @@ fn a_recipes_folder_is_looked_at_as_well() {
         ("a.csv", "pandas"),
         ("a.json", "make shards of it first"),
         ("a.jsonl.bz2", "make shards of it first"),
+        ("train.txt.gz", "train.txt.gz: no such file or folder"),
+        ("b.csv", "b.csv: no such file or folder"),
     ] {
         sandbox.write(
             "r.toml",
@@ -497,6 +502,55 @@ fn ids_of_another_width_are_not_trained_on() {
         sandbox
             .run("train r.toml")
             .expect(0, &["training: 2 steps"]);
+        fs::remove_dir_all(sandbox.path("run")).unwrap();
+    }
+}
+
+#[test]
+fn the_same_data_twice_is_told() {
+    let sandbox = with_recipe(&RECIPE.replace("10240", "512"));
+    fs::create_dir(sandbox.path("t")).unwrap();
+    for name in ["a", "b", "c"] {
+        let text = format!("one {name}<|endoftext|>two {name}<|endoftext|>three {name}");
+        sandbox.write(&format!("t/{name}.txt"), text);
+    }
+    let prepare = "data prepare t/a.txt t/../t/a.txt t/b.txt --val-docs 3 --out";
+    let said = "note: t/../t/a.txt is named more than once, and is read once";
+    sandbox.run(&format!("{prepare} twice")).expect(0, &[said]);
+    let once = "data prepare t/a.txt t/b.txt --val-docs 3 --out";
+    let outcome = sandbox.run(&format!("{once} once")).expect(0, &[]);
+    assert!(!outcome.stderr.contains("note:"), "{}", outcome.stderr);
+    for split in ["train", "val"] {
+        let shard = |folder: &str| {
+            let mut names = fs::read_dir(sandbox.path(folder)).unwrap().flatten();
+            let shard = names.find(|e| e.file_name().to_string_lossy().contains(split));
+            fs::read(shard.unwrap().path()).unwrap()
+        };
+        assert_eq!(shard("twice"), shard("once"), "{split}");
+    }
+    sandbox.write("t/copy.txt", sandbox.read("t/b.txt"));
+    let said = "warning: t/b.txt and t/copy.txt hold the same bytes";
+    sandbox
+        .run("data prepare t --out copies --val-docs 1")
+        .expect(0, &[said]);
+    let recipe = RECIPE.replace("10240", "512");
+    sandbox.write("u/val2.txt", sandbox.read("val.txt"));
+    for (train, said) in [
+        (
+            "./val.txt",
+            "warning: val.txt is in both data.train and data.val",
+        ),
+        (
+            "u/*.txt",
+            "warning: u/val2.txt of data.train and val.txt of data.val hold the same bytes",
+        ),
+        (
+            "train.txt\", \"./train.txt",
+            "./train.txt is named more than once",
+        ),
+    ] {
+        sandbox.write("r.toml", recipe.replace("train.txt", train));
+        sandbox.run("train r.toml").expect(0, &[said]);
         fs::remove_dir_all(sandbox.path("run")).unwrap();
     }
 }

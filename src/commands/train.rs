@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::compare::matching::Basis;
+use scale_ckpt::data::overlap::warn_of_overlap;
 use scale_ckpt::data::{Batches, Split, Tokens};
 use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::error::{Error, counted};
@@ -97,6 +98,7 @@ impl Ready {
         let data = &recipe.data;
         let vocab_size = start.config.vocab_size;
         let text = Tokens::open(&data.train, Split::Train, &start.tokenizer, vocab_size)?;
+        warn_of_overlap(&data.train, &data.val)?;
         let data_sha256 = text.sha256().to_owned();
         let batches = Batches::new(text, recipe.train.context, recipe.seed, data.order)?;
         Ok(Self {
