@@ -322,7 +322,7 @@ fn a_recipes_folder_is_looked_at_as_well() {
         (
             "t.txt",
             &gzip("text")[..],
-            "a gzip file, though its name ends in .txt",
+            "hint: rename it to t.txt.gz, and make shards of it",
         ),
         ("t.txt", b"<!DOCTYPE html><html>", "an HTML page"),
         ("t.txt", b"\xff\xfet\0e\0", "UTF-16"),
@@ -408,7 +408,7 @@ fn files_are_named_for_what_they_are() {
 table.jsonl | table.jsonl: a parquet table, though its name ends in .jsonl | hint: rename it to table.parquet
 gz.txt | gz.txt: a gzip file, though its name ends in .txt | hint: rename it to gz.txt.gz
 zst.jsonl | a zstd file | hint: rename it to zst.jsonl.zst
-gz.jsonl.zst | gz.jsonl.zst: a gzip file, though its name ends in .zst
+gz.jsonl.zst | gz.jsonl.zst: a gzip file, though its name ends in .zst | hint: rename it to gz.jsonl.gz
 page.jsonl | page.jsonl: an HTML page | hint: it may be an error or log-in page
 page.parquet | page.parquet: an HTML page
 page.json.gz | page.json.gz: what is compressed in it is an HTML page
@@ -490,6 +490,18 @@ fn ids_of_another_width_are_not_trained_on() {
             "an llm.c file of another kind: it begins with 20240522",
         ),
         (header(20_240_520_i32.swap_bytes()), "big-endian"),
+        (
+            [
+                &header(20_240_520)[..1024],
+                &of(|id| id.to_le_bytes().to_vec()),
+            ]
+            .concat(),
+            "t.bin: ids of 32 bits",
+        ),
+        (
+            [header(20_240_520), vec![7; 6000]].concat(),
+            "hint: the file has trailing bytes, or its ids are of another width",
+        ),
     ] {
         sandbox.write("t.bin", bytes);
         sandbox.refuses("train r.toml", 3, &[words, "hint: "]);
@@ -534,6 +546,7 @@ fn the_same_data_twice_is_told() {
         .run("data prepare t --out copies --val-docs 1")
         .expect(0, &[said]);
     let recipe = RECIPE.replace("10240", "512");
+    fs::create_dir(sandbox.path("u")).unwrap();
     sandbox.write("u/val2.txt", sandbox.read("val.txt"));
     for (train, said) in [
         (

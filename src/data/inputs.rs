@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// What to do where a folder does not say which files are meant.
 const NAME_FILES: &str = "name the files, or a folder that `scale-ckpt data prepare` made";
 /// What to do with data that is neither plain text nor shards.
-pub(super) const PREPARE: &str = "make shards of it first: scale-ckpt data prepare";
+pub(crate) const PREPARE: &str = "make shards of it first: scale-ckpt data prepare";
 
 /// Which part of a folder of shards is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -229,7 +229,7 @@ fn text_of(path: &Path) -> Result<String> {
     // Where this read fails, the next one tells.
     let _ = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
     if let Some(kind) = Kind::of(&head) {
-        return Err(kind.refused(path, false));
+        return Err(kind.refused_in_training(path));
     }
     if let Some((message, hint)) = no_text(&head) {
         return Err(Error::invalid(path.display(), message).with_hint(hint));
