@@ -371,6 +371,16 @@ fn files_are_named_for_what_they_are() {
             "dictionary.jsonl.zst",
             b"\x28\xb5\x2f\xfd\x01\0\x07\x01\0\0abc".to_vec(),
         ),
+        ("pretty.jsonl", one.into()),
+        (
+            "lists.jsonl",
+            b"[{\"text\": \"a\"}]\n[{\"text\": \"b\"}]\n".to_vec(),
+        ),
+        (
+            "lists.json",
+            b"[{\"text\": \"a\"}]\n[{\"text\": \"b\"}]\n".to_vec(),
+        ),
+        ("comma.json", b"[{\"text\":\"a\"},]".to_vec()),
         ("cut.json", b"[{\"text\": \"a\"}, {\"te".to_vec()),
         ("one.json", one.into()),
         ("rows.json", b"{\"data\": [{\"text\": \"a\"}]}".to_vec()),
@@ -422,6 +432,10 @@ wide.jsonl.zst | the zstd window is larger than 2 GiB, the largest that is read 
 dictionary.jsonl.zst | compressed with a zstd dictionary | hint: unpack it first
 cut.json | cut.json:1, element 1: the file ends before its list does | hint: it is cut off
 one.json | one.json:1: an object that goes on over several lines | jq -c . FILE
+pretty.jsonl | pretty.jsonl:1: an object that goes on over several lines | jq -c . FILE
+lists.jsonl | lists.jsonl:1: invalid type: sequence | jq -c '.[]' FILE
+lists.json | lists.json: something follows the list | jq -c '.[]' FILE
+comma.json | comma.json:1, element 1: no object after a comma: a comma after the last element
 rows.json | rows.json:1: no key `text`; there are data | hint: the objects are in a list of it: jq
 pandas.json | pandas.json:1: invalid type: map | hint: these are columns, as pandas writes them
 strings.json | strings.json:1, element 0: invalid type: string "a", expected an object
