@@ -31,7 +31,7 @@ use super::cost::{cost, cost_line};
 use super::scores::{Measures, render};
 use super::shared::{RecipeArgs, columns, print, print_json, thousands};
 use super::start::Start;
-use super::tasks::TaskChoice;
+use super::tasks::{TaskChoice, leave_out_unfit};
 
 /// Tokens of the sample that a run ends with.
 const SAMPLE_TOKENS: usize = 120;
@@ -329,12 +329,23 @@ fn measures(recipe: &Recipe, start: &Start, device: &Device) -> Result<Measures>
             limit: recipe.eval.limit.map(usize::from),
             sample_seed: None,
         },
+        skip_bad: recipe.eval.skip_bad,
         ..TaskChoice::default()
     };
-    let tasks = choice.load()?;
+    let mut tasks = choice.load()?;
+    let n_positions = start.config.n_positions;
+    if recipe.eval.skip_bad {
+        for task in &mut tasks {
+            if task.record.data.skipped > 0 {
+                let items = counted(task.record.data.skipped, "bad item", "bad items");
+                eprint_line(&format!("{}: {items} left out", task.record.task));
+            }
+            leave_out_unfit(task, &[(&start.tokenizer, n_positions)])?;
+        }
+    }
     let tasks = tasks
         .iter()
-        .map(|task| task.prepare(&start.tokenizer, start.config.n_positions));
+        .map(|task| task.prepare(&start.tokenizer, n_positions));
     Ok(Measures {
         tasks: tasks.collect::<Result<_>>()?,
         val: Tokens::open(
