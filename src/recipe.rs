@@ -155,6 +155,10 @@ pub struct EvalConfig {
     pub data: BTreeMap<String, PathBuf>,
     /// Items of each task, the first ones; all unless given.
     pub limit: Option<NonZeroUsize>,
+    /// Leave items out and count them that are bad, or too long for the model, instead of
+    /// stopping.
+    #[serde(default)]
+    pub skip_bad: bool,
     /// Tokens after which the model in training is scored on the tasks; only before and after
     /// training unless given.
     pub every_tokens: Option<u64>,

@@ -378,6 +378,9 @@ fn bad_inputs_are_refused_where_they_are_bad() {
         ("cut.parquet", parquet[..3000].to_vec()),
         ("plain.parquet", b"not parquet at all".to_vec()),
         ("page.parquet", damage(&parquet)),
+        ("empty.jsonl.bz2", Vec::new()),
+        ("empty.parquet", Vec::new()),
+        ("error.parquet", b"{\"message\": \"Not Found\"}".to_vec()),
         ("notes.md", b"text".to_vec()),
         ("words.csv.gz", gzip(b"text")),
     ] {
@@ -402,13 +405,18 @@ cut.jsonl | cut.jsonl:2: EOF
 after.jsonl | after.jsonl:1: trailing characters
 cut.jsonl.gz | cut.jsonl.gz: | gzip data is damaged or cut off
 cut.txt.zst | cut.txt.zst: byte | zstd data is damaged or cut off
-plain.txt.gz | gzip data is damaged
-plain.txt.zst | zstd data is damaged
+plain.txt.gz | plain.txt.gz: not a gzip file: plain text | hint: take `.gz` off its name
+plain.txt.zst | not a zstd file: plain text | hint: take `.zst` off its name
+empty.jsonl.bz2 | empty.jsonl.bz2: empty, not a bzip2 file
+empty.parquet | empty.parquet: empty, not a parquet file
+error.parquet | not a parquet file: JSON | hint: it may be an error message
 cut.parquet | cut.parquet: not a parquet file, or cut off
-plain.parquet | plain.parquet: not a parquet file
+plain.parquet | plain.parquet: not a parquet file: plain text
 page.parquet | page.parquet: row group 0
 nulls.parquet | nulls.parquet: row group 0, row 1: null | hint: --skip-bad
-lists.parquet | lists.parquet: no column `text`; there are text.list.element
+lists.parquet | lists.parquet: `text` is a list of texts in each row, not one text | hint: join them first
+lists.parquet --field text.list.element | lists.parquet: `text` is a list of texts
+lists.parquet --field texts | no column `texts`; there are text.list.element
 notes.md | notes.md: the name does not say | hint: expected .txt
 words.csv.gz | words.csv.gz: a table of separated values
 nowhere.txt | nowhere.txt

@@ -294,6 +294,9 @@ fn a_recipes_folder_is_looked_at_as_well() {
     fs::remove_file(sandbox.path("texts/a.txt")).unwrap();
     let words = ["texts: a folder without .txt, .bin or .npy files; there are 5 files"];
     sandbox.refuses("train r.toml", 3, &words);
+    for name in ["a.csv", "a.json", "a.jsonl.bz2"] {
+        sandbox.write(name, "text");
+    }
     for (data, words) in [
         (
             "https://hub.example/datasets/a/b",
@@ -306,6 +309,8 @@ fn a_recipes_folder_is_looked_at_as_well() {
         ("a.csv", "pandas"),
         ("a.json", "make shards of it first"),
         ("a.jsonl.bz2", "make shards of it first"),
+        ("train.txt.gz", "train.txt.gz: no such file or folder"),
+        ("b.csv", "b.csv: no such file or folder"),
     ] {
         sandbox.write(
             "r.toml",
@@ -317,7 +322,7 @@ fn a_recipes_folder_is_looked_at_as_well() {
         (
             "t.txt",
             &gzip("text")[..],
-            "a gzip file, though its name ends in .txt",
+            "hint: rename it to t.txt.gz, and make shards of it",
         ),
         ("t.txt", b"<!DOCTYPE html><html>", "an HTML page"),
         ("t.txt", b"\xff\xfet\0e\0", "UTF-16"),
@@ -366,6 +371,16 @@ fn files_are_named_for_what_they_are() {
             "dictionary.jsonl.zst",
             b"\x28\xb5\x2f\xfd\x01\0\x07\x01\0\0abc".to_vec(),
         ),
+        ("pretty.jsonl", one.into()),
+        (
+            "lists.jsonl",
+            b"[{\"text\": \"a\"}]\n[{\"text\": \"b\"}]\n".to_vec(),
+        ),
+        (
+            "lists.json",
+            b"[{\"text\": \"a\"}]\n[{\"text\": \"b\"}]\n".to_vec(),
+        ),
+        ("comma.json", b"[{\"text\":\"a\"},]".to_vec()),
         ("cut.json", b"[{\"text\": \"a\"}, {\"te".to_vec()),
         ("one.json", one.into()),
         ("rows.json", b"{\"data\": [{\"text\": \"a\"}]}".to_vec()),
@@ -403,7 +418,7 @@ fn files_are_named_for_what_they_are() {
 table.jsonl | table.jsonl: a parquet table, though its name ends in .jsonl | hint: rename it to table.parquet
 gz.txt | gz.txt: a gzip file, though its name ends in .txt | hint: rename it to gz.txt.gz
 zst.jsonl | a zstd file | hint: rename it to zst.jsonl.zst
-gz.jsonl.zst | gz.jsonl.zst: a gzip file, though its name ends in .zst
+gz.jsonl.zst | gz.jsonl.zst: a gzip file, though its name ends in .zst | hint: rename it to gz.jsonl.gz
 page.jsonl | page.jsonl: an HTML page | hint: it may be an error or log-in page
 page.parquet | page.parquet: an HTML page
 page.json.gz | page.json.gz: what is compressed in it is an HTML page
@@ -417,6 +432,10 @@ wide.jsonl.zst | the zstd window is larger than 2 GiB, the largest that is read 
 dictionary.jsonl.zst | compressed with a zstd dictionary | hint: unpack it first
 cut.json | cut.json:1, element 1: the file ends before its list does | hint: it is cut off
 one.json | one.json:1: an object that goes on over several lines | jq -c . FILE
+pretty.jsonl | pretty.jsonl:1: an object that goes on over several lines | jq -c . FILE
+lists.jsonl | lists.jsonl:1: invalid type: sequence | jq -c '.[]' FILE
+lists.json | lists.json: something follows the list | jq -c '.[]' FILE
+comma.json | comma.json:1, element 1: no object after a comma: a comma after the last element
 rows.json | rows.json:1: no key `text`; there are data | hint: the objects are in a list of it: jq
 pandas.json | pandas.json:1: invalid type: map | hint: these are columns, as pandas writes them
 strings.json | strings.json:1, element 0: invalid type: string "a", expected an object
@@ -485,6 +504,18 @@ fn ids_of_another_width_are_not_trained_on() {
             "an llm.c file of another kind: it begins with 20240522",
         ),
         (header(20_240_520_i32.swap_bytes()), "big-endian"),
+        (
+            [
+                &header(20_240_520)[..1024],
+                &of(|id| id.to_le_bytes().to_vec()),
+            ]
+            .concat(),
+            "t.bin: ids of 32 bits",
+        ),
+        (
+            [header(20_240_520), vec![7; 6000]].concat(),
+            "hint: the file has trailing bytes, or its ids are of another width",
+        ),
     ] {
         sandbox.write("t.bin", bytes);
         sandbox.refuses("train r.toml", 3, &[words, "hint: "]);
@@ -497,6 +528,56 @@ fn ids_of_another_width_are_not_trained_on() {
         sandbox
             .run("train r.toml")
             .expect(0, &["training: 2 steps"]);
+        fs::remove_dir_all(sandbox.path("run")).unwrap();
+    }
+}
+
+#[test]
+fn the_same_data_twice_is_told() {
+    let sandbox = with_recipe(&RECIPE.replace("10240", "512"));
+    fs::create_dir(sandbox.path("t")).unwrap();
+    for name in ["a", "b", "c"] {
+        let text = format!("one {name}<|endoftext|>two {name}<|endoftext|>three {name}");
+        sandbox.write(&format!("t/{name}.txt"), text);
+    }
+    let prepare = "data prepare t/a.txt t/../t/a.txt t/b.txt --val-docs 3 --out";
+    let said = "note: t/../t/a.txt is named more than once, and is read once";
+    sandbox.run(&format!("{prepare} twice")).expect(0, &[said]);
+    let once = "data prepare t/a.txt t/b.txt --val-docs 3 --out";
+    let outcome = sandbox.run(&format!("{once} once")).expect(0, &[]);
+    assert!(!outcome.stderr.contains("note:"), "{}", outcome.stderr);
+    for split in ["train", "val"] {
+        let shard = |folder: &str| {
+            let mut names = fs::read_dir(sandbox.path(folder)).unwrap().flatten();
+            let shard = names.find(|e| e.file_name().to_string_lossy().contains(split));
+            fs::read(shard.unwrap().path()).unwrap()
+        };
+        assert_eq!(shard("twice"), shard("once"), "{split}");
+    }
+    sandbox.write("t/copy.txt", sandbox.read("t/b.txt"));
+    let said = "warning: t/b.txt and t/copy.txt hold the same bytes";
+    sandbox
+        .run("data prepare t --out copies --val-docs 1")
+        .expect(0, &[said]);
+    let recipe = RECIPE.replace("10240", "512");
+    fs::create_dir(sandbox.path("u")).unwrap();
+    sandbox.write("u/val2.txt", sandbox.read("val.txt"));
+    for (train, said) in [
+        (
+            "./val.txt",
+            "warning: val.txt is in both data.train and data.val",
+        ),
+        (
+            "u/*.txt",
+            "warning: u/val2.txt of data.train and val.txt of data.val hold the same bytes",
+        ),
+        (
+            "train.txt\", \"./train.txt",
+            "./train.txt is named more than once",
+        ),
+    ] {
+        sandbox.write("r.toml", recipe.replace("train.txt", train));
+        sandbox.run("train r.toml").expect(0, &[said]);
         fs::remove_dir_all(sandbox.path("run")).unwrap();
     }
 }

@@ -348,6 +348,17 @@ fn files_that_are_no_evaluation_data_are_named() {
             "one.json",
             item.replace(',', ",\n").replace('{', "{\n").into_bytes(),
         ),
+        ("data.json", format!("{{\"data\":[{item}]}}").into_bytes()),
+        (
+            "rows.json",
+            format!("{{\"features\":[{{\"a\":1}},{{}}],\"rows\":[{{\"row\":{item}}}]}}")
+                .into_bytes(),
+        ),
+        (
+            "long.json",
+            format!("{{\"data\":[{item}{}]}}", format!(",{item}").repeat(20_000)).into_bytes(),
+        ),
+        ("pretty.jsonl", item.replace(',', ",\n").into_bytes()),
         ("cut.jsonl.gz", gzip(&item.repeat(30))[..60].to_vec()),
         (
             "pandas.json",
@@ -365,6 +376,10 @@ gz.txt | gz.txt: a gzip file, though | hint: rename it to gz.txt.gz
 half.jsonl | half.jsonl:1: `\ud800` is half of a surrogate pair | hint: --skip-bad
 list.jsonl | list.jsonl:1: | where the file's name ends in .json
 one.json | one.json:1: an object that goes on over several lines
+data.json | data.json:1: missing field | hint: the objects are in a list of it: jq -c '."data"[]'
+rows.json | rows.json:1: missing field | jq -c '."rows"[]."row"'
+long.json | long.json:1: the line is longer than | jq -c '.KEY[]'
+pretty.jsonl | pretty.jsonl:1: an object that goes on over several lines | jq -c . FILE
 cut.jsonl.gz | the gzip data is damaged or cut off
 pandas.json | pandas.json:1: not an item, but a table | hint: these are columns, as pandas writes them
 https://hub.example/datasets/Rowan/hellaswag | the address of a page | hint: leave --data hellaswag away

@@ -869,6 +869,30 @@ blimp_causative | {"sentence_good":"a","sentence_bad":"b","UID":"passive_1"} | e
 }
 
 #[test]
+fn a_run_leaves_bad_items_out_where_its_recipe_says_so() {
+    let recipe = RECIPE.replace("10240", "512");
+    let recipe = format!(
+        "{recipe}[eval]\ntasks = [\"hellaswag_completion\"]\ndata = {{ hellaswag = \"h.jsonl\" }}\n"
+    );
+    let sandbox = with_recipe(&recipe);
+    let wordy = ITEM.replace("[\"b\"", &format!("[\"{}\"", "b c ".repeat(600)));
+    for second in [wordy.as_str(), "{}"] {
+        sandbox.write("h.jsonl", format!("{ITEM}\n{second}\n{ITEM}"));
+        let words = ["h.jsonl:2: ", "in the recipe of a run eval.skip_bad = true"];
+        sandbox.refuses("train r.toml", 3, &words);
+    }
+    sandbox.write("h.jsonl", format!("{ITEM}\n{wordy}\n{{}}\n{ITEM}"));
+    let words = [
+        "hellaswag_completion: 1 bad item left out",
+        "hellaswag_completion: 1 item left out, too long",
+    ];
+    let outcome = sandbox
+        .run("train r.toml --set eval.skip_bad=true --json")
+        .expect(0, &words);
+    assert_eq!(json_of(&outcome)["models"][0]["tasks"][0]["n"], 2);
+}
+
+#[test]
 fn weights_that_are_not_finite_are_named() {
     let sandbox = with_items(3);
     let weights = sandbox.path("m/model.safetensors");

@@ -34,7 +34,7 @@ use super::scores::{render, render_comparisons};
 use super::shared::{
     columns, load_model, open, print, print_json, thousands, tokenizer, warn_of_loss,
 };
-use super::tasks::TaskChoice;
+use super::tasks::{TaskChoice, leave_out_unfit};
 
 /// More examples than any context holds.
 const MAX_SHOTS: usize = 1000;
@@ -117,7 +117,7 @@ impl Family {
         let (members, baseline) = self.members()?;
         if self.tasks.skip_bad {
             for task in &mut tasks {
-                leave_out_unfit(task, &members)?;
+                leave_out_unfit(task, &kinds(&members))?;
             }
         }
         // All that can be wrong with the input is found before the folder is claimed.
@@ -457,22 +457,6 @@ impl Pace {
             ));
         }
     }
-}
-
-/// Leaves out what some model cannot read, for all of them: they are compared item by item.
-fn leave_out_unfit(task: &mut LoadedTask, members: &[Member]) -> Result<()> {
-    for (tokenizer, n_positions) in kinds(members) {
-        task.leave_out_unfit(tokenizer, n_positions)?;
-    }
-    let (name, unfit) = (&task.record.task, &task.record.unfit);
-    if !unfit.is_empty() {
-        let items = counted(unfit.len(), "item", "items");
-        eprint_line(&format!("{name}: {items} left out, too long for a model"));
-    }
-    if task.is_empty() {
-        return Err(Error::invalid(name, "no item fits the models"));
-    }
-    Ok(())
 }
 
 /// The tokenizers and lengths of models, each once.

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use scale_ckpt::Result;
 use scale_ckpt::checkpoint::hub::HubConfig;
-use scale_ckpt::error::{Error, did_you_mean, printable};
+use scale_ckpt::data::Tokenizer;
+use scale_ckpt::error::{Error, counted, did_you_mean, printable};
 use scale_ckpt::eval::dataset::{self, Hub, Shots, Source};
 use scale_ckpt::eval::prepared::LoadedTask;
 use scale_ckpt::eval::task::{Selection, Task, tasks_named};
-use scale_ckpt::progress::DownloadMeter;
+use scale_ckpt::progress::{DownloadMeter, eprint_line};
 use scale_ckpt::recipe::Recipe;
 use scale_ckpt::settings::UNLOCATED;
 
@@ -44,6 +45,7 @@ impl TaskChoice {
                 limit: eval.limit.map(usize::from),
                 sample_seed: None,
             },
+            skip_bad: eval.skip_bad,
             ..Self::default()
         };
         choice.check_keys("eval.tasks", "eval.data")?;
@@ -135,6 +137,22 @@ fn of_key(key: &str, error: &Error) -> Error {
         Some(hint) => told.with_hint(hint),
         None => told,
     }
+}
+
+/// Leaves out what some model cannot read, for all of them: they are compared item by item.
+pub fn leave_out_unfit(task: &mut LoadedTask, kinds: &[(&Tokenizer, usize)]) -> Result<()> {
+    for (tokenizer, n_positions) in kinds {
+        task.leave_out_unfit(tokenizer, *n_positions)?;
+    }
+    let (name, unfit) = (&task.record.task, &task.record.unfit);
+    if !unfit.is_empty() {
+        let items = counted(unfit.len(), "item", "items");
+        eprint_line(&format!("{name}: {items} left out, too long for a model"));
+    }
+    if task.is_empty() {
+        return Err(Error::invalid(name, "no item fits the models"));
+    }
+    Ok(())
 }
 
 fn unique(names: &[&str]) -> String {

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use scale_ckpt::account::Account;
 use scale_ckpt::checkpoint::companions::Companions;
 use scale_ckpt::compare::matching::Basis;
+use scale_ckpt::data::overlap::warn_of_overlap;
 use scale_ckpt::data::{Batches, Split, Tokens};
 use scale_ckpt::device::{DeviceSpec, Precision};
 use scale_ckpt::error::{Error, counted};
@@ -32,7 +33,7 @@ use super::cost::{cost, cost_line};
 use super::scores::{Measures, render};
 use super::shared::{RecipeArgs, columns, print, print_json, thousands};
 use super::start::Start;
-use super::tasks::TaskChoice;
+use super::tasks::{TaskChoice, leave_out_unfit};
 
 /// Tokens of the sample that a run ends with.
 const SAMPLE_TOKENS: usize = 120;
@@ -99,6 +100,7 @@ impl Ready {
         let data = &recipe.data;
         let vocab_size = start.config.vocab_size;
         let text = Tokens::open(&data.train, Split::Train, &start.tokenizer, vocab_size)?;
+        warn_of_overlap(&data.train, &data.val)?;
         let data_sha256 = text.sha256().to_owned();
         let batches = Batches::new(text, recipe.train.context, recipe.seed, data.order)?;
         Ok(Self {
@@ -331,10 +333,20 @@ pub fn refusal_of_out(recipe: &Recipe) -> Option<Error> {
 }
 
 fn measures(recipe: &Recipe, start: &Start, device: &Device) -> Result<Measures> {
-    let tasks = TaskChoice::of(recipe)?.load()?;
+    let mut tasks = TaskChoice::of(recipe)?.load()?;
+    let n_positions = start.config.n_positions;
+    if recipe.eval.skip_bad {
+        for task in &mut tasks {
+            if task.record.data.skipped > 0 {
+                let items = counted(task.record.data.skipped, "bad item", "bad items");
+                eprint_line(&format!("{}: {items} left out", task.record.task));
+            }
+            leave_out_unfit(task, &[(&start.tokenizer, n_positions)])?;
+        }
+    }
     let tasks = tasks
         .iter()
-        .map(|task| task.prepare(&start.tokenizer, start.config.n_positions));
+        .map(|task| task.prepare(&start.tokenizer, n_positions));
     Ok(Measures {
         tasks: tasks.collect::<Result<_>>()?,
         val: Tokens::open(

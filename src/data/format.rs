@@ -108,15 +108,17 @@ pub(crate) fn parts(name: &str) -> Option<(&str, &str)> {
     Some(name.split_at(stem))
 }
 
-/// The name without the ending of a compression, and which that is.
-fn uncompressed(name: &str) -> (&str, Compression) {
+/// The name without the ending of a compression, in letters of any case, and which that is.
+pub(crate) fn uncompressed(name: &str) -> (&str, Compression) {
     let endings = [
         (".gz", Compression::Gzip),
         (".zst", Compression::Zstd),
         (".bz2", Compression::Bzip2),
     ];
     let stripped = endings.iter().find_map(|&(ending, compression)| {
-        name.strip_suffix(ending).map(|name| (name, compression))
+        let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
+        end.eq_ignore_ascii_case(ending)
+            .then_some((stem, compression))
     });
     stripped.unwrap_or((name, Compression::None))
 }

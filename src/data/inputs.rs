@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::address;
 use super::format::{Compression, Format, foreign};
 use super::listing::Listing;
+use super::overlap::Distinct;
 use super::prepare::UNFINISHED;
 use super::shard::is_shard;
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 /// What to do where a folder does not say which files are meant.
 const NAME_FILES: &str = "name the files, or a folder that `scale-ckpt data prepare` made";
 /// What to do with data that is neither plain text nor shards.
-pub(super) const PREPARE: &str = "make shards of it first: scale-ckpt data prepare";
+pub(crate) const PREPARE: &str = "make shards of it first: scale-ckpt data prepare";
 
 /// Which part of a folder of shards is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,24 +55,29 @@ pub enum Inputs {
 }
 
 impl Inputs {
-    /// The files that `paths` name, in their order; those of a folder or glob sorted by name.
-    /// Of a folder, the ones of `split` are meant, as their names say it.
+    /// The files that `paths` name, in their order, each once; those of a folder or glob sorted
+    /// by name. Of a folder, the ones of `split` are meant, as their names say it. A file that is
+    /// named need not be there.
     ///
     /// # Errors
     /// A glob or folder has nothing, or the list mixes text and shards.
     pub fn resolve(paths: &[PathBuf], split: Split) -> Result<Self> {
-        let mut files = Vec::new();
+        let mut files = Distinct::default();
         for path in paths {
-            if path.is_dir() {
-                files.extend(of_folder(path, split)?);
-                continue;
-            }
-            address::refuse(path, |dataset| {
-                format!("make shards of it first: scale-ckpt data prepare {dataset} --out DIR")
-            })?;
-            files.extend(expand(path)?);
+            let found = if path.is_dir() {
+                of_folder(path, split)?
+            } else {
+                address::refuse(path, |dataset| {
+                    format!("make shards of it first: scale-ckpt data prepare {dataset} --out DIR")
+                })?;
+                expand(path)?
+            };
+            found.into_iter().for_each(|path| files.add(path));
         }
-        for path in &files {
+        let files = files.into_files();
+        // What a name says of a file that is not there is of no use.
+        let missing = files.iter().find(|path| !path.exists()).cloned();
+        for path in files.iter().filter(|path| path.exists()) {
             if let Some((what, hint)) = foreign(path) {
                 return Err(Error::invalid(path.display(), what).with_hint(hint));
             }
@@ -83,13 +89,29 @@ impl Inputs {
         }
         let (shards, text): (Vec<_>, Vec<_>) = files.into_iter().partition(|p| is_shard(p));
         match (shards.first(), text.first()) {
-            (Some(shard), Some(text)) => Err(Error::invalid(
-                text.display(),
-                format!("text, in one list with the shard {}", shard.display()),
-            )
-            .with_hint("make shards of the text too: scale-ckpt data prepare")),
+            (Some(shard), Some(text)) => Err(missing.map_or_else(
+                || {
+                    let message = format!("text, in one list with the shard {}", shard.display());
+                    Error::invalid(text.display(), message)
+                        .with_hint("make shards of the text too: scale-ckpt data prepare")
+                },
+                |path| address::missing(&path),
+            )),
             (None, _) => Ok(Self::Text(text)),
             (Some(_), None) => Ok(Self::Shards(shards)),
+        }
+    }
+
+    /// The same, where every file must be there.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; or a file is missing.
+    pub fn find(paths: &[PathBuf], split: Split) -> Result<Self> {
+        let found = Self::resolve(paths, split)?;
+        let (Self::Text(files) | Self::Shards(files)) = &found;
+        match files.iter().find(|path| !path.exists()) {
+            Some(path) => Err(address::missing(path)),
+            None => Ok(found),
         }
     }
 }
@@ -239,5 +261,34 @@ mod tests {
         assert!(error.to_string().contains("in one list"), "{error}");
         let error = Inputs::resolve(&[dir.path().join("d.jsonl")], Split::Train).unwrap_err();
         assert!(error.hint().unwrap().contains("data prepare"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_before_what_its_name_says() {
+        let dir = folder(&["a.bin"]);
+        for name in [
+            "x.jsonl",
+            "x.txt.gz",
+            "x.csv",
+            "x.tar",
+            "x.parquet",
+            "x.bin",
+            "x",
+        ] {
+            let paths = ["a.bin", name].map(|name| dir.path().join(name));
+            for paths in [&paths[..], &paths[1..]] {
+                let error = Inputs::find(paths, Split::Val).unwrap_err().to_string();
+                let words = format!("{name}: no such file or folder");
+                assert!(error.ends_with(&words), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_named_twice_is_read_once() {
+        let dir = folder(&["b.txt", "a.txt"]);
+        let paths = ["b.txt", "./b.txt", "*.txt"].map(|name| dir.path().join(name));
+        let found = Inputs::find(&paths, Split::Train).unwrap();
+        assert_eq!(names(found), ["b.txt", "a.txt"]);
     }
 }

@@ -2,20 +2,23 @@
 
 use std::path::Path;
 
-use super::format::ARROW_HINT;
+use super::format::{ARROW_HINT, Format, uncompressed};
+use super::inputs::PREPARE;
 use crate::error::Error;
 
 /// Bytes from the beginning of a file that are enough to tell.
 pub(crate) const HEAD: usize = 512;
 
 const UNPACK: &str = "unpack it first";
+/// What a step begins with that gives the file another name.
+const RENAME: &str = "rename it to ";
 
 /// First bytes, what a file with them is, and what to do with it. `NAME` stands for the file's
-/// name, `STEM` for that without its ending.
+/// name, `BARE` for that without the ending of a compression, `STEM` without any.
 const MAGIC: [(&[u8], &str, &str); 23] = [
-    (b"\x1f\x8b\x08", "a gzip file", "rename it to NAME.gz"),
-    (b"\x28\xb5\x2f\xfd", "a zstd file", "rename it to NAME.zst"),
-    (b"BZh", "a bzip2 file", "rename it to NAME.bz2"),
+    (b"\x1f\x8b\x08", "a gzip file", "rename it to BARE.gz"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", "rename it to BARE.zst"),
+    (b"BZh", "a bzip2 file", "rename it to BARE.bz2"),
     (
         b"\xfd7zXZ\0",
         "an xz file",
@@ -105,7 +108,8 @@ impl Kind {
     /// it was found inside a compressed file.
     pub fn refused(self, path: &Path, inside: bool) -> Error {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let (bare, _) = uncompressed(&name);
+        let stem = bare.rsplit_once('.').map_or(bare, |(stem, _)| stem);
         let what = self.what;
         if inside {
             let message =
@@ -122,12 +126,73 @@ impl Kind {
             }
             _ => what.to_owned(),
         };
-        let mut step = self.step.replace("NAME", &name).replace("STEM", &stem);
+        let step = self.step.replace("NAME", &name).replace("BARE", bare);
+        let mut step = step.replace("STEM", stem);
+        // A name that is refused in turn is no help.
+        if let Some(renamed) = step.strip_prefix(RENAME)
+            && Format::known(Path::new(renamed)).is_none()
+        {
+            step = format!("{UNPACK}, and give the file a name that says what it holds");
+        }
         if what == HTML && path.extension().is_some_and(|e| e == "txt") {
             step.push_str("; if its markup is the text that is meant, put <|endoftext|> before it");
         }
         Error::invalid(path.display(), message).with_hint(step)
     }
+
+    /// The same where text to train on or shards are read, and nothing else by any name.
+    pub fn refused_in_training(self, path: &Path) -> Error {
+        let error = self.refused(path, false);
+        match error.hint() {
+            Some(hint) if hint.starts_with(RENAME) => {
+                let hint = format!("{hint}, and {PREPARE}");
+                error.with_hint(hint)
+            }
+            _ => error,
+        }
+    }
+}
+
+/// What kind of text begins with `head`, if it is text.
+pub(crate) fn text(head: &[u8]) -> Option<&'static str> {
+    let head = &head[..head.len().min(HEAD)];
+    let utf8 = std::str::from_utf8(head).map_or_else(|e| e.error_len().is_none(), |_| true);
+    let is_control = |&byte: &u8| byte < b' ' && !byte.is_ascii_whitespace();
+    if head.is_empty() || !utf8 || head.iter().any(is_control) {
+        return None;
+    }
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let head = head.trim_ascii_start();
+    Some(match head.first() {
+        Some(b'{' | b'[') => "JSON",
+        _ if head.starts_with(b"<?xml") || head.starts_with(b"<Error>") => "XML",
+        _ => "plain text",
+    })
+}
+
+/// The error for a file that is no `expected`, where it is empty or text.
+pub(crate) fn no_binary(path: &Path, expected: &str, head: &[u8]) -> Option<Error> {
+    if head.is_empty() {
+        let message = format!("empty, not {expected}");
+        return Some(Error::invalid(path.display(), message).with_hint("copy or make it again"));
+    }
+    let found = text(head)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let bare = uncompressed(&name).0;
+    let fits = match Format::known(Path::new(bare)) {
+        Some((Format::Text, _)) => found == "plain text",
+        Some((Format::JsonLines | Format::Json, _)) => found == "JSON",
+        _ => false,
+    };
+    let hint = if fits && bare.len() < name.len() {
+        format!("take `{}` off its name", &name[bare.len()..])
+    } else {
+        "it may be an error message that was saved in place of the file: look at it, and download \
+         the file itself"
+            .to_owned()
+    };
+    let message = format!("not {expected}: {found}");
+    Some(Error::invalid(path.display(), message).with_hint(hint))
 }
 
 /// Whether `head` is text that happens to begin with the few letters of a magic.
@@ -214,6 +279,26 @@ mod tests {
                 "git lfs pull",
             ),
             (b"PK\x03\x04\x14\0", "a.bin", "a zip archive", "unpack"),
+            (
+                b"\x28\xb5\x2f\xfd",
+                "x.jsonl.gz",
+                "a zstd file, though its name ends in .gz",
+                "rename it to x.jsonl.zst",
+            ),
+            (
+                b"\x1f\x8b\x08\0",
+                "real.b.JSONL.BZ2",
+                "a gzip file",
+                "rename it to real.b.JSONL.gz",
+            ),
+            (b"\x1f\x8b\x08\0", "a.parquet", "a gzip file", "unpack it"),
+            (b"BZh91AY&SY\xff\xfe", "a.bin", "a bzip2 file", "unpack it"),
+            (
+                b"PAR1\x15\x04",
+                "a.json.gz",
+                "a parquet table",
+                "rename it to a.parquet",
+            ),
             (b"ARROW1\0\0", "a.jsonl", "an Arrow table", "to_parquet"),
         ] {
             let error = Kind::of(head).unwrap().refused(Path::new(name), false);
@@ -229,6 +314,39 @@ mod tests {
         ] {
             assert_eq!(Kind::of(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn text_in_place_of_binary_data_is_named() {
+        for (name, head, words, step) in [
+            (
+                "a.txt.gz",
+                "words",
+                "not a thing: plain text",
+                "take `.gz` off",
+            ),
+            ("a.jsonl.ZST", " {\"a\": 1}", "JSON", "take `.ZST` off"),
+            (
+                "a.jsonl.gz",
+                "404: Not Found",
+                "plain text",
+                "an error message",
+            ),
+            (
+                "a.txt.gz",
+                "<?xml version=\"1.0\"?>",
+                "XML",
+                "an error message",
+            ),
+            ("a.parquet", "{\"error\": 1}", "JSON", "an error message"),
+            ("a.parquet", "<Error><Code>", "XML", "an error message"),
+            ("a.parquet", "", "empty", "again"),
+        ] {
+            let error = no_binary(Path::new(name), "a thing", head.as_bytes()).unwrap();
+            assert!(error.to_string().contains(words), "{error}");
+            assert!(error.hint().unwrap().contains(step), "{error:?}");
+        }
+        assert!(no_binary(Path::new("a.gz"), "a thing", b"\x1f\x8b\0").is_none());
     }
 
     #[test]

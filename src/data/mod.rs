@@ -10,6 +10,7 @@ pub(crate) mod listing;
 mod magic;
 mod npy;
 pub mod order;
+pub mod overlap;
 mod plausible;
 pub mod prepare;
 pub(crate) mod records;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::shard::LLMC_HEADER;
 use crate::error::{Error, Result};
 
 /// Bytes that are looked at, from the beginning.
@@ -22,13 +23,35 @@ const WIDTH_HINT: &str = "nanoGPT's format has ids of 16 bits: convert with nump
 /// # Errors
 /// They are, or the file cannot be read.
 pub(super) fn check(file: &File, path: &Path, size: u64) -> Result<()> {
-    let mut bytes = vec![0; size.min(LOOKED_AT) as usize];
-    file.read_exact_at(&mut bytes, 0)
-        .map_err(Error::io("read", path))?;
+    let bytes = begin(file, path, 0, size)?;
     let Some((what, hint)) = wrong(&bytes) else {
         return Ok(());
     };
     Err(Error::invalid(path.display(), what).with_hint(hint))
+}
+
+/// Refuses ids of another width after llm.c's header.
+///
+/// # Errors
+/// They are, or the file cannot be read.
+pub(super) fn check_width(file: &File, path: &Path, size: u64) -> Result<()> {
+    let bytes = begin(file, path, LLMC_HEADER as u64, size)?;
+    let Some((what, dtype)) = width(&bytes) else {
+        return Ok(());
+    };
+    let hint = format!(
+        "its header says ids of 16 bits: write the ids as such, without a header with numpy, \
+         np.fromfile(FILE, dtype=np.{dtype}, offset={LLMC_HEADER}).astype(np.uint16).tofile(OTHER)"
+    );
+    Err(Error::invalid(path.display(), what).with_hint(hint))
+}
+
+/// The first bytes from `offset` on.
+fn begin(file: &File, path: &Path, offset: u64, size: u64) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; size.saturating_sub(offset).min(LOOKED_AT) as usize];
+    file.read_exact_at(&mut bytes, offset)
+        .map_err(Error::io("read", path))?;
+    Ok(bytes)
 }
 
 /// What the bytes are, if they cannot be ids of 16 bits; and what to do.
@@ -46,21 +69,30 @@ fn wrong(bytes: &[u8]) -> Option<(&'static str, String)> {
         let hint = "the file was never filled, or not to its end: make it again";
         return Some(("nothing but zeros, no token ids", hint.to_owned()));
     }
+    let (what, dtype) = width(bytes)?;
+    Some((what, WIDTH_HINT.replace("DTYPE", dtype)))
+}
+
+/// What the width of the ids is, if it is another than 16 bits, and numpy's name of it.
+fn width(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    let ids = bytes.as_chunks::<2>().0;
+    if ids.len() < ENOUGH {
+        return None;
+    }
     let zero =
         |place: usize, step: usize| ids.iter().skip(place).step_by(step).all(|id| *id == [0, 0]);
-    let wide = |dtype: &str| WIDTH_HINT.replace("DTYPE", dtype);
     let some = bytes.iter().any(|&byte| byte != 0);
     if some && zero(1, 4) && zero(2, 4) && zero(3, 4) {
         let what = "ids of 64 bits: read as ids of 16 bits, three of four are 0";
-        return Some((what, wide("int64")));
+        return Some((what, "int64"));
     }
     if some && zero(1, 2) {
         let what = "ids of 32 bits: read as ids of 16 bits, every second one is 0";
-        return Some((what, wide("uint32")));
+        return Some((what, "uint32"));
     }
     if is_bytes(ids) {
         let what = "ids of 8 bits: read as ids of 16 bits, two would be taken for one";
-        return Some((what, wide("uint8")));
+        return Some((what, "uint8"));
     }
     None
 }

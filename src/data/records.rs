@@ -13,7 +13,13 @@ use crate::error::{Error, Result, printable};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How to make JSON lines of anything else.
-const ONE_PER_LINE: &str = "make JSON lines of it: jq -c . FILE > FILE.jsonl, or jq -c '.KEY[]' FILE where a key holds the list";
+pub(crate) const ONE_PER_LINE: &str = "make JSON lines of it: jq -c . FILE > FILE.jsonl, or jq -c '.KEY[]' FILE where a key holds the list";
+
+/// What to do with lists where lines are read.
+const LISTS: &str = "one list of objects is read where the file's name ends in .json; \
+     more than one: jq -c '.[]' FILE > OTHER.jsonl";
+/// What is said of a line that is the beginning of an object.
+const GOES_ON: &str = "an object that goes on over several lines";
 
 /// A record of a file, not yet parsed.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,6 +119,17 @@ impl Records {
         }
     }
 
+    /// What to do with a record that cannot be parsed, if it is of a form that people have.
+    pub fn advice(&self, record: &[u8]) -> Option<&'static str> {
+        let record = record.trim_ascii();
+        let is_list = record.starts_with(b"[") && record.ends_with(b"]");
+        if goes_on(record) && !self.list {
+            Some(ONE_PER_LINE)
+        } else {
+            (is_list && !self.may_be_list).then_some(LISTS)
+        }
+    }
+
     /// The next record that is more than white space; none at the end.
     ///
     /// # Errors
@@ -125,8 +142,7 @@ impl Records {
             match &record {
                 Record::Bytes(bytes) if bytes.trim_ascii().is_empty() => {}
                 Record::Bytes(bytes) if self.may_be_list && bytes.trim_ascii() == b"{" => {
-                    let message = "an object that goes on over several lines";
-                    return Err(Error::invalid(self.at(), message).with_hint(ONE_PER_LINE));
+                    return Err(Error::invalid(self.at(), GOES_ON).with_hint(ONE_PER_LINE));
                 }
                 _ => return Ok(Some(record)),
             }
@@ -262,7 +278,15 @@ impl Records {
         while let Some(byte) = self.next_byte()? {
             if byte != 0 {
                 let message = "something follows the list of objects";
-                return Err(Error::invalid(self.path().display(), message).with_hint(ONE_PER_LINE));
+                let hint = match byte {
+                    b'[' => "make JSON lines of all lists: jq -c '.[]' FILE > FILE.jsonl",
+                    b'{' => {
+                        "make JSON lines of it all: \
+                         jq -c 'if type == \"array\" then .[] else . end' FILE > FILE.jsonl"
+                    }
+                    _ => "the file must end with the list: take out what follows it",
+                };
+                return Err(Error::invalid(self.path().display(), message).with_hint(hint));
             }
             self.source.consume(1);
             self.padding += 1;
@@ -333,6 +357,34 @@ pub(crate) fn columns_hint(object: &Map<String, Value>) -> Option<&'static str> 
     )
 }
 
+/// How to get at the objects in a list that a key of an object holds, and the first of them, if
+/// there is such a list: many programs write all rows so, and some put each under `row` once more.
+pub(crate) fn wrapped(object: &Map<String, Value>) -> Option<(String, &Map<String, Value>)> {
+    let rows = object.iter().filter_map(|(key, value)| {
+        let list = value.as_array()?;
+        let first = list.first()?.as_object()?;
+        let row = first.get("row").and_then(Value::as_object);
+        Some((row, list.len(), key, first))
+    });
+    let (row, _, key, first) = rows.max_by_key(|&(row, count, ..)| (row.is_some(), count))?;
+    let key = printable(key);
+    let below = if row.is_some() { ".\"row\"" } else { "" };
+    let hint =
+        format!("the objects are in a list of it: jq -c '.\"{key}\"[]{below}' FILE > FILE.jsonl");
+    Some((hint, row.unwrap_or(first)))
+}
+
+/// Whether a line is the beginning of an object that the next lines go on with.
+fn goes_on(record: &[u8]) -> bool {
+    let record = record.trim_ascii();
+    let mut scan = Scan::default();
+    record.starts_with(b"{")
+        && matches!(record.last(), Some(b'{' | b'[' | b','))
+        && !record.iter().any(|&byte| scan.ends_at(byte))
+        && scan.depth > 0
+        && !scan.in_string
+}
+
 /// Parses a record. `NaN` and `Infinity`, which are not JSON but what Python writes, count as
 /// null.
 ///
@@ -387,6 +439,12 @@ fn explain(error: &serde_json::Error, record: &[u8]) -> String {
             "`{escape}` is half of a surrogate pair, which alone is no character and has no form \
              in UTF-8"
         );
+    }
+    if record.trim_ascii().is_empty() {
+        return "no object after a comma: a comma after the last element, or one too many".into();
+    }
+    if error.is_eof() && goes_on(record) {
+        return GOES_ON.into();
     }
     if record.trim_ascii().iter().all(|&byte| byte == 0) {
         return format!("{} zero bytes where an object was expected", record.len());
@@ -490,8 +548,16 @@ mod tests {
             let error = read("a.json", cut, 1000).unwrap_err().to_string();
             assert!(error.contains("ends before its list does"), "{error}");
         }
-        let error = read("a.json", b"[{}] {}", 1000).unwrap_err().to_string();
-        assert!(error.contains("something follows"), "{error}");
+        for (more, hint) in [
+            ("{}", "if type =="),
+            ("\n[{}]", "jq -c '.[]'"),
+            ("]", "take out"),
+        ] {
+            let list = format!("[{{}}] {more}");
+            let error = read("a.json", list.as_bytes(), 1000).unwrap_err();
+            assert!(error.to_string().contains("something follows"), "{error}");
+            assert!(error.hint().unwrap().contains(hint), "{error:?}");
+        }
         // A comma with nothing after it is a bad record.
         assert_eq!(texts("a.json", b"[1,]")[1].1, "");
     }
@@ -526,5 +592,41 @@ mod tests {
         }
         assert_eq!(value("{\"a\" 1}").unwrap_err(), "expected `:` at column 6");
         assert!(value("\0\0\0").unwrap_err().contains("3 zero bytes"));
+        assert!(value("  ").unwrap_err().contains("a comma after the last"));
+        for (begin, more) in [
+            ("{", true),
+            ("{ \"a\": [", true),
+            ("{\"a\": {},", true),
+            ("{\"a\": \"x,", false),
+            ("{\"a\"", false),
+            ("{\"a\": 1},", false),
+        ] {
+            let error = value(begin).unwrap_err();
+            assert_eq!(error.contains("several lines"), more, "{begin}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_list_that_holds_the_rows_is_found() {
+        for (object, path) in [
+            (r#"{"data": [{}], "version": 1}"#, Some(r#"'."data"[]'"#)),
+            (
+                r#"{"features": [{}, {}], "rows": [{"row_idx": 0, "row": {}}]}"#,
+                Some(r#"'."rows"[]."row"'"#),
+            ),
+            (
+                r#"{"a": [{}], "b": [{}, {}], "c": [1, 2, 3]}"#,
+                Some(r#"'."b"[]'"#),
+            ),
+            (r#"{"endings": ["a"], "rows": []}"#, None),
+        ] {
+            let object = serde_json::from_str(object).unwrap();
+            let hint = wrapped(&object).map(|(hint, _)| hint);
+            assert_eq!(hint.is_some(), path.is_some(), "{object:?}");
+            assert!(
+                hint.is_none_or(|hint| hint.contains(path.unwrap())),
+                "{object:?}"
+            );
+        }
     }
 }

@@ -105,7 +105,13 @@ impl Shard {
             (npy.offset, npy.width, Some(npy.count))
         } else {
             match llmc_count(&file, path)? {
-                Some(count) => (LLMC_HEADER as u64, Width::U16, Some(count)),
+                Some(count) => {
+                    let header = LLMC_HEADER as u64;
+                    if size > header && count.checked_mul(2) != Some(size - header) {
+                        plausible::check_width(&file, path, size)?;
+                    }
+                    (header, Width::U16, Some(count))
+                }
                 None => {
                     plausible::check(&file, path, size)?;
                     (0, Width::U16, None)
@@ -243,7 +249,7 @@ fn check_kind(file: &File, path: &Path) -> Result<()> {
         .map_err(Error::io("read", path))?;
     let head = &head[..read];
     match Kind::of(head) {
-        Some(kind) if !(is_npy(path) && npy::is_npy(head)) => Err(kind.refused(path, false)),
+        Some(kind) if !(is_npy(path) && npy::is_npy(head)) => Err(kind.refused_in_training(path)),
         _ => Ok(()),
     }
 }
@@ -360,7 +366,9 @@ fn count_tokens(
                 counted(count, "token", "tokens"),
                 counted(body, "byte follows", "bytes follow")
             ));
-            return Err(error.with_hint(if expected.is_some_and(|e| e < body) {
+            return Err(error.with_hint(if count.checked_mul(2 * width) == Some(body) {
+                "the file has trailing bytes, or its ids are of another width than its header says"
+            } else if expected.is_some_and(|e| e < body) {
                 "the file has trailing bytes"
             } else {
                 TRUNCATED

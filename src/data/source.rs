@@ -8,7 +8,7 @@ use bzip2::read::MultiBzDecoder;
 use flate2::bufread::GzDecoder;
 
 use super::format::Compression;
-use super::magic::{HEAD, Kind};
+use super::magic::{HEAD, Kind, no_binary};
 use crate::error::{Error, Result};
 
 /// Bytes read at a time.
@@ -40,6 +40,12 @@ impl Source {
         let is_own = magic(compression).is_some_and(|magic| head.starts_with(magic));
         if let Some(kind) = Kind::of(head).filter(|_| !is_own) {
             return Err(kind.refused(path, false));
+        }
+        let expected = name(compression).map(|name| format!("a {name} file"));
+        if let Some(expected) = expected.filter(|_| !is_own)
+            && let Some(error) = no_binary(path, &expected, head)
+        {
+            return Err(error);
         }
         let reader: Box<dyn BufRead + Send> = match compression {
             Compression::None => Box::new(buffered),
@@ -76,15 +82,9 @@ impl Source {
 
     /// The error for a failed read at `place`.
     pub fn failed(&self, place: &str, error: io::Error) -> Error {
-        let name = match self.compression {
-            Compression::Gzip => "gzip",
-            Compression::Zstd => "zstd",
-            Compression::Bzip2 => "bzip2",
-            Compression::None => return Error::io("read", &self.path)(error),
-        };
-        if error.raw_os_error().is_some() {
+        let Some(name) = name(self.compression).filter(|_| error.raw_os_error().is_none()) else {
             return Error::io("read", &self.path)(error);
-        }
+        };
         let at = format!("{}:{place}", self.path.display());
         let text = error.to_string();
         if let Some((message, hint)) = unsupported(&text) {
@@ -129,6 +129,16 @@ struct Failing(Option<io::Error>);
 impl Read for Failing {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         self.0.take().map_or(Ok(0), Err)
+    }
+}
+
+/// The name of a compression; none where there is none.
+fn name(compression: Compression) -> Option<&'static str> {
+    match compression {
+        Compression::None => None,
+        Compression::Gzip => Some("gzip"),
+        Compression::Zstd => Some("zstd"),
+        Compression::Bzip2 => Some("bzip2"),
     }
 }
 

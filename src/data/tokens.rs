@@ -43,7 +43,7 @@ struct Shards {
 }
 
 impl Tokens {
-    /// Opens text files, shards, folders and globs, see [`Inputs::resolve`]. Text is encoded
+    /// Opens text files, shards, folders and globs, see [`Inputs::find`]. Text is encoded
     /// into memory; shards are read through once, for their hash and to check every id,
     /// unless a manifest beside them has both.
     ///
@@ -57,7 +57,7 @@ impl Tokens {
         tokenizer: &Tokenizer,
         vocab_size: usize,
     ) -> Result<Self> {
-        match Inputs::resolve(paths, split)? {
+        match Inputs::find(paths, split)? {
             Inputs::Text(files) => Self::from_files(&files, tokenizer),
             Inputs::Shards(files) => {
                 check_tokenizer(&files, tokenizer)?;
@@ -229,7 +229,7 @@ fn text_of(path: &Path) -> Result<String> {
     // Where this read fails, the next one tells.
     let _ = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
     if let Some(kind) = Kind::of(&head) {
-        return Err(kind.refused(path, false));
+        return Err(kind.refused_in_training(path));
     }
     if let Some((message, hint)) = no_text(&head) {
         return Err(Error::invalid(path.display(), message).with_hint(hint));

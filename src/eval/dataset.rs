@@ -224,7 +224,7 @@ fn read(
                     docs.push(doc);
                     places.push(row.at);
                 }
-                Err(message) => bad.meet(&row.at, message)?,
+                Err(message) => bad.meet_row(&row, message, |row| task.doc(row).is_ok())?,
             }
         }
     }

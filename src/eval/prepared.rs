@@ -147,8 +147,10 @@ impl LoadedTask {
         let requests = self.chosen.par_iter().map(|chosen| {
             let Chosen { doc, prefix, .. } = chosen;
             encode(doc, prefix, protocol, tokenizer, n_positions).map_err(|message| {
-                Error::invalid(&chosen.place, message)
-                    .with_hint("--skip-bad leaves such items out for all models and counts them")
+                Error::invalid(&chosen.place, message).with_hint(
+                    "--skip-bad leaves such items out for all models and counts them, \
+                         in the recipe of a run eval.skip_bad = true",
+                )
             })
         });
         requests.collect()

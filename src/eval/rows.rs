@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use parquet::data_type::Decimal;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Map, Value, json};
@@ -10,11 +11,16 @@ use serde_json::{Map, Value, json};
 use crate::data::format::Format;
 use crate::data::listing::note_once;
 use crate::data::prepare::{check_codec, guarded, no_table};
-use crate::data::records::{Record, Records, columns_hint, padding_note, parse};
+use crate::data::records::{
+    ONE_PER_LINE, Record, Records, columns_hint, padding_note, parse, wrapped,
+};
 use crate::error::{Error, Result, printable};
 
 /// Longest line read.
 const MAX_LINE: usize = 1 << 20;
+/// How to get on without bad items.
+const SKIP: &str = "--skip-bad leaves such items out and counts them, \
+     in the recipe of a run eval.skip_bad = true";
 /// Lines of an item in the six-line form.
 const TEXT_LINES: usize = 6;
 
@@ -128,16 +134,37 @@ pub struct BadRows {
 impl BadRows {
     /// Counts a bad record, or fails with what is wrong with it.
     pub fn meet(&mut self, at: &str, message: impl Into<String>) -> Result<()> {
-        self.meet_in(at, message, "")
+        self.meet_with(at, message, SKIP)
     }
 
-    /// The same, where it may help to say what form the file was expected in.
-    fn meet_in(&mut self, at: &str, message: impl Into<String>, form: &str) -> Result<()> {
+    /// Counts a record that is no item, or fails with what is wrong with it; `is_item` says
+    /// whether another is one, as those in a list within it may be.
+    pub fn meet_row(
+        &mut self,
+        row: &Row,
+        message: String,
+        is_item: impl Fn(&Row) -> bool,
+    ) -> Result<()> {
+        let inner = |fields: &Map<String, Value>| Row {
+            at: row.at.clone(),
+            fields: fields.clone(),
+        };
+        let wrapped = wrapped(&row.fields).filter(|(_, first)| is_item(&inner(first)));
+        let hint = wrapped.map_or_else(|| SKIP.to_owned(), |(hint, _)| hint);
+        self.meet_with(&row.at, message, hint)
+    }
+
+    /// The same, where there is more to do about it than to leave it out.
+    fn meet_with(
+        &mut self,
+        at: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Result<()> {
         if self.skip {
             self.skipped += 1;
             return Ok(());
         }
-        let hint = format!("--skip-bad leaves such items out and counts them{form}");
         Err(Error::invalid(at, message).with_hint(hint))
     }
 }
@@ -176,10 +203,16 @@ fn read_objects(records: &mut Records, bad: &mut BadRows) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     while let Some(record) = records.next()? {
         let at = records.at();
+        let too_long = record == Record::TooLong;
         let text = match text(record) {
             Ok(text) => text,
             Err(message) => {
-                bad.meet(&at, message)?;
+                let hint = if too_long {
+                    format!("if the line is the whole file, {ONE_PER_LINE}; {SKIP}")
+                } else {
+                    SKIP.to_owned()
+                };
+                bad.meet_with(&at, message, hint)?;
                 continue;
             }
         };
@@ -190,7 +223,12 @@ fn read_objects(records: &mut Records, bad: &mut BadRows) -> Result<Vec<Row>> {
                     return Err(Error::invalid(at, "not an item, but a table").with_hint(hint));
                 }
             },
-            Err(message) => bad.meet_in(&at, message, &format!("; {}", records.hint()))?,
+            Err(message) => {
+                let hint = records.advice(text.as_bytes());
+                let hint =
+                    hint.map_or_else(|| format!("{SKIP}; {}", records.hint()), str::to_owned);
+                bad.meet_with(&at, message, hint)?;
+            }
         }
     }
     Ok(rows)
@@ -270,11 +308,24 @@ fn read_parquet(path: &Path) -> Result<Vec<Row>> {
     Ok(records.into_iter().enumerate().map(row).collect())
 }
 
-/// What evaluation sets hold, as JSON; anything else is null, which no field may be.
+/// What evaluation sets hold, as JSON. Anything else is an object with the name of its type,
+/// which no field may be: so it is named where it is refused.
 fn value(field: Field) -> Value {
+    let named = |name: &str, field: &Field| json!({ name: field.to_string() });
     match field {
+        Field::Null => Value::Null,
         Field::Str(text) => text.into(),
-        Field::Bytes(bytes) => bytes.as_utf8().ok().into(),
+        Field::Bytes(bytes) => match bytes.as_utf8() {
+            Ok(text) => text.into(),
+            Err(_) => json!({ "parquet bytes": format!("{} that are not UTF-8", bytes.len()) }),
+        },
+        Field::Decimal(ref number) => {
+            decimal(number).unwrap_or_else(|| named("parquet decimal", &field))
+        }
+        Field::Date(_) => named("parquet date", &field),
+        Field::TimeMillis(_) | Field::TimeMicros(_) => named("parquet time", &field),
+        Field::TimestampMillis(_) | Field::TimestampMicros(_) => named("parquet timestamp", &field),
+        Field::MapInternal(_) => named("parquet map", &field),
         Field::Bool(b) => b.into(),
         Field::Byte(n) => n.into(),
         Field::Short(n) => n.into(),
@@ -299,8 +350,20 @@ fn value(field: Field) -> Value {
             .map(|field| value(field.clone()))
             .collect::<Vec<_>>()
             .into(),
-        _ => Value::Null,
     }
+}
+
+/// A decimal as a number, which is whole if the decimal is; none if it is too large.
+fn decimal(number: &Decimal) -> Option<Value> {
+    // Two's complement, the first byte being the highest.
+    let negative = number.data().first().is_some_and(|&byte| byte >= 0x80);
+    let add = |sum: i128, &byte: &u8| sum.checked_mul(256)?.checked_add(byte.into());
+    let unscaled = number.data().iter().try_fold(-i128::from(negative), add)?;
+    let unit = 10_i128.checked_pow(number.scale().try_into().ok()?)?;
+    if unscaled % unit == 0 {
+        return i64::try_from(unscaled / unit).ok().map(Value::from);
+    }
+    Some((unscaled as f64 / unit as f64).into())
 }
 
 #[cfg(test)]
@@ -325,8 +388,44 @@ mod tests {
         let found: Vec<_> = rows.iter().map(|row| row.text("a").unwrap()).collect();
         assert_eq!((found, skipped), (vec!["b", "c"], 3));
         let error = read_as("x.jsonl", &content, false).unwrap_err().to_string();
-        assert!(error.contains("x.jsonl:2: EOF"), "{error}");
+        assert!(
+            error.contains("x.jsonl:2: an object that goes on"),
+            "{error}"
+        );
         assert!(rows[1].at.ends_with("x.jsonl:5"), "{}", rows[1].at);
+    }
+
+    #[test]
+    fn decimals_are_numbers_and_other_types_are_named() {
+        let wide = |value: i128, scale| {
+            Decimal::from_bytes(value.to_be_bytes().to_vec().into(), 38, scale)
+        };
+        for (number, expected) in [
+            (Decimal::from_i32(3, 5, 0), json!(3)),
+            (Decimal::from_i64(-100, 5, 2), json!(-1)),
+            (Decimal::from_i32(25, 5, 1), json!(2.5)),
+            (wide(2, 0), json!(2)),
+            (wide(-70_000, 4), json!(-7)),
+            (Decimal::from_bytes(vec![0xff; 20].into(), 40, 0), json!(-1)),
+        ] {
+            assert_eq!(value(Field::Decimal(number)), expected);
+        }
+        let bytes = vec![0xff_u8, 0xfe];
+        for (field, name) in [
+            (Field::Date(10_000), "parquet date"),
+            (Field::TimestampMicros(1), "parquet timestamp"),
+            (Field::TimeMillis(1), "parquet time"),
+            (Field::Bytes(bytes.into()), "parquet bytes"),
+            (Field::Decimal(wide(i128::MAX, 0)), "parquet decimal"),
+        ] {
+            let row = Row {
+                at: String::new(),
+                fields: Map::from_iter([("label".to_owned(), value(field))]),
+            };
+            let error = row.index("label", 3).unwrap_err();
+            assert!(error.contains(name) && !error.contains("null"), "{error}");
+            assert!(row.text("label").unwrap_err().contains(name));
+        }
     }
 
     #[test]

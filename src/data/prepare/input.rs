@@ -1,5 +1,6 @@
 //! Input files: which there are, and what identifies them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use crate::checkpoint::hub::{DatasetRef, HubConfig, Progress};
 use crate::checkpoint::{hash_file, hex};
 use crate::data::format::Format;
 use crate::data::listing::Listing;
+use crate::data::overlap::Distinct;
 use crate::data::{address, inputs};
 use crate::error::{Error, Result, counted};
 use crate::interrupt;
@@ -19,7 +21,7 @@ use crate::progress::{Meter, Unit};
 
 /// The files behind names: a folder's are all in it of a known kind, also in folders below, and
 /// sorted; a glob's are sorted too; a dataset's are fetched from the hub as `hub` says. What of a
-/// folder is left out is told on standard error.
+/// folder is left out, and which file is named again, is told on standard error.
 ///
 /// # Errors
 /// A path does not exist, a folder or glob has nothing, a file is of no known kind, most of a
@@ -29,29 +31,30 @@ pub fn expand(
     hub: impl Fn() -> Result<HubConfig>,
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+    let mut files = Distinct::default();
     for name in names {
         if let Some(dataset) = DatasetRef::parse(name) {
             let fetched = remote::fetch(&dataset?, &hub()?, progress)?;
             fetched
                 .iter()
                 .try_for_each(|path| Format::of(path).map(drop))?;
-            files.extend(fetched);
+            fetched.into_iter().for_each(|path| files.add_cached(path));
             continue;
         }
         address::refuse(Path::new(name), |dataset| format!("give {dataset}"))?;
         for path in inputs::expand(Path::new(name))? {
             if path.is_dir() {
-                files.extend(of_folder(&path)?);
+                let found = of_folder(&path)?;
+                found.into_iter().for_each(|path| files.add(path));
             } else if path.exists() {
                 Format::of(&path)?;
-                files.push(path);
+                files.add(path);
             } else {
                 return Err(address::missing(&path));
             }
         }
     }
-    Ok(files)
+    Ok(files.into_files())
 }
 
 /// The files of a folder and of those below it.
@@ -97,6 +100,24 @@ pub(super) fn hash_all(paths: &[PathBuf]) -> Result<Vec<InputRecord>> {
             })
         })
         .collect()
+}
+
+/// What is said of files that hold the same bytes.
+pub(super) fn copies(records: &[InputRecord]) -> Vec<String> {
+    let mut firsts: BTreeMap<&str, &InputRecord> = BTreeMap::new();
+    let mut notes = Vec::new();
+    for record in records.iter().filter(|record| record.bytes > 0) {
+        let first = *firsts.entry(&record.sha256).or_insert(record);
+        if first.path != record.path {
+            notes.push(format!(
+                "warning: {} and {} hold the same bytes: their documents count twice, and may be \
+                 both trained and validated on",
+                first.path.display(),
+                record.path.display()
+            ));
+        }
+    }
+    notes
 }
 
 /// Fails if a file no longer has the size that it had when it was hashed.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::documents::{BadDocuments, Documents, MAX_LINE, Piece};
-use crate::data::records::{Record, Records, columns_hint, parse};
+use crate::data::records::{Record, Records, columns_hint, parse, wrapped};
 use crate::error::{Error, Result, did_you_mean, printable};
 
 /// Keys that are shown.
@@ -48,6 +48,7 @@ impl<'a> JsonTexts<'a> {
             Err(message) => {
                 let object = parse(&bytes, |bytes| serde_json::from_slice(bytes)).ok();
                 let hint = object.as_ref().and_then(columns_hint);
+                let hint = hint.or_else(|| self.records.advice(&bytes));
                 Err((message, hint.map(str::to_owned)))
             }
         }
@@ -67,17 +68,8 @@ impl<'a> JsonTexts<'a> {
             }
         }
         let near = did_you_mean(self.field, keys.iter().map(String::as_str));
-        let of_rows = object
-            .iter()
-            .find(|(_, value)| value.as_array().is_some_and(|list| is_rows(list)));
-        let hint = match (near, of_rows) {
-            (Some(near), _) => Some(format!("did you mean --field {}?", printable(near))),
-            (None, Some((key, _))) => Some(format!(
-                "the objects are in a list of it: jq -c '.\"{}\"[]' FILE > FILE.jsonl",
-                printable(key)
-            )),
-            (None, None) => None,
-        };
+        let near = near.map(|near| format!("did you mean --field {}?", printable(near)));
+        let hint = near.or_else(|| wrapped(&object).map(|(hint, _)| hint));
         let more = if keys.len() > SHOWN { ", ..." } else { "" };
         let shown = keys
             .iter()
@@ -92,11 +84,6 @@ impl<'a> JsonTexts<'a> {
         };
         (format!("no key `{field}`; there are {shown}{more}"), hint)
     }
-}
-
-/// Whether a list holds objects.
-fn is_rows(list: &[Value]) -> bool {
-    list.first().is_some_and(Value::is_object)
 }
 
 impl Documents for JsonTexts<'_> {

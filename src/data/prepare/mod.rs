@@ -106,11 +106,14 @@ pub fn prepare(options: &Options, tokenizer: &Tokenizer) -> Result<Prepared> {
         folder::Claim::Work(folder) => folder,
     };
     match fill(options, tokenizer, &folder, &mut manifest) {
-        Ok(notes) => Ok(Prepared {
-            manifest,
-            found: false,
-            notes,
-        }),
+        Ok(mut notes) => {
+            notes.extend(input::copies(&manifest.inputs));
+            Ok(Prepared {
+                manifest,
+                found: false,
+                notes,
+            })
+        }
         Err(error) => {
             // What a signal stopped is left to be known as ours; what cannot succeed is not.
             if !matches!(error, Error::Interrupted { .. }) {

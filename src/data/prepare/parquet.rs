@@ -18,7 +18,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::ColumnDescPtr;
 
 use super::documents::{BadDocuments, Documents, Piece};
-use crate::data::magic::{HEAD, Kind};
+use crate::data::magic::{HEAD, Kind, no_binary};
 use crate::error::{Error, Result, counted, did_you_mean, printable};
 use crate::progress::Meter;
 
@@ -62,21 +62,34 @@ impl<'a> ParquetColumn<'a> {
         let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| no_table(path, &e))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let names: Vec<String> = schema.columns().iter().map(|c| c.path().string()).collect();
+        let prefix = format!("{field}.");
+        let is_list = |column: &&ColumnDescPtr| {
+            let name = column.path().string();
+            column.max_rep_level() > 0 && (name == field || name.starts_with(&prefix))
+        };
         // A column that has the name itself comes before one of that path.
         let itself = |column: &ColumnDescPtr| column.path().parts() == [field];
         let itself = schema.columns().iter().position(itself);
         let below = || names.iter().position(|name| name == field);
         let column = itself.or_else(below).ok_or_else(|| {
+            if let Some(list) = schema.columns().iter().find(is_list) {
+                return no_list(path, list);
+            }
             let listed = printable(&names.join(", "));
             let message = format!("no column `{}`; there are {listed}", printable(field));
             let error = Error::invalid(path.display(), message);
-            match did_you_mean(field, names.iter().map(String::as_str)) {
+            let columns = schema.columns().iter().zip(&names);
+            let plain = columns.filter(|(column, _)| column.max_rep_level() == 0);
+            match did_you_mean(field, plain.map(|(_, name)| name.as_str())) {
                 Some(name) => error.with_hint(format!("did you mean --field {name}?")),
                 None => error.with_hint("name the column of the text with --field"),
             }
         })?;
         let found = &schema.columns()[column];
-        if found.physical_type() != Type::BYTE_ARRAY || found.max_rep_level() > 0 {
+        if found.max_rep_level() > 0 {
+            return Err(no_list(path, found));
+        }
+        if found.physical_type() != Type::BYTE_ARRAY {
             let kind = found.physical_type();
             let message = format!(
                 "column `{}` holds {kind}, not one text per row",
@@ -204,6 +217,24 @@ impl Documents for ParquetColumn<'_> {
     }
 }
 
+/// The error for a column that holds a list in each row.
+fn no_list(path: &Path, column: &ColumnDescPtr) -> Error {
+    let name = printable(&column.path().parts()[0]);
+    // A list of texts and nothing beside them has one column, `list.element` in most files.
+    let is_texts = column.physical_type() == Type::BYTE_ARRAY && column.path().parts().len() <= 3;
+    let (what, hint) = if is_texts {
+        let hint = format!(
+            "join them first, for example with pandas: df[\"{name}\"] = df[\"{name}\"].str.join(\"\\n\")"
+        );
+        ("a list of texts", hint)
+    } else {
+        let hint = "make a column of one text of it, and name that with --field";
+        ("a list", hint.to_owned())
+    };
+    let message = format!("`{name}` is {what} in each row, not one text");
+    Error::invalid(path.display(), message).with_hint(hint)
+}
+
 /// Makes a panic of the parquet crate, which some damaged files lead to, an error like others.
 pub(crate) fn guarded<T>(
     work: impl FnOnce() -> Result<T, ParquetError>,
@@ -240,10 +271,12 @@ pub(crate) fn check_codec(column: &ColumnChunkMetaData) -> Result<(), ParquetErr
 pub(crate) fn no_table(path: &Path, error: &ParquetError) -> Error {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
-    match Kind::of(&head) {
-        Some(kind) if read.is_ok() && !head.starts_with(b"PAR1") => kind.refused(path, false),
-        _ => unread(path.display(), "not a parquet file, or cut off: ", error),
-    }
+    let known = match Kind::of(&head).filter(|_| !head.starts_with(b"PAR1")) {
+        _ if read.is_err() => None,
+        Some(kind) => Some(kind.refused(path, false)),
+        None => no_binary(path, "a parquet file", &head),
+    };
+    known.unwrap_or_else(|| unread(path.display(), "not a parquet file, or cut off: ", error))
 }
 
 /// The error for what cannot be read of a table: something that the format has and this program
