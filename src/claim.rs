@@ -140,7 +140,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let link = root.path().join("dang");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
-        for dir in [link.clone(), link.join("deeper/run")] {
+        for dir in [link.clone(), link.join(""), link.join("deeper/run")] {
             let error = KIND.claim(&dir).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             let told = error.to_string();

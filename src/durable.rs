@@ -277,6 +277,8 @@ pub fn refuse_existing(destination: &Path, force: bool) -> Result<()> {
 /// # Errors
 /// It is such a link.
 pub fn refuse_dangling(dir: &Path) -> Result<()> {
+    // Without a slash at the end, behind which no link is seen.
+    let dir: PathBuf = dir.components().collect();
     for part in dir.ancestors().filter(|part| !part.as_os_str().is_empty()) {
         let Ok(target) = fs::read_link(part) else {
             continue;

@@ -313,6 +313,75 @@ fn outputs_are_replaced_only_when_asked_and_recognised() {
 }
 
 #[test]
+fn single_files_replace_only_their_own_kind() {
+    let sandbox = Sandbox::with("hellaswag/model");
+    let prose = fs::read_to_string(fixture("prose/val.txt")).unwrap();
+    sandbox.write("t.txt", prose.chars().take(3000).collect::<String>());
+    sandbox.write("notes", "mine");
+    sandbox.write("other.html", "<!DOCTYPE html>\n<title>Mine</title>");
+    fs::copy(
+        fixture("gpt2-pico/model.safetensors"),
+        sandbox.path("other.safetensors"),
+    )
+    .unwrap();
+    fs::create_dir(sandbox.path("dir")).unwrap();
+    std::os::unix::fs::symlink("m/model.safetensors", sandbox.path("link")).unwrap();
+    fs::hard_link(sandbox.path("t.txt"), sandbox.path("hard")).unwrap();
+    let logits = "logits ./m --text t.txt --out";
+    let analyze = "analyze ./m --text t.txt --context 32 --windows 2 --html";
+    // What was written once is written again, beside the weights too.
+    for out in ["a", "m/a"] {
+        for _ in 0..2 {
+            sandbox.run(&format!("{logits} {out}.st")).expect(0, &[]);
+            sandbox.run(&format!("{analyze} {out}.html")).expect(0, &[]);
+        }
+    }
+    for _ in 0..2 {
+        sandbox.run("man --out pages").expect(0, &[]);
+    }
+    for (command, others) in [
+        (logits, ["notes", "other.safetensors", "a.html"]),
+        (analyze, ["notes", "other.html", "a.st"]),
+    ] {
+        for out in [
+            "m/model.safetensors",
+            "m/config.json",
+            "t.txt",
+            "link",
+            "hard",
+        ] {
+            for force in ["", " --force"] {
+                let args = format!("{command} {out}{force}");
+                sandbox.refuses(&args, 2, &[out, "is read by this command", "hint: "]);
+            }
+        }
+        for force in ["", " --force"] {
+            sandbox.refuses(&format!("{command} dir{force}"), 2, &["dir is a folder"]);
+            let args = format!("{command} /dev/null{force}");
+            sandbox.refuses(&args, 2, &["/dev/null is no plain file"]);
+        }
+        for out in others {
+            let words = [out, "exists already", "hint: ", "--force"];
+            sandbox.refuses(&format!("{command} {out}"), 2, &words);
+        }
+        sandbox
+            .run(&format!("{command} notes --force"))
+            .expect(0, &[]);
+        sandbox.write("notes", "mine");
+    }
+    // One page that is not ours, and none is written.
+    fs::remove_file(sandbox.path("pages/scale-ckpt.1")).unwrap();
+    fs::copy(
+        sandbox.path("pages/scale-ckpt-man.1"),
+        sandbox.path("pages/scale-ckpt-train.1"),
+    )
+    .unwrap();
+    sandbox.refuses("man --out pages", 2, &["pages/scale-ckpt-train.1 exists"]);
+    sandbox.run("man --out pages --force").expect(0, &[]);
+    assert!(sandbox.path("pages/scale-ckpt.1").exists());
+}
+
+#[test]
 fn recipes_are_checked_before_anything_is_written() {
     let table = r#"
 micro_batch | micro_bach | r.toml | line 11 | hint: did you mean `micro_batch`?

@@ -194,6 +194,14 @@ fn a_folder_in_use_is_refused_and_left_as_it_is() {
         sandbox.refuses(&writer.replace("OUT", "."), 2, &["hint: "]);
     }
     assert!(sandbox.tree() == before);
+    // Nor is a link to what is not there, or a folder within one.
+    std::os::unix::fs::symlink("gone", sandbox.path("link")).unwrap();
+    for writer in WRITERS {
+        for out in ["link", "link/within"] {
+            let words = ["link is a link to gone, which is not there", "hint: "];
+            sandbox.refuses(&writer.replace("OUT", out), 2, &words);
+        }
+    }
     // A folder of one kind is not taken for another; a file is no folder.
     sandbox.refuses(
         "train r.toml --set out=\"e1\"",

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
+use scale_ckpt::durable::refuse_dangling;
 use scale_ckpt::error::Error;
 use scale_ckpt::{Result, VERSION};
 
@@ -26,6 +27,7 @@ impl Args {
         let Some(dir) = self.out else {
             return super::shared::print(pages[0].1.trim_end());
         };
+        refuse_dangling(&dir)?;
         std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         let pages = pages.into_iter().map(|(name, text)| (dir.join(name), text));
         let pages: Vec<(PathBuf, String)> = pages.collect();

@@ -32,6 +32,7 @@ impl Folder {
     /// # Errors
     /// There is something else in the folder, or another process works there.
     pub fn claim(path: &Path, planned: &Manifest, force: bool) -> Result<Claim> {
+        durable::refuse_dangling(path)?;
         let made = !path.exists();
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let lock = File::open(path).map_err(Error::io("open", path))?;
