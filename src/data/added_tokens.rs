@@ -298,17 +298,12 @@ fn is_empty(value: &Value) -> bool {
 
 /// Takes out the tokens of an [`EXTRA`] that is an object.
 fn take_named(values: &mut Map<String, Value>) -> Map<String, Value> {
-    match values.get_mut(EXTRA).map(Value::take) {
-        Some(Value::Object(named)) => {
-            values.remove(EXTRA);
-            named
-        }
-        Some(other) => {
-            values.insert(EXTRA.into(), other);
-            Map::new()
-        }
-        None => Map::new(),
-    }
+    match values.remove(EXTRA) {
+        Some(Value::Object(named)) => return named,
+        Some(other) => values.insert(EXTRA.into(), other),
+        None => None,
+    };
+    Map::new()
 }
 
 /// Lays `special_tokens_map.json` over the settings: what it says counts, and lists of [`EXTRA`]
