@@ -466,7 +466,10 @@ fn the_space_before_the_first_new_word_is_kept() {
     let (before, after) = ids.split_at(2);
     assert_eq!(tokenizer.decode(after).unwrap(), "man said");
     assert_eq!(tokenizer.decode_after(before, after).unwrap(), " man said");
-    assert_eq!(tokenizer.decode_after(&[], &ids).unwrap(), "The old man said");
+    assert_eq!(
+        tokenizer.decode_after(&[], &ids).unwrap(),
+        "The old man said"
+    );
     assert_eq!(tokenizer.decode_after(&ids, &[]).unwrap(), "");
 }
 
