@@ -25,7 +25,7 @@ pub struct Sampling {
 }
 
 /// Continues `prompt` (at least one token) by up to `count` tokens, calling `emit` with each;
-/// stops early at `stop`.
+/// stops early at `stop`, if there is one.
 ///
 /// A context that fills `n_positions` goes on from its newer half.
 ///
@@ -35,7 +35,7 @@ pub fn generate(
     model: &Gpt2,
     prompt: &[u32],
     count: usize,
-    stop: u32,
+    stop: Option<u32>,
     sampling: Sampling,
     emit: &mut dyn FnMut(u32) -> Result<()>,
 ) -> Result<()> {
@@ -54,7 +54,7 @@ pub fn generate(
         }
         let logits = last_logits(model, &fresh, &mut cache, &device)?;
         let next = choose(&logits, sampling, &mut rng);
-        if next == stop {
+        if Some(next) == stop {
             break;
         }
         emit(next)?;

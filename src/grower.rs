@@ -88,12 +88,14 @@ impl Grower<'_> {
     /// Nothing is published if a file cannot be read or written, a signal arrives, or an exact
     /// claim does not hold.
     pub fn run(&self, out: &Path) -> Result<GrowthRecord> {
+        let probe = self.probe.map(|text| probe_ids(self.source, text));
+        let probe = probe.transpose()?;
         let staged = StagedDir::new(out, self.force)?;
         let (weights_sha256, non_finite) = self.write_weights(&staged)?;
         let companions = self.source.companions();
         let copied = companions.copy(&staged)?;
-        let (certificate, probe_note) = match self.probe {
-            Some(probe) => self.certify(staged.path(), probe)?,
+        let (certificate, probe_note) = match probe {
+            Some((ids, note)) => (Some(self.certify(staged.path(), &ids)?), note),
             None => (None, None),
         };
         let record = GrowthRecord {
@@ -145,16 +147,11 @@ impl Grower<'_> {
     }
 
     /// Measures what was written, from the files themselves.
-    fn certify(
-        &self,
-        written: &Path,
-        probe: &str,
-    ) -> Result<(Option<Certificate>, Option<String>)> {
-        let (ids, note) = probe_ids(self.source, probe)?;
+    fn certify(&self, written: &Path, ids: &[u32]) -> Result<Certificate> {
         let grown = Checkpoint::open_dir(written)?;
-        let certificate = certify(self.source, &grown, self.plan.claim(), &ids)?;
+        let certificate = certify(self.source, &grown, self.plan.claim(), ids)?;
         certificate.enforce()?;
-        Ok((Some(certificate), note))
+        Ok(certificate)
     }
 
     /// What became of the source's blocks, for a title.
@@ -249,12 +246,12 @@ pub fn new_layers(dir: &Path) -> BTreeSet<usize> {
         .collect()
 }
 
-/// Token ids of a probe, at most [`PROBE_TOKENS`]. Where the checkpoint has no tokenizer that can
-/// be read, or one that makes nothing of the usual text, they are a fixed pseudo-random sequence,
-/// and the second value says why: growth itself needs no tokenizer.
+/// Token ids of a probe, at most [`PROBE_TOKENS`], and what is odd about them. Where the
+/// checkpoint has no tokenizer that can read [`PROBE_TEXT`], the ids for that text are a fixed
+/// pseudo-random sequence, and the second value says why: growth itself needs no tokenizer.
 ///
 /// # Errors
-/// A text of the user's has fewer than 2 tokens.
+/// A text of the user's cannot be read with the checkpoint's tokenizer, or has fewer than 2 tokens.
 pub fn probe_ids(checkpoint: &Checkpoint, text: &str) -> Result<(Vec<u32>, Option<String>)> {
     let vocab = checkpoint.config.vocab_size;
     let longest = PROBE_TOKENS.min(checkpoint.config.n_positions);
@@ -274,6 +271,7 @@ pub fn probe_ids(checkpoint: &Checkpoint, text: &str) -> Result<(Vec<u32>, Optio
             }
             "the tokenizer makes nothing of the probe text".to_owned()
         }
+        Err(error) if text != PROBE_TEXT => return Err(error),
         Err(error) => error.to_string(),
     };
     let scrambled = |i: u64| (i.wrapping_mul(2_654_435_761) >> 7) % vocab as u64;

@@ -45,7 +45,9 @@ impl Folder {
             fs::copy(prose.join(name), dir.join(name)).unwrap();
         }
         for (name, content) in &self.files {
-            fs::write(dir.join(name), content.to_string()).unwrap();
+            let json = || content.to_string();
+            let text = content.as_str().map_or_else(json, str::to_owned);
+            fs::write(dir.join(name), text).unwrap();
         }
         for (name, changes) in &self.changes {
             change(&dir.join(name), |json| {
@@ -68,7 +70,7 @@ fn change(path: &Path, change: impl FnOnce(&mut Value)) {
 fn folders_are_read_as_transformers_and_the_harness_read_them() {
     let bytes = fs::read(fixture("tokenizer/folders.json")).unwrap();
     let all: Folders = serde_json::from_slice(&bytes).unwrap();
-    assert!(all.folders.len() > 60);
+    assert!(all.folders.len() > 100);
     for folder in &all.folders {
         let dir = tempfile::tempdir().unwrap();
         folder.make(dir.path());
@@ -294,6 +296,181 @@ fn what_is_not_used_of_a_file_is_said() {
     sandbox
         .run(args)
         .expect(0, &["read as it stands; OwnTokenizer"]);
+}
+
+/// The tokenizer of `./m` becomes one that `PreTrainedTokenizerFast` reads as it stands.
+fn make_generic(sandbox: &Sandbox, edit: impl FnOnce(&mut Value)) {
+    change(&sandbox.path("m/tokenizer.json"), edit);
+    change(&sandbox.path("m/tokenizer_config.json"), |json| {
+        json["tokenizer_class"] = "PreTrainedTokenizerFast".into()
+    });
+}
+
+/// A tokenizer of a few words, which is no BPE.
+fn words(json: &mut Value) {
+    json["model"] = json!({ "type": "WordLevel", "unk_token": "<unk>", "vocab": { "<unk>": 0, "The": 1, "cat": 2, "sat": 3, "<|endoftext|>": 4 } });
+    json["pre_tokenizer"] = json!({ "type": "Whitespace" });
+    json["post_processor"] = Value::Null;
+    json["decoder"] = Value::Null;
+    json["added_tokens"] = json!([{ "id": 4, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true }]);
+}
+
+/// `prose-4l`'s tokenizer as SentencePiece would have it: a space is a part of words, also where
+/// a text begins without one.
+fn spaces_in_words(json: &mut Value) {
+    let metaspace = json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true });
+    let text = json.to_string().replace('\u{120}', "\u{2581}");
+    *json = serde_json::from_str(&text).unwrap();
+    json["pre_tokenizer"] = metaspace.clone();
+    json["decoder"] = metaspace;
+    json["post_processor"] = Value::Null;
+}
+
+/// What `generate` prints for a prompt.
+fn generated(sandbox: &Sandbox, prompt: &str, code: i32, words: &[&str]) -> String {
+    let args = [
+        "generate",
+        "./m",
+        "--prompt",
+        prompt,
+        "--tokens",
+        "12",
+        "--temperature",
+        "0",
+    ];
+    let command = sandbox.shell(PROGRAM, &args);
+    Outcome::of(command).expect(code, words).stdout
+}
+
+#[test]
+fn a_model_that_is_no_bpe_is_not_read_as_gpt2s() {
+    let unigram = json!({ "type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]] });
+    let pieces =
+        json!({ "type": "WordPiece", "unk_token": "[UNK]", "vocab": { "[UNK]": 0, "a": 1 } });
+    let nameless = json!({ "unk_token": "[UNK]", "vocab": { "[UNK]": 0, "a": 1 } });
+    for (model, kind) in [
+        (unigram, "a Unigram tokenizer"),
+        (pieces, "a WordPiece tokenizer"),
+        (nameless, "a tokenizer without merges"),
+    ] {
+        let sandbox = Sandbox::with("prose-4l");
+        change(&sandbox.path("m/tokenizer.json"), |json| {
+            json["model"] = model
+        });
+        sandbox.write("t.txt", "Some text.");
+        let said = ["./m/tokenizer.json", kind, "name PreTrainedTokenizerFast"];
+        sandbox.refuses("generate ./m --prompt x", 3, &said);
+        fs::remove_file(sandbox.path("m/tokenizer_config.json")).unwrap();
+        sandbox.refuses("eval ./m --val t.txt", 3, &said);
+        sandbox.refuses("logits ./m --text t.txt --out l", 3, &said);
+        sandbox
+            .run("grow ./m --to 5 --out out")
+            .expect(0, &["the probe is a fixed sequence", kind]);
+    }
+    let sandbox = Sandbox::with("prose-4l");
+    make_generic(&sandbox, words);
+    let tokenizer = Tokenizer::in_folder(&sandbox.path("m")).unwrap();
+    assert_eq!(tokenizer.encode("The cat stood").unwrap(), [1, 2, 0]);
+}
+
+#[test]
+fn files_that_are_no_json_in_python_either_are_refused() {
+    for (name, bad) in [
+        ("config.json", "{"),
+        ("tokenizer_config.json", r#"{"x": nan}"#),
+        ("special_tokens_map.json", r#"{"x": "\ud8"}"#),
+        ("added_tokens.json", r#"{"[PAD]": NaN}"#),
+    ] {
+        let sandbox = Sandbox::with("prose-4l");
+        fs::remove_file(sandbox.path("m/tokenizer_config.json")).unwrap();
+        sandbox.write(&format!("m/{name}"), bad);
+        sandbox.write("t.txt", "Some text.");
+        sandbox.refuses(
+            "data prepare t.txt --out s --tokenizer m",
+            3,
+            &[&format!("m/{name}")],
+        );
+    }
+}
+
+#[test]
+fn a_text_of_the_users_is_read_or_refused() {
+    let sandbox = Sandbox::with("prose-4l");
+    sandbox.write("t.txt", "It was a fine <s> day.");
+    let refused = |words: &[&str]| {
+        sandbox.refuses("logits ./m --text t.txt --out l", 3, words);
+        sandbox.refuses("grow ./m --to 5 --probe t.txt --out out", 3, words);
+        sandbox
+            .run("logits ./m --out built-in")
+            .expect(0, &["the probe is a fixed sequence"]);
+        fs::remove_file(sandbox.path("built-in")).unwrap();
+    };
+    let bos = adding(&[BEGIN.0, "$A"], &[BEGIN]);
+    let json = sandbox.path("m/tokenizer.json");
+    fs::copy(bos.path().join("tokenizer.json"), &json).unwrap();
+    refused(&["the token `<s>`", "id 4096", "vocab_size = 4096"]);
+    sandbox.write("m/tokenizer.json", "{ not json");
+    refused(&["m/tokenizer.json: not a tokenizer"]);
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.json",
+        "merges.txt",
+    ] {
+        let _ = fs::remove_file(sandbox.path(&format!("m/{name}")));
+    }
+    refused(&["no tokenizer there", "put tokenizer.json"]);
+}
+
+#[test]
+fn a_tokenizer_without_an_end_of_text_generates() {
+    let prompt = "The old man said";
+    let sandbox = Sandbox::with("prose-4l");
+    let usual = generated(&sandbox, prompt, 0, &[]);
+    make_generic(&sandbox, |json| {
+        json["added_tokens"] = json!([]);
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        let id = vocab.remove(END.0).unwrap();
+        vocab.insert("[END]".to_owned(), id);
+    });
+    sandbox.write(
+        "m/tokenizer_config.json",
+        r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#,
+    );
+    fs::remove_file(sandbox.path("m/special_tokens_map.json")).unwrap();
+    assert_eq!(generated(&sandbox, prompt, 0, &[]), usual);
+    // What cannot be continued is refused before anything is printed.
+    let no_end = ["the vocabulary has no <|endoftext|>", "eos_token"];
+    assert_eq!(generated(&sandbox, "", 3, &no_end), "");
+    make_generic(&sandbox, words);
+    assert_eq!(
+        generated(&sandbox, " ", 2, &["the prompt has no tokens"]),
+        ""
+    );
+}
+
+#[test]
+fn the_space_before_the_first_new_word_is_kept() {
+    let prompt = "I do not know";
+    let sandbox = Sandbox::with("prose-4l");
+    // The same ids as those of the other tokenizer without the space.
+    let usual = generated(&sandbox, &format!(" {prompt}"), 0, &[]);
+    let usual = usual.strip_prefix(&format!(" {prompt} ")).unwrap();
+    make_generic(&sandbox, spaces_in_words);
+    let found = generated(&sandbox, prompt, 0, &[]);
+    assert_eq!(found, format!("{prompt} {usual}"));
+
+    let tokenizer = Tokenizer::in_folder(&sandbox.path("m")).unwrap();
+    let ids = tokenizer.encode("The old man said").unwrap();
+    let (before, after) = ids.split_at(2);
+    assert_eq!(tokenizer.decode(after).unwrap(), "man said");
+    assert_eq!(tokenizer.decode_after(before, after).unwrap(), " man said");
+    assert_eq!(
+        tokenizer.decode_after(&[], &ids).unwrap(),
+        "The old man said"
+    );
+    assert_eq!(tokenizer.decode_after(&ids, &[]).unwrap(), "");
 }
 
 #[test]

@@ -63,6 +63,9 @@ impl Args {
         if prompt.is_empty() {
             ids = tokenizer.document_start()?;
         }
+        if ids.is_empty() {
+            return Err(Error::usage("the prompt has no tokens"));
+        }
         let n_positions = checkpoint.config.n_positions;
         if ids.len() > n_positions {
             eprint_line(&format!(
@@ -71,8 +74,9 @@ impl Args {
                 thousands(n_positions as u64)
             ));
         }
+        let ids = &ids[ids.len().saturating_sub(n_positions)..];
         let model = load_model(&checkpoint, &device)?;
-        match continued(&model, &tokenizer, &prompt, &ids, self.tokens, sampling) {
+        match continued(&model, &tokenizer, &prompt, ids, self.tokens, sampling) {
             // Nobody reads on.
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
@@ -101,7 +105,7 @@ impl Args {
     }
 }
 
-/// Prints a prompt and, token by token, what the model makes of it.
+/// Prints a prompt, which ends in `ids`, and, token by token, what the model makes of it.
 fn continued(
     model: &Gpt2,
     tokenizer: &Tokenizer,
@@ -112,19 +116,22 @@ fn continued(
 ) -> Result<()> {
     let mut made = Vec::new();
     let mut shown = 0;
+    // The token that begins a document is no text for the rest to follow.
+    let before = if prompt.is_empty() { &[] } else { ids };
+    // Without a token that ends a text, or an embedding for it, the model cannot end one.
+    let stop = tokenizer.end_of_text().ok();
     write(prompt)?;
     // Tokens can end inside a character: what is shown ends before a replacement mark.
-    let stop = tokenizer.end_of_text()?;
     generate(model, ids, tokens, stop, sampling, &mut |id| {
         made.push(id);
-        let text = tokenizer.decode(&made)?;
+        let text = tokenizer.decode_after(before, &made)?;
         if !text.ends_with('\u{fffd}') && text.len() > shown {
             write(text.get(shown..).unwrap_or_default())?;
             shown = text.len();
         }
         Ok(())
     })?;
-    let text = tokenizer.decode(&made)?;
+    let text = tokenizer.decode_after(before, &made)?;
     write(text.get(shown..).unwrap_or_default())?;
     write("\n")
 }

@@ -419,11 +419,11 @@ fn sample(prompt: &[u32], recipe: &Recipe, model: &Gpt2, start: &Start) -> Resul
     };
     // Without what the tokenizer has put in front of it.
     let given = recipe.eval.prompt.as_deref().unwrap_or_default();
-    let mut ids = start.tokenizer.encode(given)?;
-    let stop = start.tokenizer.end_of_text()?;
+    let mut made = Vec::new();
+    let stop = start.tokenizer.end_of_text().ok();
     generate(model, prompt, SAMPLE_TOKENS, stop, sampling, &mut |id| {
-        ids.push(id);
+        made.push(id);
         Ok(())
     })?;
-    start.tokenizer.decode(&ids)
+    Ok(given.to_owned() + &start.tokenizer.decode_after(prompt, &made)?)
 }

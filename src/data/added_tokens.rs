@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::tokenizer_files::{CONFIG, read};
+use super::tokenizer_files::CONFIG;
+use crate::checkpoint::json as python;
 use crate::error::{Error, Result};
 
 /// The special tokens that every tokenizer of transformers has a place for, in its order.
@@ -19,6 +20,11 @@ const NAMED: [&str; 7] = [
     "cls_token",
     "mask_token",
 ];
+
+/// Special tokens without a name; or as an object, more of those that have one.
+const EXTRA: &str = "extra_special_tokens";
+/// What the list of the former was called.
+const ADDITIONAL: &str = "additional_special_tokens";
 
 /// A token of its own, whatever stands around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +115,8 @@ pub(super) fn numbered(tokens: Vec<AddedToken>, vocab: &Value) -> Vec<AddedToken
     numbered
 }
 
-/// Whether two lists make the same of every text. Where nothing is normalized, it is all one
-/// whether a token would be.
+/// Whether two numbered lists make the same of every text. Where nothing is normalized, it is all
+/// one whether a token would be.
 pub(super) fn alike(a: &[AddedToken], b: &[AddedToken], normalizes: bool) -> bool {
     let sorted = |tokens: &[AddedToken]| {
         let mut tokens = tokens.to_vec();
@@ -128,6 +134,8 @@ pub(super) fn alike(a: &[AddedToken], b: &[AddedToken], normalizes: bool) -> boo
 pub(super) struct Settings {
     /// `tokenizer_config.json`, with `special_tokens_map.json` laid over it.
     values: Map<String, Value>,
+    /// Tokens of an [`EXTRA`] that is an object.
+    named: Map<String, Value>,
     /// Tokens by id: `added_tokens_decoder`, or `added_tokens.json`.
     decoder: BTreeMap<u64, AddedToken>,
     /// Whether the former is there: then it is complete, and no other file counts.
@@ -141,6 +149,12 @@ impl Settings {
     /// A file is not a JSON object, or a token in it is not one.
     pub fn read(dir: &Path) -> Result<Self> {
         let mut values = object(dir, CONFIG)?;
+        if values.get(EXTRA).is_none_or(is_empty)
+            && let Some(list) = values.remove(ADDITIONAL)
+        {
+            values.insert(EXTRA.into(), list);
+        }
+        let mut named = take_named(&mut values);
         let mut decoder = BTreeMap::new();
         let listed = values.remove("added_tokens_decoder");
         let complete = listed.is_some();
@@ -155,10 +169,12 @@ impl Settings {
             decoder.insert(id, token);
         }
         if !complete {
-            values.extend(object(dir, "special_tokens_map.json")?);
+            lay_over(&mut values, object(dir, "special_tokens_map.json")?);
+            named.extend(take_named(&mut values));
         }
         let mut settings = Self {
             values,
+            named,
             decoder,
             complete,
         };
@@ -174,7 +190,7 @@ impl Settings {
         let specials: Vec<String> = NAMED
             .iter()
             .filter_map(|name| content(self.values.get(*name)?))
-            .chain(self.extra().iter().map(|token| token.content.clone()))
+            .chain(self.list(EXTRA).map(|token| token.content))
             .collect();
         for (text, id) in object(dir, FILE)? {
             let Some(id) = id.as_u64() else {
@@ -247,21 +263,58 @@ impl Settings {
             let own = name.ends_with("_token") && !NAMED.contains(&name.as_str());
             own.then(|| AddedToken::of(value, true)).flatten()
         });
-        let named = self.values.get("extra_special_tokens");
-        let named = named.and_then(Value::as_object).into_iter().flatten();
-        let named = named.filter_map(|(_, value)| AddedToken::of(value, true));
+        let named = self.named.values();
+        let named = named.filter_map(|value| AddedToken::of(value, true));
         standard.chain(own).chain(named).collect()
     }
 
-    /// Special tokens that have none.
-    fn extra(&self) -> Vec<AddedToken> {
-        let keys = ["extra_special_tokens", "additional_special_tokens"];
-        let lists = keys.iter().filter_map(|key| self.values.get(*key));
-        let list = { lists }.find(|value| value.as_array().is_none_or(|list| !list.is_empty()));
-        let list = list.and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(|token| AddedToken::of(token, true))
-            .collect()
+    /// Special tokens that have none. Beside the newer key, whatever it says, the older one that
+    /// is left is not looked at.
+    fn extra(&self) -> impl Iterator<Item = AddedToken> {
+        self.list(match self.values.contains_key(EXTRA) {
+            true => EXTRA,
+            false => ADDITIONAL,
+        })
     }
+
+    /// Tokens of a setting that is a list.
+    fn list(&self, key: &str) -> impl Iterator<Item = AddedToken> {
+        let list = self.values.get(key).and_then(Value::as_array);
+        let tokens = list.into_iter().flatten();
+        tokens.filter_map(|token| AddedToken::of(token, true))
+    }
+}
+
+/// Whether Python takes a value for nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
+    }
+}
+
+/// Takes out the tokens of an [`EXTRA`] that is an object.
+fn take_named(values: &mut Map<String, Value>) -> Map<String, Value> {
+    match values.remove(EXTRA) {
+        Some(Value::Object(named)) => return named,
+        Some(other) => values.insert(EXTRA.into(), other),
+        None => None,
+    };
+    Map::new()
+}
+
+/// Lays `special_tokens_map.json` over the settings: what it says counts, and lists of [`EXTRA`]
+/// are joined.
+fn lay_over(values: &mut Map<String, Value>, mut map: Map<String, Value>) {
+    let before = values.get(EXTRA).and_then(Value::as_array);
+    let after = map.get_mut(EXTRA).and_then(Value::as_array_mut);
+    if let (Some(before), Some(after)) = (before, after) {
+        after.splice(0..0, before.iter().cloned());
+    }
+    values.extend(map);
 }
 
 /// Adds a token, unless there is one of that text.
@@ -283,11 +336,8 @@ fn object(dir: &Path, name: &str) -> Result<Map<String, Value>> {
     if !path.is_file() {
         return Ok(Map::new());
     }
-    let invalid = |message: String| Error::invalid(path.display(), message);
-    let value: Value = serde_json::from_slice(&read(&path)?)
-        .map_err(|e| invalid(format!("not valid JSON: {e}")))?;
-    match value {
+    match python::load(&path)? {
         Value::Object(object) => Ok(object),
-        _ => Err(invalid("not a JSON object".into())),
+        _ => Err(Error::invalid(path.display(), "not a JSON object")),
     }
 }

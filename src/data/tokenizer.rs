@@ -320,6 +320,19 @@ impl Tokenizer {
             .map_err(|e| Error::invalid("tokenizer", e.to_string()))
     }
 
+    /// Text that `ids` add to that of `before`. Alone they can decode to another one: where a space
+    /// is a part of tokens, many tokenizers leave out the one that a text begins with.
+    ///
+    /// # Errors
+    /// An id is not decoded.
+    pub fn decode_after(&self, before: &[u32], ids: &[u32]) -> Result<String> {
+        let whole = self.decode(&[before, ids].concat())?;
+        match whole.strip_prefix(&self.decode(before)?) {
+            Some(added) => Ok(added.to_owned()),
+            None => self.decode(ids),
+        }
+    }
+
     /// Files to write beside a checkpoint that has none of its own.
     pub fn embedded_files(&self) -> Vec<(&'static str, Vec<u8>)> {
         if !self.embedded {

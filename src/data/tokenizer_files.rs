@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::added_tokens::{self, AddedToken, Settings};
 use super::tokenizer::END_OF_TEXT;
-use crate::checkpoint::hex;
+use crate::checkpoint::{hex, json as python};
 use crate::error::{Error, Result, printable};
 
 /// Where a folder says how its tokenizer is set up.
@@ -110,6 +110,8 @@ impl TokenizerFiles {
         if as_gpt2 {
             let ignored = make_gpt2s(&mut json, settings.flag("add_prefix_space"), &mut changed);
             notes.extend(ignored_note(&path, &ignored));
+        } else if class == Class::Gpt2 {
+            return Err(of_another_kind(&path, &json["model"]));
         } else if let Class::Other(name) = &class {
             notes.push(format!(
                 "{}: read as it stands; {name}, which {CONFIG} names, may read it in another way",
@@ -119,7 +121,10 @@ impl TokenizerFiles {
         let existing = if as_gpt2 { &[][..] } else { &own_tokens[..] };
         let defaults = as_gpt2.then_some(END_OF_TEXT);
         let tokens = settings.tokens(&own_tokens, existing, defaults);
-        let tokens = added_tokens::numbered(tokens, &json["model"]["vocab"]);
+        let vocab = &json["model"]["vocab"];
+        let tokens = added_tokens::numbered(tokens, vocab);
+        // The ids of the file itself go by the order of its list, whatever it says of them.
+        let own_tokens = added_tokens::numbered(own_tokens, vocab);
         if !added_tokens::alike(&tokens, &own_tokens, !json["normalizer"].is_null()) {
             json["added_tokens"] = tokens.iter().map(AddedToken::to_json).collect();
             changed = true;
@@ -159,11 +164,9 @@ impl Class {
     /// The class that `tokenizer_config.json` names, else `config.json`.
     fn of(dir: &Path, settings: &Settings) -> Result<Self> {
         let mut name = settings.text("tokenizer_class");
-        if name.is_none() {
-            let config: Value = std::fs::read(dir.join("config.json"))
-                .ok()
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-                .unwrap_or_default();
+        let config = dir.join("config.json");
+        if name.is_none() && config.is_file() {
+            let config = python::load(&config)?;
             name = config["tokenizer_class"].as_str().map(str::to_owned);
         }
         let Some(name) = name else {
@@ -172,7 +175,7 @@ impl Class {
         Ok(match name.strip_suffix("Fast").unwrap_or(&name) {
             "GPT2Tokenizer" => Self::Gpt2,
             "PreTrainedTokenizer" | "TokenizersBackend" | "PythonBackend" => Self::Generic,
-            _ => Self::Other(printable(&name)),
+            _ => Self::Other(python::shown_text(&name)),
         })
     }
 }
@@ -233,6 +236,21 @@ fn make_gpt2s(json: &mut Value, add_prefix_space: bool, changed: &mut bool) -> V
         }
     }
     ignored
+}
+
+/// Why a model that is not by merges is not read as one of `GPT2Tokenizer`: transformers makes of
+/// its vocabulary a BPE without merges, so that every text falls into single bytes.
+fn of_another_kind(path: &Path, model: &Value) -> Error {
+    let kind = match model["type"].as_str() {
+        Some(kind) => format!("a {} tokenizer", printable(kind)),
+        None => "a tokenizer without merges".to_owned(),
+    };
+    let message = format!(
+        "{kind}, which GPT2Tokenizer, the class of a GPT-2 checkpoint that names no other, takes for another kind"
+    );
+    Error::invalid(path.display(), message).with_hint(format!(
+        "if the model was trained with it, let {CONFIG} name PreTrainedTokenizerFast as tokenizer_class"
+    ))
 }
 
 fn ignored_note(path: &Path, ignored: &[&str]) -> Option<String> {
