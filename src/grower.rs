@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::VERSION;
 use crate::certify::{Certificate, PROBE_TEXT, PROBE_TOKENS, certify};
@@ -14,6 +15,7 @@ use crate::data::Tokenizer;
 use crate::durable::StagedDir;
 use crate::error::{Error, Result, counted};
 use crate::growth::{Claim, Growth, GrowthPlan, Provenance};
+use crate::owner;
 pub use crate::owner::GROWTH_FILE;
 use crate::progress::{Meter, Unit};
 
@@ -50,6 +52,9 @@ pub struct GrowthRecord {
     /// Files that were not, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_behind: Vec<String>,
+    /// The growths that the source came of, the last one first: what its own record says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Value>,
 }
 
 /// What was grown.
@@ -116,6 +121,7 @@ impl Grower<'_> {
             probe_note,
             companions: copied,
             left_behind: companions.left_behind,
+            parents: parents(&self.source.dir),
         };
         let json = serde_json::to_string_pretty(&record).expect("a record serializes") + "\n";
         staged.write(GROWTH_FILE, json.as_bytes())?;
@@ -217,24 +223,63 @@ impl Grower<'_> {
             .as_ref()
             .map(|repo| format!("base_model: {repo}\n"))
             .unwrap_or_default();
+<<<<<<< HEAD
         let (changed, legend, new) = (self.changed(), self.legend(), self.new_blocks());
         let plan = self.plan;
+=======
+        let earlier = if record.parents.is_empty() {
+            ""
+        } else {
+            ", and in its `parents` those of the growths before"
+        };
+        let changed = if self.plan.n_layer() < self.source.config.n_layer {
+            "cut"
+        } else {
+            "grown"
+        };
+        let (before, after, seed, plan) = (
+            self.source.config.n_layer,
+            counted(self.plan.n_layer(), "layer", "layers"),
+            self.seed,
+            self.plan,
+        );
+>>>>>>> u2
         format!(
             "---\nlibrary_name: transformers\npipeline_tag: text-generation\n{base}tags:\n- gpt2\n- scale-ckpt\n---\n\n\
              # {source}, {changed}\n\n\
              Made from `{source}`{at} by scale-ckpt {VERSION}. {legend}:\n\n\
              ```text\n{plan}\n```\n\n\
+<<<<<<< HEAD
              {new} The full plan and certificate are in `growth.json`.\n\n\
+=======
+             New blocks: {inits}. Seed {seed}. The other blocks, the embeddings and the final LayerNorm are those of the\n\
+             source, bit for bit. The full plan and certificate are in `growth.json`{earlier}.\n\n\
+>>>>>>> u2
              Right after growth:\n\n```text\n{measured}\n```\n"
         )
     }
+}
+
+/// The growths that a checkpoint came of, the last one first. They stand side by side: records
+/// within records would at some depth be more than a reader of JSON takes.
+fn parents(dir: &Path) -> Vec<Value> {
+    let Some(mut last) = owner::growth(dir) else {
+        return Vec::new();
+    };
+    let earlier = last
+        .as_object_mut()
+        .and_then(|record| record.shift_remove("parents"));
+    let earlier = earlier.as_ref().and_then(Value::as_array).cloned();
+    std::iter::once(last)
+        .chain(earlier.unwrap_or_default())
+        .collect()
 }
 
 /// The blocks of a checkpoint folder that the growth behind it added; none where it was not
 /// grown by this program.
 pub fn new_layers(dir: &Path) -> BTreeSet<usize> {
     let text = std::fs::read(dir.join(GROWTH_FILE)).unwrap_or_default();
-    let record: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let record: Value = serde_json::from_slice(&text).unwrap_or_default();
     let layers = record["layers"]
         .as_array()
         .into_iter()

@@ -128,7 +128,17 @@ pub fn is_run_checkpoint(dir: &Path) -> bool {
 
 /// Whether a folder is a checkpoint that this program grew.
 pub fn is_grown(dir: &Path) -> bool {
-    json(&dir.join(GROWTH_FILE)).is_some_and(|record| record["tool"] == TOOL)
+    growth(dir).is_some()
+}
+
+/// The record of the growth that a checkpoint came of, if this program grew it.
+pub fn growth(dir: &Path) -> Option<Value> {
+    json(&dir.join(GROWTH_FILE)).filter(|record| record["tool"] == TOOL)
+}
+
+/// Whether the card of a model is one that this program wrote.
+pub fn is_our_card(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("\n- {TOOL}\n")))
 }
 
 /// What a checkpoint's folder holds that this program did not make; `None` where nothing proves
@@ -183,7 +193,7 @@ fn is_recorded(path: &Path, listed: &BTreeSet<PathBuf>) -> bool {
 }
 
 /// Whether every checkpoint that is written here may have a file of this name.
-fn is_written(name: &str) -> bool {
+pub fn is_written(name: &str) -> bool {
     let fixed = [
         "config.json",
         "README.md",

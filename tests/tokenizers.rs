@@ -633,6 +633,67 @@ fn growth_carries_everything_beside_the_weights() {
     );
 }
 
+/// The growths of a source, and its card, are not lost without a word.
+#[test]
+fn a_growth_of_a_growth_keeps_the_record_of_the_first() {
+    let sandbox = Sandbox::with("prose-4l");
+    let _ = fs::remove_file(sandbox.path("m/README.md"));
+    let grow = |from: &str, to: usize| {
+        let out = format!("out-{to}");
+        let args = format!("grow {from} --to {to} --out {out} --no-certificate");
+        let said = sandbox.run(&args).expect(0, &[]).stderr;
+        let record: Value =
+            serde_json::from_slice(&sandbox.read(&format!("{out}/growth.json"))).unwrap();
+        (said, record)
+    };
+    let (said, first) = grow("./m", 5);
+    assert!(!said.contains("not carried along"), "{said}");
+    assert_eq!(first.get("parents"), None);
+    let (said, second) = grow("./out-5", 6);
+    assert!(!said.contains("not carried along"), "{said}");
+    assert_eq!(second["parents"], json!([first]));
+    let (_, third) = grow("./out-6", 7);
+    let mut alone = second.clone();
+    alone.as_object_mut().unwrap().shift_remove("parents");
+    assert_eq!(third["parents"], json!([alone, first]));
+    let card = sandbox.read("out-7/README.md");
+    assert!(
+        String::from_utf8(card)
+            .unwrap()
+            .contains("in its `parents`")
+    );
+
+    // A record of the first form, and a card of the user's own.
+    let old = json!({
+        "schema": 1,
+        "tool": "scale-ckpt",
+        "layers": [{"source": 0, "init": null}, {"source": 0, "init": "copy"}],
+    });
+    sandbox.write("out-7/growth.json", old.to_string());
+    sandbox.write("out-7/README.md", "# Mine");
+    let (said, record) = grow("./out-7", 8);
+    assert_eq!(record["parents"], json!([old]));
+    assert!(
+        said.contains("not carried along: README.md (it describes the source)"),
+        "{said}"
+    );
+}
+
+/// The work was done, and lost, where the manifest refused a name that it lists.
+#[test]
+fn names_that_no_manifest_takes_do_not_end_a_training() {
+    let sandbox = with_recipe(&RECIPE.replace("tokens = 10240", "tokens = 512"));
+    sandbox.write("m/chat\\template.jinja", "x");
+    sandbox.write("m/a\nb.txt", "x");
+    sandbox
+        .run("train r.toml")
+        .expect(0, &["template.jinja (its name has a backslash"]);
+    let manifest: Value =
+        serde_json::from_slice(&sandbox.read("run/step-00000002/manifest.json")).unwrap();
+    assert!(manifest["files"]["model.safetensors"].is_object());
+    sandbox.run("inspect ./run/step-00000002").expect(0, &[]);
+}
+
 #[test]
 fn checkpoints_of_a_run_carry_everything_beside_the_weights() {
     let sandbox = with_recipe(

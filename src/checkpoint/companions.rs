@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::durable::{StagedDir, parent_of};
 use crate::error::{Error, Result, printable};
-use crate::owner;
+use crate::owner::{self, GROWTH_FILE};
 
 /// Files that are known to belong to a checkpoint, tokenizer first.
 pub const COMPANIONS: [&str; 9] = [
@@ -130,6 +130,9 @@ impl Companions {
             };
             let ours = OURS.contains(&name.as_str()) || own_state && STATE.contains(&name.as_str());
             if ours || is_private(&name) || is_read(&name) {
+                if let Some(why) = replaced(dir, &name) {
+                    found.leave(&name, why);
+                }
                 continue;
             }
             let before = (found.names.len(), found.bytes);
@@ -183,7 +186,7 @@ impl Companions {
 
     /// What stays, in a line; nothing where all travels.
     pub fn note(left_behind: &[String]) -> Option<String> {
-        const SHOWN: usize = 10;
+        const SHOWN: usize = 50;
         let shown = left_behind.iter().take(SHOWN).cloned();
         let mut shown = shown.collect::<Vec<_>>().join(", ");
         match left_behind.len() {
@@ -209,6 +212,15 @@ fn kept_apart(name: &str) -> Option<&'static str> {
     }
     let weights = WEIGHTS.iter().any(|end| name.ends_with(end)) || name == "adapter_config.json";
     weights.then_some("weights")
+}
+
+/// Why a file stays that is of another hand, though this program writes one of its name.
+fn replaced(dir: &Path, name: &str) -> Option<&'static str> {
+    match name {
+        "README.md" if !owner::is_our_card(&dir.join(name)) => Some("it describes the source"),
+        GROWTH_FILE if !owner::is_grown(dir) => Some("no record that scale-ckpt can read"),
+        _ => None,
+    }
 }
 
 fn is_private(name: &str) -> bool {
@@ -257,6 +269,11 @@ impl Search {
 
     /// Adds a file, or a folder with all in it; says what stays and why, where it does not.
     fn take(&mut self, name: &str, depth: usize) -> Result<(), (String, String)> {
+        // A manifest lists what travels, and takes no other names.
+        if owner::plain_path(name, &self.dir).is_err() {
+            let why = "its name has a backslash or a control character";
+            return Err((name.to_owned(), why.to_owned()));
+        }
         if self.dir.join(name).is_dir() && !name.starts_with('.') {
             return self.take_all(name, depth);
         }
@@ -298,6 +315,9 @@ impl Search {
         let stays = |why: &str| Err((name.to_owned(), why.to_owned()));
         if depth == DEPTH {
             return stays("folders too deep in each other");
+        }
+        if depth == 0 && owner::is_written(name) {
+            return stays("a file of this name is written");
         }
         // A link to a folder above would lead round in circles.
         if path.is_symlink() {
@@ -355,6 +375,8 @@ mod tests {
             ("rng_state_0.pth", "rng_state_0.pth"),
             ("trainer_state.json", "trainer_state.json"),
             (".secret", ".secret"),
+            ("README.md", "README.md"),
+            ("growth.json", "growth.json"),
         ];
         for name in travelling {
             write(&dir, name);
@@ -364,9 +386,7 @@ mod tests {
         }
         for name in [
             "config.json",
-            "README.md",
             "model.safetensors",
-            "growth.json",
             ".git/HEAD",
             "__pycache__/x.pyc",
             "onnx/config.json",
@@ -413,6 +433,73 @@ mod tests {
             left.contains("up (a link to a folder)") && left.contains("y.txt"),
             "{left}"
         );
+    }
+
+    /// The manifest of a checkpoint would be refused for such names, when it is too late.
+    #[test]
+    fn names_that_no_manifest_takes_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let long = "n".repeat(255);
+        for name in [
+            "chat\\template.jinja",
+            "line\nbreak.txt",
+            "package/a\tb.py",
+            "package/sound.py",
+            "optimizer.safetensors/x.txt",
+            "model-00001-of-00002.safetensors/x.txt",
+            "a b ü.txt",
+            &long,
+        ] {
+            write(root.path(), name);
+        }
+        let found = Companions::of(root.path(), &[]);
+        assert_eq!(found.names, ["a b ü.txt", &long]);
+        for name in &found.names {
+            owner::plain_path(name, root.path()).unwrap();
+        }
+        let why = "its name has a backslash or a control character";
+        let left = found.left_behind.join(", ");
+        for words in [
+            format!("chat\\template.jinja ({why})"),
+            format!("break.txt ({why})"),
+            "package (holds a".to_owned(),
+            format!("b.py: {why})"),
+            "optimizer.safetensors (a file of this name is written)".to_owned(),
+            "model-00001-of-00002.safetensors (a file of this name is written)".to_owned(),
+        ] {
+            assert!(left.contains(&words), "{words}: {left}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_anew_is_named_where_it_is_of_another_hand() {
+        let root = tempfile::tempdir().unwrap();
+        let left = || Companions::of(root.path(), &[]).left_behind.join(", ");
+        fs::write(root.path().join("README.md"), "# My model").unwrap();
+        fs::write(root.path().join("growth.json"), r#"{"tool": "another"}"#).unwrap();
+        assert_eq!(
+            left(),
+            "README.md (it describes the source), growth.json (no record that scale-ckpt can read)"
+        );
+        fs::write(
+            root.path().join("README.md"),
+            "---\ntags:\n- scale-ckpt\n---\n",
+        )
+        .unwrap();
+        fs::write(root.path().join("growth.json"), r#"{"tool": "scale-ckpt"}"#).unwrap();
+        assert_eq!(left(), "");
+    }
+
+    #[test]
+    fn the_note_has_every_name() {
+        assert_eq!(Companions::note(&[]), None);
+        let names: Vec<String> = (0..30).map(|i| format!("file-{i}")).collect();
+        let note = Companions::note(&names).unwrap();
+        assert!(
+            names.iter().all(|name| note.contains(name.as_str())),
+            "{note}"
+        );
+        assert!(!note.contains("more"), "{note}");
     }
 
     #[test]
