@@ -223,38 +223,19 @@ impl Grower<'_> {
             .as_ref()
             .map(|repo| format!("base_model: {repo}\n"))
             .unwrap_or_default();
-<<<<<<< HEAD
-        let (changed, legend, new) = (self.changed(), self.legend(), self.new_blocks());
-        let plan = self.plan;
-=======
         let earlier = if record.parents.is_empty() {
             ""
         } else {
             ", and in its `parents` those of the growths before"
         };
-        let changed = if self.plan.n_layer() < self.source.config.n_layer {
-            "cut"
-        } else {
-            "grown"
-        };
-        let (before, after, seed, plan) = (
-            self.source.config.n_layer,
-            counted(self.plan.n_layer(), "layer", "layers"),
-            self.seed,
-            self.plan,
-        );
->>>>>>> u2
+        let (changed, legend, new) = (self.changed(), self.legend(), self.new_blocks());
+        let plan = self.plan;
         format!(
             "---\nlibrary_name: transformers\npipeline_tag: text-generation\n{base}tags:\n- gpt2\n- scale-ckpt\n---\n\n\
              # {source}, {changed}\n\n\
              Made from `{source}`{at} by scale-ckpt {VERSION}. {legend}:\n\n\
              ```text\n{plan}\n```\n\n\
-<<<<<<< HEAD
-             {new} The full plan and certificate are in `growth.json`.\n\n\
-=======
-             New blocks: {inits}. Seed {seed}. The other blocks, the embeddings and the final LayerNorm are those of the\n\
-             source, bit for bit. The full plan and certificate are in `growth.json`{earlier}.\n\n\
->>>>>>> u2
+             {new} The full plan and certificate are in `growth.json`{earlier}.\n\n\
              Right after growth:\n\n```text\n{measured}\n```\n"
         )
     }

@@ -464,7 +464,7 @@ fn dictionaries_around_the_weights_are_opened() {
 fn configs_as_python_writes_them_open_and_are_written_again() {
     let sandbox = folder(&state(PICO), |_| {});
     let config = String::from_utf8(sandbox.read("m/config.json")).unwrap();
-    let odd = r#", "n_ctx": 7, "initializer_range": NaN, "a": [Infinity, -Infinity, {"__float__": "NaN"}], "b\ud800": "\udfff \ud83d\ude00"}"#;
+    let odd = r#", "n_ctx": 7, "f": 12345678901234567890123, "initializer_range": NaN, "a": [Infinity, -Infinity, {"__float__": "NaN"}], "b\ud800": "\udfff \ud83d\ude00"}"#;
     sandbox.write(
         "m/config.json",
         config.trim_end().trim_end_matches('}').to_owned() + odd,
@@ -477,12 +477,14 @@ fn configs_as_python_writes_them_open_and_are_written_again() {
         "Infinity,\n    -Infinity,",
         "\"__float__\": \"NaN\"",
         "\"b\\ud800\": \"\\udfff \u{1f600}\"",
+        "\"f\": 12345678901234567890123,",
     ] {
         assert!(written.contains(part), "{part} is not in {written}");
     }
     let shown = sandbox.run("inspect ./m --json").expect(0, &[]).stdout;
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["config"]["a"][1], "-Infinity");
+    assert_eq!(shown["config"]["f"], 1.234_567_890_123_456_8e22);
     // Weights drawn from scratch have the usual spread then.
     let random = "grow ./m --to 3 --init random --placement top --out other";
     sandbox.run(random).expect(0, &[]);
@@ -659,9 +661,7 @@ fn tensors_tell_what_a_file_is() {
             sandbox.refuses(&format!("inspect {what}"), 3, words);
         };
         refuses(&sandbox, &format!("./m/{name}"));
-        if name != "ckpt.pt" {
-            refuses(&sandbox, "./m");
-        }
+        refuses(&sandbox, "./m");
         fs::remove_file(sandbox.path("m/config.json")).unwrap();
         refuses(&sandbox, "./m");
         refuses(&sandbox, &format!("m/{name}"));
@@ -768,6 +768,28 @@ __0_0.distcp | a sharded checkpoint of torch.distributed | dcp_to_torch
             );
         }
     }
+    // Processes that share the work write into a folder of their own.
+    for (name, words) in [
+        (
+            "pytorch_model_fsdp_0/__0_0.distcp",
+            ["torch.distributed", "accelerate merge-weights"],
+        ),
+        (
+            "global_step5/mp_rank_00_model_states.pt",
+            ["DeepSpeed", "zero_to_fp32.py"],
+        ),
+    ] {
+        for config in [true, false] {
+            let sandbox = Sandbox::new();
+            let (below, _) = name.split_once('/').unwrap();
+            fs::create_dir_all(sandbox.path("m").join(below)).unwrap();
+            sandbox.write(&format!("m/{name}"), "x");
+            if config {
+                sandbox.write("m/config.json", "{}");
+            }
+            sandbox.refuses(GROW, 3, &[&words[..], &[name]].concat());
+        }
+    }
     // Beside a whole model, too: transformers would put the adapter on it.
     let sandbox = folder(&state(PICO), |_| {});
     sandbox.write("m/adapter_config.json", "{}");
@@ -801,7 +823,82 @@ fn first_bytes_tell_what_a_file_is() {
         &[0; 1016],
     ]
     .concat();
-    let cases: [(&str, &[u8], &[&str]); 12] = [
+    let tar = |name: &str| {
+        let mut bytes = vec![0; 1024];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        bytes[257..262].copy_from_slice(b"ustar");
+        bytes
+    };
+    let zip = |name: &str| [b"PK\x03\x04".as_slice(), name.as_bytes(), b"PK\x05\x06"].concat();
+    let cut_zip = [b"PK\x03\x04".as_slice(), b"a/data.pkl"].concat();
+    let number = |value: u8| [b"\x80\x04}\x94\x8c\x01a\x94K".as_slice(), &[value], b"s."].concat();
+    let cases: [(&str, &[u8], &[&str]); 26] = [
+        (
+            "model.safetensors",
+            b"\x1f\x8b\x08\x08\x99",
+            &["packed with gzip", "gunzip"],
+        ),
+        ("pytorch_model.bin", b"\x1f\x8b\x08", &["packed with gzip"]),
+        (
+            "model.safetensors",
+            b"\x28\xb5\x2f\xfd\0\0\0\0\0",
+            &["packed, with"],
+        ),
+        (
+            "pytorch_model.bin",
+            &tar("model/x"),
+            &["a tar archive", "tar -xf"],
+        ),
+        (
+            "pytorch_model.bin",
+            &tar("storages"),
+            &["not a readable PyTorch file"],
+        ),
+        (
+            "pytorch_model.bin",
+            &zip("arr_0.npy"),
+            &["an archive of NumPy", "safetensors.numpy"],
+        ),
+        (
+            "model.safetensors",
+            &zip("arr_0.npy"),
+            &["an archive of NumPy"],
+        ),
+        (
+            "pytorch_model.bin",
+            b"\x93NUMPY\x01\0",
+            &["an array of NumPy"],
+        ),
+        (
+            "pytorch_model.bin",
+            &zip("m/data.pkl m/code/a.py m/constants.pkl"),
+            &["TorchScript", "torch.jit.load"],
+        ),
+        (
+            "pytorch_model.bin",
+            &zip("notes.txt"),
+            &["a zip archive, not a file of torch.save"],
+        ),
+        (
+            "pytorch_model.bin",
+            &cut_zip,
+            &["not a readable PyTorch file", "the file is damaged"],
+        ),
+        (
+            "model.safetensors",
+            b"\x81\xabtransformer\x82\xa1h\x81",
+            &["weights of Flax", "from_flax=True"],
+        ),
+        (
+            "pytorch_model.bin",
+            &number(1),
+            &["there is no tensor in it", "save_pretrained"],
+        ),
+        (
+            "model.safetensors",
+            "# Тренировка модели\n[model]\nfrom = \"./m\"\n".as_bytes(),
+            &["the recipe of a run, not weights", "scale-ckpt train"],
+        ),
         (
             "model.safetensors",
             b"version https://git-lfs.github.com/spec/v1\noid",
@@ -869,4 +966,145 @@ fn first_bytes_tell_what_a_file_is() {
         let named = format!("error: ./m/{name}: ");
         sandbox.refuses(GROW, 3, &[words, &[named.as_str(), "hint: "]].concat());
     }
+}
+
+#[test]
+fn settings_and_other_files_are_named_where_a_model_is_meant() {
+    let sandbox = Sandbox::new();
+    for (name, text, words) in [
+        (
+            "r.toml",
+            "out = \"run\"\n[model]\nfrom = \"./m\"\n",
+            [
+                "this is the recipe of a run, not weights",
+                "scale-ckpt train r.toml",
+            ],
+        ),
+        (
+            "c.toml",
+            "budget = 5\n[[arm]]\nname = \"a\"\n",
+            [
+                "this is a comparison, not weights",
+                "scale-ckpt compare c.toml",
+            ],
+        ),
+        (
+            "p.toml",
+            "[[slice]]\nfrom = 0\n",
+            ["this is a plan file", "grow MODEL --plan p.toml"],
+        ),
+        (
+            "x.toml",
+            "a = 1\n",
+            ["a text file, not weights", "look into it"],
+        ),
+        (
+            "flax_model.msgpack",
+            "\u{1}\u{2}",
+            ["weights of Flax", "from_flax=True"],
+        ),
+    ] {
+        sandbox.write(name, text);
+        for command in [
+            format!("inspect {name}"),
+            format!("grow {name} --to 4 --out out"),
+        ] {
+            sandbox.refuses(&command, 3, &words);
+        }
+    }
+}
+
+#[test]
+fn folders_that_this_program_fills_are_named() {
+    let sandbox = Sandbox::new();
+    let marker = |kind: &str| {
+        json!({"schema": 1, "tool": "scale-ckpt", "tool_version": "0", "kind": kind}).to_string()
+    };
+    let checkpoint = |at: &str| {
+        fs::create_dir_all(sandbox.path(at)).unwrap();
+        sandbox.write(&format!("{at}/config.json"), "{}");
+        let state = json!({"recipe_sha256": "", "data_sha256": "", "optimizer_steps": {}});
+        sandbox.write(&format!("{at}/trainer_state.json"), state.to_string());
+    };
+    fs::create_dir_all(sandbox.path("runs/q/grown")).unwrap();
+    sandbox.write("runs/q/.scale-ckpt.json", marker("run"));
+    sandbox.write("runs/q/grown/config.json", "{}");
+    sandbox.refuses(
+        "inspect runs/q",
+        3,
+        &["the folder of a run, which has no checkpoint yet", "hint: "],
+    );
+    checkpoint("runs/q/step-00000002");
+    checkpoint("runs/q/step-00000010");
+    for command in ["inspect runs/q", "grow ./runs/q --to 4 --out out"] {
+        let said = sandbox.run(command).expect(
+            3,
+            &[
+                "this is the folder of a run; its last checkpoint is ",
+                "runs/q/step-00000010",
+            ],
+        );
+        assert!(!said.stderr.contains("hf://"), "{}", said.stderr);
+    }
+    sandbox.write("runs/.scale-ckpt.json", marker("comparison"));
+    let said = sandbox.run("inspect runs").expect(
+        3,
+        &[
+            "it is the folder of a comparison",
+            "as runs/q/step-00000010",
+        ],
+    );
+    assert!(!said.stderr.contains("hf://"), "{}", said.stderr);
+}
+
+/// As `transformers`, which loads what the index names.
+#[test]
+fn the_index_says_which_of_two_tensors_counts() {
+    let all = state(PICO);
+    let sandbox = folder(&all, |_| {});
+    fs::remove_file(sandbox.path("m/model.safetensors")).unwrap();
+    let (a, b) = (
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    );
+    let twice = all
+        .keys()
+        .find(|name| name.ends_with("ln_f.bias"))
+        .unwrap()
+        .clone();
+    let mut wrong = state(PICO);
+    wrong.retain(|name, _| *name == twice);
+    let zeros = wrong.get_mut(&twice).unwrap();
+    zeros.bytes.fill(0x40);
+    save(&wrong, &[], &sandbox.path("m").join(a));
+    save(&all, &[], &sandbox.path("m").join(b));
+    let index = |file: &str| {
+        let mut map: serde_json::Map<String, Value> =
+            all.keys().map(|name| (name.clone(), b.into())).collect();
+        map.insert(twice.clone(), file.into());
+        // Every file is named by some tensor, be it one that no file has.
+        map.insert("other".into(), a.into());
+        sandbox.write(
+            "m/model.safetensors.index.json",
+            json!({"weight_map": map}).to_string(),
+        );
+        Checkpoint::open_dir(&sandbox.path("m")).unwrap()
+    };
+    let value = |checkpoint: &Checkpoint| {
+        let tensor = checkpoint.tensor("ln_f.bias").unwrap().read().unwrap();
+        tensor.as_slice().to_vec()
+    };
+    assert_eq!(value(&index(b)), all[&twice].values());
+    assert_eq!(value(&index(a)), wrong[&twice].values());
+    // An index that names neither leaves it open.
+    let mut map: Value =
+        serde_json::from_slice(&sandbox.read("m/model.safetensors.index.json")).unwrap();
+    map["weight_map"]
+        .as_object_mut()
+        .unwrap()
+        .shift_remove(&twice);
+    sandbox.write("m/model.safetensors.index.json", map.to_string());
+    sandbox.refuses(GROW, 3, &["tensor `ln_f.bias` occurs twice"]);
+    sandbox.write("m/model.safetensors.index.json", r#"{"weight_map": {}}"#);
+    sandbox.refuses(GROW, 3, &["its `weight_map` is empty"]);
 }

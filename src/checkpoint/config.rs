@@ -297,7 +297,7 @@ impl Keys<'_> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
-        match value.as_f64() {
+        match value.as_f64().or_else(|| json::beyond(value)) {
             Some(x) if x.is_finite() && x > 0.0 => Ok(x),
             _ => Err(self.error(
                 key,
@@ -332,7 +332,8 @@ impl Keys<'_> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
-        let text = value.as_str().filter(|_| json::not_finite(value).is_none());
+        let is_number = json::not_finite(value).is_some() || json::beyond(value).is_some();
+        let text = value.as_str().filter(|_| !is_number);
         text.ok_or_else(|| {
             self.error(
                 key,

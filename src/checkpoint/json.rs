@@ -1,12 +1,13 @@
 //! JSON as Python's `json` module reads and writes it, which is how models are saved.
 //!
-//! Python has three numbers that JSON has not, `NaN`, `Infinity` and `-Infinity`, and keeps half
-//! a surrogate pair, `"\ud800"`, as it is. serde_json refuses both, so [`parse`] turns them into
-//! marked strings, and [`write`] turns those back.
+//! Python has three numbers that JSON has not, `NaN`, `Infinity` and `-Infinity`, keeps half a
+//! surrogate pair, `"\ud800"`, as it is, and has whole numbers of any size. serde_json refuses the
+//! former and rounds the last, so [`parse`] turns them into marked strings, and [`write`] turns
+//! those back.
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::error::{Error, Result, printable};
 
@@ -71,14 +72,26 @@ fn restore(text: String) -> String {
     if !text.contains(MARK) {
         return text;
     }
-    let words = WORDS.iter().fold(text, |text, word| {
-        text.replace(&format!("\"{MARK}{word}\""), word)
-    });
-    words.replace(&format!("{MARK}\\\\u"), "\\u")
+    let open = format!("\"{MARK}");
+    let mut parts = text.split(&open);
+    let mut restored = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('"') {
+            Some((number, rest)) if WORDS.contains(&number) || is_beyond(number) => {
+                restored.extend([number, rest]);
+            }
+            _ => restored.extend([&open, part]),
+        }
+    }
+    restored.replace(&format!("{MARK}\\\\u"), "\\u")
 }
 
-/// A value that [`parse`] gave as strict JSON: what that has no form for is a string.
+/// A value that [`parse`] gave as strict JSON: what that has no form for is a string, and a number
+/// beyond 64 bits is rounded.
 pub fn strict(value: Value) -> Value {
+    if let Some(number) = beyond(&value).and_then(Number::from_f64) {
+        return Value::Number(number);
+    }
     match value {
         Value::String(text) => Value::String(text.replace(MARK, "")),
         Value::Array(items) => items.into_iter().map(strict).collect(),
@@ -109,6 +122,20 @@ pub fn not_finite(value: &Value) -> Option<&'static str> {
         _ => return None,
     };
     WORDS.into_iter().find(|word| *word == text)
+}
+
+/// A whole number of more than 64 bits, rounded.
+pub fn beyond(value: &Value) -> Option<f64> {
+    let digits = value.as_str()?.strip_prefix(MARK)?;
+    let number = is_beyond(digits).then(|| digits.parse().ok());
+    number.flatten()
+}
+
+/// Whether a word is a whole number, in the form of JSON, that 64 bits do not hold.
+fn is_beyond(word: &str) -> bool {
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    let is_whole = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+    is_whole && digits.len() > 18 && word.parse::<u64>().is_err() && word.parse::<i64>().is_err()
 }
 
 /// `text` with everything replaced that serde_json refuses and Python does not.
@@ -164,7 +191,8 @@ fn surrogate(text: &str) -> Option<u16> {
     (0xd800..=0xdfff).contains(&code).then_some(code)
 }
 
-/// Copies the number that `text` begins with, marked where it is not finite; returns its length.
+/// Copies the number that `text` begins with, marked where it is not finite or beyond 64 bits;
+/// returns its length.
 fn tame_word(text: &str, tamed: &mut String) -> usize {
     let length = text
         .find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
@@ -175,6 +203,7 @@ fn tame_word(text: &str, tamed: &mut String) -> usize {
     let overflow = word.ends_with(|c: char| c.is_ascii_digit())
         && word.parse().is_ok_and(|x: f64| x.is_infinite());
     match word {
+        _ if is_beyond(word) => tamed.push_str(&format!("\"{MARK}{word}\"")),
         _ if overflow && word.starts_with('-') => tamed.push_str(&format!("\"{MARK}-Infinity\"")),
         _ if overflow => tamed.push_str(&format!("\"{MARK}Infinity\"")),
         _ if WORDS.contains(&word) => tamed.push_str(&format!("\"{MARK}{word}\"")),
@@ -240,10 +269,44 @@ mod tests {
 
     #[test]
     fn numbers_beyond_the_range_are_infinite_as_in_python() {
-        let value = read("[1e999, -1e999, 123456789012345678901234567890]").unwrap();
+        let value = read("[1e999, -1e999, 1e22]").unwrap();
         assert_eq!(not_finite(&value[0]), Some("Infinity"));
         assert_eq!(not_finite(&value[1]), Some("-Infinity"));
         assert!(value[2].is_f64());
+    }
+
+    /// `transformers` itself writes `model_max_length` so.
+    #[test]
+    fn whole_numbers_of_any_size_stay_as_they_are() {
+        let long = "9".repeat(400);
+        for number in [
+            "18446744073709551615",
+            "18446744073709551616",
+            "-9223372036854775808",
+            "-9223372036854775809",
+            "1000000000000000019884624838656",
+            "12345678901234567890123",
+            &long,
+        ] {
+            let text = format!("{{\n  \"a\": {number},\n  \"{number}\": \"{number}\"\n}}");
+            let value = read(&text).unwrap();
+            assert_eq!(write(&value), text);
+            assert_eq!(shown(&value["a"]), number);
+            assert!(not_finite(&value["a"]).is_none());
+        }
+        let value = read("[12345678901234567890123, -12345678901234567890123]").unwrap();
+        assert_eq!(beyond(&value[1]), Some(-1.234_567_890_123_456_8e22));
+        assert_eq!(
+            strict(value),
+            json!([1.2345678901234568e22, -1.2345678901234568e22])
+        );
+        for refused in [
+            "012345678901234567890123",
+            "--12345678901234567890123",
+            "12345678901234567890123 4",
+        ] {
+            assert!(read(refused).is_err(), "{refused}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use self::companions::Companions;
 use self::hub::{HubConfig, ModelRef, Progress};
 use self::layout::{BlockParam, LM_HEAD, PREFIX, Param, WPE, WTE};
 use self::safetensors::Entry;
-use self::weights::Found;
+use self::weights::{Files, Found};
 use crate::error::{Error, Result, printable};
 
 /// Where a checkpoint came from, as written into everything made from it.
@@ -110,11 +110,11 @@ impl Checkpoint {
         let dir = crate::durable::parent_of(file);
         foreign::refuse_file(file, &dir)?;
         let config = Gpt2Config::load(&dir.join("config.json"))?;
-        Self::with_weights(&dir, config, vec![file.to_owned()])
+        Self::with_weights(&dir, config, Files::single(file.to_owned()))
     }
 
-    fn with_weights(dir: &Path, config: Gpt2Config, weight_files: Vec<PathBuf>) -> Result<Self> {
-        let mut found = weights::read(&weight_files)?;
+    fn with_weights(dir: &Path, config: Gpt2Config, files: Files) -> Result<Self> {
+        let mut found = weights::read(&files)?;
         if config.tie_word_embeddings {
             name_shared_head(&config, &mut found);
         }
@@ -129,7 +129,7 @@ impl Checkpoint {
             dir: dir.to_owned(),
             ignored: Vec::new(),
             notes: found.note.take().into_iter().collect(),
-            weight_files,
+            weight_files: files.paths,
             prefixed: found.prefixed,
         };
         checkpoint.settle_head(&mut found)?;

@@ -6,11 +6,15 @@ mod tensors;
 
 use std::path::{Path, PathBuf};
 
-use super::weights::{self, Weights};
+use super::weights::{self, Files, Weights};
 use crate::error::{Error, Result, printable};
+use crate::owner::{self, Marker};
 
 pub(super) use self::content::{Format, format_of, in_place_of_text};
 pub(super) use self::tensors::{explain, refuse_adapter, several_models};
+
+/// How deep the runs of a comparison or a search lie in its folder.
+const DEEPEST: usize = 3;
 
 /// What to do with quantized weights.
 pub(super) const DEQUANTIZE: &str = "take the checkpoint that was quantized, or load this one in Python and save it again after model.dequantize()";
@@ -27,12 +31,8 @@ struct Sign {
     hint: &'static str,
 }
 
-const SIGNS: [Sign; 9] = [
-    Sign {
-        is: |name| name.starts_with("adapter_config.") || name.starts_with("adapter_model."),
-        what: "a PEFT adapter, not a whole model",
-        hint: MERGE,
-    },
+/// Those whose files may lie a folder deeper.
+const DISTRIBUTED: [Sign; 2] = [
     Sign {
         is: |name| name == "zero_to_fp32.py" || name.ends_with("_model_states.pt"),
         what: "a checkpoint of DeepSpeed",
@@ -41,7 +41,15 @@ const SIGNS: [Sign; 9] = [
     Sign {
         is: |name| name.ends_with(".distcp"),
         what: "a sharded checkpoint of torch.distributed",
-        hint: "put it together: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pt",
+        hint: "put it together: accelerate merge-weights FOLDER DIR, or python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pt",
+    },
+];
+
+const SIGNS: [Sign; 7] = [
+    Sign {
+        is: |name| name.starts_with("adapter_config.") || name.starts_with("adapter_model."),
+        what: "a PEFT adapter, not a whole model",
+        hint: MERGE,
     },
     Sign {
         is: |name| {
@@ -79,7 +87,17 @@ const SIGNS: [Sign; 9] = [
 
 /// What a folder or repository with these files is, in place of a checkpoint.
 pub(super) fn instead_of(at: &str, files: &[String]) -> Option<Error> {
-    SIGNS.iter().find_map(|sign| {
+    let (adapter, others) = SIGNS.split_at(1);
+    let signs = adapter.iter().chain(&DISTRIBUTED).chain(others);
+    found_by(signs, at, files)
+}
+
+fn found_by<'s>(
+    mut signs: impl Iterator<Item = &'s Sign>,
+    at: &str,
+    files: &[String],
+) -> Option<Error> {
+    signs.find_map(|sign| {
         let file = files.iter().find(|name| (sign.is)(name))?;
         let message = format!(
             "neither model.safetensors nor pytorch_model.bin, but `{}`: {}",
@@ -123,7 +141,9 @@ pub(super) fn refuse_folder(dir: &Path) -> Result<()> {
         .then(|| instead_of(&at.to_string(), &files));
     Err(instead
         .flatten()
+        .or_else(|| own_folder(dir))
         .or_else(|| peek(dir, &files))
+        .or_else(|| distributed_below(dir))
         .unwrap_or_else(|| {
             let hint = checkpoint_below(dir).map_or_else(
                 || "a checkpoint is a folder with config.json and model.safetensors".to_owned(),
@@ -158,8 +178,12 @@ pub(super) fn refuse_file(file: &Path, dir: &Path) -> Result<()> {
 /// What a local folder has in place of weights under their usual names.
 pub(super) fn instead_in(dir: &Path) -> Option<Error> {
     let files = files_in(dir);
-    instead_of(&dir.display().to_string(), &files).or_else(|| {
+    let instead = instead_of(&dir.display().to_string(), &files);
+    instead.or_else(|| distributed_below(dir)).or_else(|| {
         let file = dir.join(files.iter().find(|name| is_weight_file(name))?);
+        if let Err(error) = look_into(&file) {
+            return Some(error);
+        }
         let hint = format!("expected model.safetensors or pytorch_model.bin; to open a file of another name, name it: {}", file.display());
         Some(Error::invalid(dir.display(), "no weights under their usual names").with_hint(hint))
     })
@@ -176,17 +200,92 @@ fn peek(dir: &Path, files: &[String]) -> Option<Error> {
 
 /// Fails where a weight file is not one of a GPT-2 of `transformers`, whatever its config.
 fn look_into(file: &Path) -> Result<()> {
-    let found = weights::read(&[file.to_owned()])?;
+    let found = weights::read(&Files::single(file.to_owned()))?;
     explain(&found.tensors).map_or(Ok(()), Err)
 }
 
 /// The first folder within `dir` that has a `config.json`.
 fn checkpoint_below(dir: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(dir).ok()?.flatten();
-    let folders = entries.map(|entry| entry.path());
+    let mut folders = folders_in(dir).into_iter();
+    folders.find(|path| path.join("config.json").is_file())
+}
+
+/// What a folder is that this program fills, if it is one: of a run, for example.
+pub(super) fn own_folder(dir: &Path) -> Option<Error> {
+    let kind = Marker::of(dir).map(|marker| marker.kind);
+    let last = last_step(dir);
+    let (message, hint) = match (kind.as_deref(), last) {
+        (None, None) => return None,
+        (None | Some("run"), Some(last)) => (
+            format!(
+                "this is the folder of a run; its last checkpoint is {}",
+                last.display()
+            ),
+            "name that, or another of its checkpoints".to_owned(),
+        ),
+        (Some("run"), None) => (
+            "this is the folder of a run, which has no checkpoint yet".to_owned(),
+            "run `scale-ckpt train` with its recipe: it goes on from where it stopped".to_owned(),
+        ),
+        (Some(kind), _) => (
+            format!(
+                "no config.json there; it is the folder of {} {}",
+                if kind.starts_with('e') { "an" } else { "a" },
+                printable(kind)
+            ),
+            steps_below(dir, DEEPEST).map_or_else(
+                || "name the folder of a checkpoint".to_owned(),
+                |step| {
+                    format!(
+                        "name a checkpoint of one of its runs, as {}",
+                        step.display()
+                    )
+                },
+            ),
+        ),
+    };
+    Some(Error::invalid(dir.display(), message).with_hint(hint))
+}
+
+/// The last checkpoint in the folder of a run.
+fn last_step(dir: &Path) -> Option<PathBuf> {
+    let is_step = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("step-"))
+            && path.join("config.json").is_file()
+            && owner::is_run_checkpoint(path)
+    };
+    folders_in(dir).into_iter().rfind(is_step)
+}
+
+/// The last checkpoint of the first run within a folder.
+fn steps_below(dir: &Path, depth: usize) -> Option<PathBuf> {
+    last_step(dir).or_else(|| {
+        let folders = (depth > 0).then(|| folders_in(dir));
+        let mut folders = folders.into_iter().flatten();
+        folders.find_map(|folder| steps_below(&folder, depth - 1))
+    })
+}
+
+/// What the folders within `dir` say where several processes wrote a checkpoint.
+fn distributed_below(dir: &Path) -> Option<Error> {
+    folders_in(dir).iter().find_map(|folder| {
+        let inner = folder.file_name()?.to_string_lossy().into_owned();
+        let name = |file: String| format!("{inner}/{file}");
+        let files: Vec<String> = files_in(folder).into_iter().map(name).collect();
+        found_by(DISTRIBUTED.iter(), &dir.display().to_string(), &files)
+    })
+}
+
+/// The folders within a folder, in order.
+fn folders_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
     folders
-        .filter(|path| path.join("config.json").is_file())
-        .min()
 }
 
 /// The names of the files of a folder, in order.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::address;
+use crate::checkpoint::foreign;
 use crate::error::{Error, Result, printable};
 use crate::home;
 
@@ -273,7 +274,8 @@ pub(super) fn is_hex(text: &str, digits: usize) -> bool {
 /// The error of a folder, with advice for somebody who may have meant a model of the hub by it.
 pub(in crate::checkpoint) fn or_on_the_hub(text: &str, error: Error) -> Error {
     let id = !is_local(text) && check_repo(text.split('@').next().unwrap_or_default()).is_ok();
-    if !id || Path::new(text).join("config.json").exists() {
+    let path = Path::new(text);
+    if !id || path.join("config.json").exists() || foreign::own_folder(path).is_some() {
         return error;
     }
     let hint = error.hint().map(|hint| format!("{hint}; "));
