@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::error::{Error, Result, printable, thousands};
-use crate::eval::figures::{amount as in_words};
+use crate::eval::figures::amount as in_words;
 use crate::recipe::Recipe;
 use crate::stages::{self, Origin, StageConfig};
 use crate::train::{MAX_TOKENS, TrainConfig};

@@ -79,7 +79,6 @@ impl Kind {
         own.filter(|key| table.contains_key(**key)).count()
     }
 
-<<<<<<< HEAD
     /// The text of a file of this kind.
     ///
     /// # Errors
@@ -127,14 +126,14 @@ impl Kind {
             }
             _ => "in TOML, a table begins with [name], and its keys are written key = value",
         })
-=======
+    }
+
     /// The kind that most keys of a text speak for, if any does.
     pub fn of(text: &str) -> Option<Self> {
         let table = text.parse::<toml::Table>().ok()?;
         let kinds = Self::ALL.into_iter();
         let best = kinds.max_by_key(|kind| kind.matches(&table))?;
         (best.matches(&table) > 0).then_some(best)
->>>>>>> u2
     }
 
     /// Refuses the text of another kind. One whose kind cannot be told is let through: what is
