@@ -77,6 +77,7 @@ text version https://git-lfs.github.com/spec/v1 | this is a Git LFS pointer | hi
     sandbox.refuses(GROW, 3, &["this is a PyTorch file", "hint: rename it to"]);
     fs::remove_file(sandbox.path("m/model.safetensors")).unwrap();
     fs::create_dir(sandbox.path("m/model.safetensors")).unwrap();
+    fs::remove_file(sandbox.path("m/expected.safetensors")).unwrap();
     sandbox.refuses(GROW, 3, &["./m: no weights", "hint: expected model.sa"]);
 }
 
@@ -152,7 +153,7 @@ fn shard_indices_are_not_trusted() {
         sandbox.refuses(GROW, 3, &[index, "not a weight index"]);
     }
     sandbox.write(index, r#"{"weight_map": {}}"#);
-    sandbox.refuses(GROW, 3, &["tensor `wte.weight` is missing"]);
+    sandbox.refuses(GROW, 3, &["its `weight_map` is empty"]);
     sandbox.write(index, &good);
     fs::remove_file(sandbox.path("m").join(second)).unwrap();
     sandbox.refuses(GROW, 3, &[index, second, "is missing", "hint: fetch"]);
@@ -619,8 +620,8 @@ grow m --max-shard-size x | write 500MB
     }
     // What is taken is told by what comes next: there is no checkpoint, and no such shape.
     for args in [
-        "eval ./none --tasks piqa --limit 1e2 --sample-seed 1_000",
-        "eval ./none --tasks piqa --limit 2.0",
+        "eval ./none --val val.txt --val-tokens 1e2 --context 3_2",
+        "eval ./none --val val.txt --val-tokens 2.0",
         "grow ./none --to 1.6e1",
         "generate ./none --prompt x --tokens 1e1 --top-k 1_0",
     ] {

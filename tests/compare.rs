@@ -299,7 +299,9 @@ fn arms_that_end_worse_than_the_source_are_named_first() {
         assert!(text.contains("too few seeds"), "{text}");
         assert!(text.contains("Without ±: one seed"), "{text}");
         let mut words = text.split_whitespace();
-        let is_bare = |word: &str| word.ends_with("e0") && word.parse::<f64>().is_ok();
+        let is_bare = |word: &str| {
+            word.ends_with("e0") && word.parse::<f64>().is_ok_and(|number| number != 0.0)
+        };
         assert!(!words.any(is_bare) && !text.contains("-0.0000"), "{text}");
     }
 

@@ -378,7 +378,7 @@ list.jsonl | list.jsonl:1: | where the file's name ends in .json
 one.json | one.json:1: an object that goes on over several lines
 data.json | data.json:1: missing field | hint: the objects are in a list of it: jq -c '."data"[]'
 rows.json | rows.json:1: missing field | jq -c '."rows"[]."row"'
-long.json | long.json:1: the line is longer than | jq -c '.KEY[]'
+long.json | long.json:1: missing field | jq -c '."data"[]'
 pretty.jsonl | pretty.jsonl:1: an object that goes on over several lines | jq -c . FILE
 cut.jsonl.gz | the gzip data is damaged or cut off
 pandas.json | pandas.json:1: not an item, but a table | hint: these are columns, as pandas writes them

@@ -137,7 +137,7 @@ fn a_model_in_training_is_scored_at_set_tokens() {
     assert_eq!(report["models"][1]["tasks"][0]["n"], 5);
     sandbox
         .run("train r.toml --set train.tokens=3072 --set eval.tasks=[\"hellaswak\"]")
-        .expect(2, &["no task"]);
+        .expect(3, &["eval.tasks: there is no task"]);
 }
 
 #[test]

@@ -291,7 +291,8 @@ mod tests {
             let text = format!("{{\n  \"a\": {number},\n  \"{number}\": \"{number}\"\n}}");
             let value = read(&text).unwrap();
             assert_eq!(write(&value), text);
-            assert_eq!(shown(&value["a"]), number);
+            // What is very long is cut where people read it.
+            assert!(number.starts_with(&shown(&value["a"])[..15]));
             assert!(not_finite(&value["a"]).is_none());
         }
         let value = read("[12345678901234567890123, -12345678901234567890123]").unwrap();

@@ -198,8 +198,8 @@ impl Watcher<'_> {
             lr,
             ..
         } = report;
-        let [loss, average] = [f64::from(*loss), average].map(|loss| figure(loss, 4));
-        let norm = figure(f64::from(*grad_norm), 2);
+        let [loss, average] = [*loss, average].map(|loss| figure(loss, 4));
+        let norm = figure(*grad_norm, 2);
         let mfu = mfu.map_or_else(String::new, |mfu| format!(" mfu {:.1}%", 100.0 * mfu));
         self.meter.message(format!(
             "loss {loss} (avg {average}) norm {norm} lr {lr:.2e} {rate} tok/s{mfu}"

@@ -45,8 +45,10 @@ pub(super) struct TokenizerFiles {
 /// Which of the classes of transformers reads the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Class {
-    /// `GPT2Tokenizer`.
+    /// `GPT2Tokenizer`, which is named.
     Gpt2,
+    /// `GPT2Tokenizer`, since a GPT-2 checkpoint names no other.
+    Assumed,
     /// One that takes `tokenizer.json` as it stands.
     Generic,
     /// One with rules of its own.
@@ -90,7 +92,7 @@ impl TokenizerFiles {
     /// It is damaged.
     pub fn from_json(bytes: &[u8], name: &str) -> Result<Self> {
         let settings = Settings::default();
-        Self::assemble(name.into(), bytes.to_vec(), Class::Gpt2, &settings)
+        Self::assemble(name.into(), bytes.to_vec(), Class::Assumed, &settings)
     }
 
     fn assemble(path: PathBuf, bytes: Vec<u8>, class: Class, settings: &Settings) -> Result<Self> {
@@ -104,7 +106,7 @@ impl TokenizerFiles {
         let model = &json["model"];
         let by_merges =
             model["type"] == "BPE" || (model["type"].is_null() && model["merges"].is_array());
-        let as_gpt2 = class == Class::Gpt2 && by_merges;
+        let as_gpt2 = matches!(class, Class::Gpt2 | Class::Assumed) && by_merges;
         let own_tokens = added_tokens::of_tokenizer_json(&json).map_err(&invalid)?;
         let (mut changed, mut notes) = (false, Vec::new());
         if as_gpt2 {
@@ -112,6 +114,12 @@ impl TokenizerFiles {
             notes.extend(ignored_note(&path, &ignored));
         } else if class == Class::Gpt2 {
             return Err(of_another_kind(&path, &json["model"]));
+        } else if class == Class::Assumed {
+            // No class is meant: nobody wants what GPT-2's would make of it.
+            notes.push(format!(
+                "{}: read as it stands; transformers would read it in another way unless {CONFIG} names PreTrainedTokenizerFast as tokenizer_class",
+                path.display()
+            ));
         } else if let Class::Other(name) = &class {
             notes.push(format!(
                 "{}: read as it stands; {name}, which {CONFIG} names, may read it in another way",
@@ -170,7 +178,7 @@ impl Class {
             name = config["tokenizer_class"].as_str().map(str::to_owned);
         }
         let Some(name) = name else {
-            return Ok(Self::Gpt2);
+            return Ok(Self::Assumed);
         };
         Ok(match name.strip_suffix("Fast").unwrap_or(&name) {
             "GPT2Tokenizer" => Self::Gpt2,
@@ -245,9 +253,8 @@ fn of_another_kind(path: &Path, model: &Value) -> Error {
         Some(kind) => format!("a {} tokenizer", printable(kind)),
         None => "a tokenizer without merges".to_owned(),
     };
-    let message = format!(
-        "{kind}, which GPT2Tokenizer, the class of a GPT-2 checkpoint that names no other, takes for another kind"
-    );
+    let message =
+        format!("{kind}, which GPT2Tokenizer, the class that is named, takes for another kind");
     Error::invalid(path.display(), message).with_hint(format!(
         "if the model was trained with it, let {CONFIG} name PreTrainedTokenizerFast as tokenizer_class"
     ))

@@ -178,7 +178,7 @@ mod tests {
         let right = [false, true, true];
         let named = |name: &str| {
             let row = vec![name.to_owned(), "4.4609".into(), "25.00 ± 3.31".into()];
-            move |width| render_within(width, 1, &header, &right, &[row.clone()])
+            move |width| render_within(width, 1, &header, &right, std::slice::from_ref(&row))
         };
         let (full, short) = (named("source ./fixtures/prose-4l"), named("source…e-4l"));
         // All fits, but just; short names come in one table; full ones do not fit.

@@ -106,7 +106,7 @@ fn not_a_table(path: &str) -> Slip {
 /// The key within a table of a list, with or without the number of the table before it.
 fn rest_of(parents: &[&str], last: &str) -> String {
     let is_number = |part: &&str| part.parse::<i64>().is_ok();
-    let number = parents.first().is_some_and(|part| is_number(&part));
+    let number = parents.first().is_some_and(is_number);
     let below = &parents[usize::from(number)..];
     let parts: Vec<&str> = below.iter().copied().chain([last]).collect();
     parts.join(".")
