@@ -2,7 +2,7 @@
 //!
 //! Python has three numbers that JSON has not, `NaN`, `Infinity` and `-Infinity`, keeps half a
 //! surrogate pair, `"\ud800"`, as it is, and has whole numbers of any size. serde_json refuses the
-//! former and rounds the last, so [`parse`] turns them into marked strings, and [`write`] turns
+//! former and rounds the last, so [`parse`] turns them into marked strings, and [`write()`] turns
 //! those back.
 
 use std::path::Path;

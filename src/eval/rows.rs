@@ -68,7 +68,7 @@ impl Row {
         texts(self.value(key)?, key, what)
     }
 
-    /// A whole number from 0 to `last`, in any form that [`whole`] takes.
+    /// A whole number from 0 to `last`, in any form that `whole` takes.
     pub fn index(&self, key: &str, last: usize) -> Result<usize, String> {
         let value = self.value(key)?;
         whole(value).filter(|&index| index <= last).ok_or_else(|| {
